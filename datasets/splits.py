@@ -1,0 +1,118 @@
+"""Lists of images: where their density maps lie, and who may stand in which list."""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# The numbers n of the 59 training images IMG_n.jpg that CSRNet and SKT validate on.
+PART_A_VALIDATION = frozenset(
+    [3, 8, 9, 20, 24, 28, 31, 34, 35, 39, 44, 56, 58, 61, 63, 66, 67, 76, 78, 81, 89, 95, 97]
+    + [100, 109, 121, 122, 124, 125, 129, 132, 137, 143, 151, 152, 166, 176, 179, 182, 183, 187]
+    + [188, 199, 203, 208, 221, 233, 238, 243, 245, 246, 253, 258, 259, 273, 276, 282, 289, 299]
+)
+
+
+class DataError(ValueError):
+    """A data set, an annotation or a list is not as it must be; the message is for its owner."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and its density map's .h5."""
+
+    image: Path
+    density: Path
+
+
+def read_list(path: Path) -> list[Sample]:
+    """Reads a JSON list whose entries are image paths or {"image": ..., "density": ...}.
+
+    Relative paths count from the list's folder. Without "density", the map is looked for beside
+    the image and in the ground truth folders next to the image's folder.
+
+    Raises:
+        DataError: the list is missing, empty or no such list, or a file that it names is missing.
+    """
+    try:
+        entries = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DataError(f"list {path} does not exist; preprocess/make_json.py makes it") from None
+    except ValueError as error:
+        raise DataError(f"list {path} is not JSON ({error})") from None
+    if not isinstance(entries, list) or not entries:
+        raise DataError(f"list {path} must be a JSON list of at least one image")
+    return [_read_entry(entry, path) for entry in entries]
+
+
+def read_splits(
+    train: Path, val: Path, test: Path, train_on_val: bool
+) -> tuple[list[Sample], list[Sample], list[Sample]]:
+    """Reads the three lists of a training.
+
+    Raises:
+        DataError: as `read_list`; or an image stands in two lists, which only training and
+            validation may share, and these only with `train_on_val`.
+    """
+    trained, validated, tested = (read_list(path) for path in (train, val, test))
+    check_disjoint("training", trained, "test", tested)
+    check_disjoint("validation", validated, "test", tested)
+    try:
+        check_disjoint("training", trained, "validation", validated)
+    except DataError as error:
+        if not train_on_val:
+            raise DataError(f"{error}; --train-on-val allows it") from None
+    return trained, validated, tested
+
+
+def write_list(path: Path, samples: Sequence[Sample]) -> None:
+    """Writes a list that `read_list` reads: plain paths where these lead to the maps."""
+    entries = [
+        str(s.image)
+        if s.density in _density_candidates(s.image)
+        else {"image": str(s.image), "density": str(s.density)}
+        for s in samples
+    ]
+    path.write_text(json.dumps(entries, indent=1) + "\n")
+
+
+def split_validation(samples: Sequence[Sample], share: float, seed: int) -> list[Sample]:
+    """Returns a seeded choice of `share` of the samples, at least one, in their order."""
+    chosen = random.Random(seed).sample(range(len(samples)), max(1, round(share * len(samples))))
+    return [samples[i] for i in sorted(chosen)]
+
+
+def check_disjoint(
+    name: str, samples: Sequence[Sample], other: str, others: Sequence[Sample]
+) -> None:
+    """Raises DataError if an image stands in both lists."""
+    shared = {s.image.resolve() for s in samples} & {s.image.resolve() for s in others}
+    if shared:
+        raise DataError(
+            f"{len(shared)} images stand in both the {name} and the {other} list, "
+            f"such as {min(shared)}"
+        )
+
+
+def _read_entry(entry: object, path: Path) -> Sample:
+    if isinstance(entry, str):
+        entry = {"image": entry}
+    if not isinstance(entry, dict) or not {"image"} <= entry.keys() <= {"image", "density"}:
+        raise DataError(f'{path}: an entry must be a path or {{"image": ..., "density": ...}}')
+    image = path.parent / entry["image"]
+    if not image.is_file():
+        raise DataError(f"{path}: image {image} does not exist")
+    candidates = (
+        [path.parent / entry["density"]] if "density" in entry else _density_candidates(image)
+    )
+    density = next((c for c in candidates if c.is_file()), None)
+    if density is None:
+        looked = " or ".join(str(c) for c in candidates)
+        raise DataError(f"{image} has no density map {looked}; the GT generation commands make it")
+    return Sample(image, density)
+
+
+def _density_candidates(image: Path) -> list[Path]:
+    beside, dataset = image.with_suffix(".h5"), image.parent.parent
+    return [beside] + [dataset / f / beside.name for f in ("ground_truth", "ground-truth")]

@@ -1,0 +1,118 @@
+"""Head points -> density maps: one Gaussian of unit mass for every head (SPEC of each data set)."""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+TRUNCATE = 4.0  # a Gaussian ends at this many sigmas
+BORDERS = ("renormalise", "constant", "reflect")
+Size = tuple[int, int]  # height, width
+
+
+def sigmas_by_three_nearest(points: np.ndarray, size: Size) -> np.ndarray:
+    """0.1 x (d1 + d2 + d3), the distances to the three nearest heads (Part A), (N,) in pixels."""
+    return 0.3 * _mean_distance(points, size, neighbours=3)
+
+
+def sigmas_fixed(points: np.ndarray, size: Size) -> np.ndarray:
+    """15 pixels for every head (Part B), (N,)."""
+    return np.full(len(points), 15.0)
+
+
+def sigmas_by_nearest(points: np.ndarray, size: Size) -> np.ndarray:
+    """min(d1, 30), the distance to the nearest head (UCF-QNRF), (N,) in pixels."""
+    sigmas = _mean_distance(points, size, neighbours=1)
+    return sigmas if len(points) == 1 else np.minimum(sigmas, 30.0)
+
+
+SIGMA_RULES: dict[str, Callable[[np.ndarray, Size], np.ndarray]] = {
+    "0.1*(d1+d2+d3)": sigmas_by_three_nearest,
+    "15": sigmas_fixed,
+    "min(d1,30)": sigmas_by_nearest,
+}
+
+
+def heads_inside(points: np.ndarray, size: Size) -> np.ndarray:
+    """Returns those of the (N, 2) points, x then y, that lie in an image of `size`."""
+    height, width = size
+    x, y = points[:, 0], points[:, 1]
+    return points[(x >= 0) & (x < width) & (y >= 0) & (y < height)]
+
+
+def merge_heads(points: np.ndarray) -> np.ndarray:
+    """Returns one point per occupied pixel, at whole coordinates: (M, 2) with M <= N."""
+    return np.unique(np.floor(points), axis=0)
+
+
+def density_map(
+    points: np.ndarray, sigmas: np.ndarray, size: Size, border: str = "renormalise"
+) -> np.ndarray:
+    """Returns the (H, W) float32 sum of one Gaussian for every head, centred on the head's pixel.
+
+    Each Gaussian is drawn in its own window of 4 sigmas, as the product of two 1-D kernels.
+
+    Args:
+        points: (N, 2), x then y, all inside the image.
+        sigmas: (N,) in pixels; 0 puts the whole head on one pixel.
+        border: what becomes of mass beyond the image. "renormalise" scales the part inside to 1,
+            "constant" loses it, "reflect" mirrors it back (scipy.ndimage's names).
+
+    Raises:
+        ValueError: `border` is not one of the three.
+    """
+    if border not in BORDERS:
+        raise ValueError(f"border must be one of {', '.join(BORDERS)}, got {border!r}")
+    if len(points) == 0:
+        return np.zeros(size, np.float32)
+    radii = (TRUNCATE * sigmas + 0.5).astype(int)
+    margin = int(radii.max()) if border == "reflect" else 0
+    centres = np.floor(points).astype(int) + margin
+    height, width = size[0] + 2 * margin, size[1] + 2 * margin
+    renormalise = border == "renormalise"
+    rows = _kernels(centres[:, 1], sigmas, radii, height, renormalise)
+    columns = _kernels(centres[:, 0], sigmas, radii, width, renormalise)
+
+    canvas = np.zeros((height, width))
+    for (top, row), (left, column) in zip(rows, columns, strict=True):
+        canvas[top : top + len(row), left : left + len(column)] += row[:, None] * column
+    if margin:
+        canvas = _fold_margin(_fold_margin(canvas, margin).T, margin).T
+    return canvas.astype(np.float32)
+
+
+def _kernels(
+    centres: np.ndarray, sigmas: np.ndarray, radii: np.ndarray, length: int, renormalise: bool
+) -> list[tuple[int, np.ndarray]]:
+    """For every head, the first index of its 1-D kernel on an axis and the kernel's values."""
+    reach = int(radii.max())
+    offsets = np.arange(-reach, reach + 1)
+    safe_sigmas = np.maximum(sigmas, 1e-6)[:, None]  # coincident heads have sigma 0, radius 0
+    values = np.exp(-0.5 * (offsets / safe_sigmas) ** 2)
+    values *= np.abs(offsets) <= radii[:, None]
+    values /= values.sum(1, keepdims=True)
+    first, stop = np.maximum(centres - radii, 0), np.minimum(centres + radii + 1, length)
+    shift = reach - centres
+    kernels = [
+        (a, v[a + s : b + s])
+        for a, b, s, v in zip(first.tolist(), stop.tolist(), shift.tolist(), values, strict=True)
+    ]
+    return [(a, v / v.sum()) for a, v in kernels] if renormalise else kernels
+
+
+def _fold_margin(canvas: np.ndarray, margin: int) -> np.ndarray:
+    """Mirrors the first and last `margin` rows into the rest, edge pixel repeated, any number."""
+    length = len(canvas) - 2 * margin
+    position = np.arange(-margin, length + margin) % (2 * length)
+    folded = np.zeros((length, canvas.shape[1]))
+    np.add.at(folded, np.minimum(position, 2 * length - 1 - position), canvas)
+    return folded
+
+
+def _mean_distance(points: np.ndarray, size: Size, neighbours: int) -> np.ndarray:
+    """Mean distance to the `neighbours` nearest heads, fewer where there are fewer, (N,)."""
+    if len(points) < 2:
+        return np.full(len(points), sum(size) / 8)
+    nearest = min(neighbours, len(points) - 1)
+    distances, _ = cKDTree(points).query(points, k=nearest + 1)
+    return distances[:, 1:].mean(1)

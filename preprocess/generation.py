@@ -1,0 +1,149 @@
+"""Annotated images -> one .h5 each, in worker processes. Shared by the GT generation commands."""
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import h5py
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from datasets.splits import DataError
+from preprocess.density import SIGMA_RULES, density_map, heads_inside, merge_heads
+from preprocess.layouts import AnnotatedImage
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the maps of one data set are made; stored in every .h5, so that a stale one is seen."""
+
+    sigma: str  # a key of SIGMA_RULES
+    border: str = "renormalise"
+    merge: bool = False  # heads on one pixel count once
+    shrink: str = "sum"  # how a loader brings the map to stride 8: "sum" or "bicubic"
+
+    @classmethod
+    def original(cls, sigma: str, border: str) -> "Recipe":
+        """The published code's maps: merged heads, mass lost or mirrored, bicubic shrinking."""
+        return cls(sigma, border, merge=True, shrink="bicubic")
+
+
+def add_options(parser: argparse.ArgumentParser, default_root: str) -> None:
+    """Adds the options that both GT generation commands share."""
+    root = Path(os.environ.get("ROOT", PROJECT / default_root))
+    add = parser.add_argument
+    add("--root", type=Path, default=root, help=f"data set's folder, $ROOT or {default_root}")
+    add("--out", type=Path, help="write the same tree of .h5 here (default: beside annotations)")
+    add("--original", action="store_true", help="the published code's maps, heads merged and lost")
+    add("--workers", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+
+
+def generate(
+    name: str,
+    pairs: Sequence[AnnotatedImage],
+    read_points: Callable[[Path], np.ndarray],
+    recipe: Recipe,
+    args: argparse.Namespace,
+) -> None:
+    """Brings the .h5 of `pairs` up to date, at the place and in the way of `add_options`' options.
+
+    Raises:
+        DataError: an image or annotation is unreadable; files finished before it stay.
+    """
+    start = time.perf_counter()
+    jobs = [(pair, pair.density_path(args.root, args.out)) for pair in pairs]
+    written = write_densities(jobs, read_points, recipe, max(1, args.workers))
+    heads = sum(_count_heads(path) for _, path in jobs)
+    print(
+        f"{name}: {len(jobs)} images, {heads} heads; {written} density maps written, "
+        f"{len(jobs) - written} up to date, {time.perf_counter() - start:.1f} s"
+    )
+
+
+def write_densities(
+    jobs: Sequence[tuple[AnnotatedImage, Path]],
+    read_points: Callable[[Path], np.ndarray],
+    recipe: Recipe,
+    workers: int,
+) -> int:
+    """Writes the missing or outdated .h5 of every (annotated image, .h5 path).
+
+    Returns:
+        How many files were written.
+
+    Raises:
+        DataError: an image or annotation is unreadable; files finished before it stay.
+    """
+    stale = [job for job in jobs if not _is_up_to_date(*job, recipe)]
+    if stale:
+        with ProcessPoolExecutor(max_workers=min(workers, len(stale))) as pool:
+            work = partial(_write_density, read_points=read_points, recipe=recipe)
+            try:
+                results = pool.map(work, stale, chunksize=1)
+                list(tqdm(results, total=len(stale), desc="density maps", unit="image"))
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+    return len(stale)
+
+
+def read_image_size(path: Path) -> tuple[int, int]:
+    """Decodes an image and returns its (height, width).
+
+    Raises:
+        DataError: the file is no image, or is damaged or truncated.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            width, height = image.size
+    except (OSError, SyntaxError) as error:
+        raise DataError(f"{path} is not a readable image ({error})") from None
+    return height, width
+
+
+def _write_density(
+    job: tuple[AnnotatedImage, Path], read_points: Callable[[Path], np.ndarray], recipe: Recipe
+) -> None:
+    pair, path = job
+    size = read_image_size(pair.image)
+    points = read_points(pair.annotation)
+    heads = heads_inside(points, size)
+    if recipe.merge:
+        heads = merge_heads(heads)
+    density = density_map(heads, SIGMA_RULES[recipe.sigma](heads, size), size, recipe.border)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with h5py.File(unfinished, "w") as file:
+            file["density"] = density
+            file["points"] = points
+            file.attrs.update(vars(recipe))
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _is_up_to_date(pair: AnnotatedImage, path: Path, recipe: Recipe) -> bool:
+    try:
+        written = path.stat().st_mtime
+        with h5py.File(path) as file:
+            same = all(file.attrs.get(k) == v for k, v in vars(recipe).items())
+            same = same and "density" in file and "points" in file
+    except OSError:  # missing, or not an HDF5 file
+        return False
+    return same and written >= max(p.stat().st_mtime for p in (pair.image, pair.annotation))
+
+
+def _count_heads(path: Path) -> int:
+    with h5py.File(path) as file:
+        return len(file["points"])
