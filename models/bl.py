@@ -1,0 +1,58 @@
+"""The network of Bayesian Loss, "BL" (Ma et al., ICCV 2019): VGG-19, upsampled, and regressed."""
+
+from collections import OrderedDict
+from fractions import Fraction
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.taps import Tap
+from models.vgg import ConvReLU, build_vgg, scale_plan
+
+BL_FEATURES = (
+    *(64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M"),
+    *(512, 512, 512, 512, "M", 512, 512, 512, 512),
+)  # VGG-19 to conv5_4
+BL_REGRESSION = (256, 128)
+
+# This project's reading of the paper: the distillation of BL was never published.
+BL_TAPS = (
+    Tap("features.conv1_1", 1),
+    Tap("features.pool1", 2),
+    Tap("features.pool2", 4),
+    Tap("features.pool3", 8),
+    Tap("features.pool4", 16),
+    Tap("reg_layer.conv1", 8),
+)
+
+
+class BL(nn.Module):
+    """Crowd counter of output stride 8; `width` scales every channel count (1/4 is a student's)."""
+
+    stride = 8
+    taps = BL_TAPS
+    pretrained = "features"  # the part that a VGG-19 of ImageNet fills
+
+    def __init__(self, width: float | Fraction = 1):
+        super().__init__()
+        features = scale_plan(BL_FEATURES, width)
+        first, second = scale_plan(BL_REGRESSION, width)
+        self.features = build_vgg(features)
+        self.reg_layer = nn.Sequential(
+            OrderedDict(
+                conv1=ConvReLU(features[-1], first),
+                conv2=ConvReLU(first, second),
+                output=nn.Conv2d(second, 1, 1),
+            )
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps (B, 3, H, W) normalised RGB to (B, 1, ceil(H/8), ceil(W/8)) heads per cell."""
+        # align_corners as in the original, or released checkpoints would count otherwise.
+        features = F.interpolate(
+            self.features(images), scale_factor=2, mode="bilinear", align_corners=True
+        )
+        grid = tuple(-(-side // self.stride) for side in images.shape[-2:])
+        if features.shape[-2:] != grid:  # ceil(ceil(H/8)/2)*2 may be one row more
+            features = F.interpolate(features, size=grid, mode="bilinear", align_corners=True)
+        return self.reg_layer(features).abs()

@@ -1,0 +1,128 @@
+"""Checkpoints in circulation -> networks of ours: every naming, any width, strictly."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+
+from models.bl import BL
+from models.build import NETWORKS, build_network, vgg_indices
+from models.csrnet import CSRNET_TAPS, CSRNet
+from models.vgg import convolutions, scale_plan
+
+KINDS = ("weight", "bias")
+ADAPTERS = "adapters."  # prefix of the adapters in a state dict of ours
+SKT_ADAPTERS = dict(
+    zip(
+        ("transform0_0.0", "transform1_0.0", "transform2_0.0")
+        + ("transform3_0.0", "transform4_0.0", "transform4_3.0"),
+        (tap.name for tap in CSRNET_TAPS),
+        strict=True,
+    )
+)
+
+
+@dataclass
+class Counter:
+    """A loaded network, what it is, and the state of its `Adapters`, empty where there is none."""
+
+    network: CSRNet | BL
+    arch: str
+    width: Fraction
+    adapters: dict[str, Tensor]
+
+    @property
+    def label(self) -> str:
+        """Such as CSRNet or 1/4-CSRNet."""
+        name = type(self.network).__name__
+        return name if self.width == 1 else f"{self.width}-{name}"
+
+
+def load_counter(state: dict[str, Tensor]) -> Counter:
+    """Builds the network that a state dict belongs to, and fills it; weights become float32.
+
+    Architecture and width follow from the names and shapes. Known are our own names and those of
+    CSRNet-pytorch, SKT and BL, the first and third with or without their adapters.
+
+    Raises:
+        ValueError: the names or shapes are of no network known here.
+    """
+    weights, adapters = {}, {}
+    for name, tensor in state.items():
+        layer, _, kind = name.rpartition(".")
+        if name.startswith(ADAPTERS):
+            adapters[name.removeprefix(ADAPTERS)] = tensor.float()
+        elif layer in SKT_ADAPTERS:
+            adapters[f"{SKT_ADAPTERS[layer]}.{kind}"] = tensor.float()
+        else:
+            weights[name] = tensor.float()
+    arch, ours = _recognise(weights)
+    weights = {ours[name]: tensor for name, tensor in weights.items()}
+    width = _infer_width(arch, weights)
+    network = build_network(arch, width)
+    for name, parameter in network.state_dict().items():
+        if parameter.shape != weights[name].shape:
+            raise ValueError(
+                f"{name} must have the shape {list(parameter.shape)} in a {width} {arch}, "
+                f"found {list(weights[name].shape)}"
+            )
+    network.load_state_dict(weights)
+    return Counter(network, arch, width, adapters)
+
+
+def _recognise(weights: dict[str, Tensor]) -> tuple[str, dict[str, str]]:
+    """Returns the architecture, and for every tensor's name in the checkpoint its name here."""
+    namings = [(arch, names) for arch in NETWORKS for names in _namings(arch)]
+    for arch, names in namings:
+        if names.keys() == weights.keys():
+            return arch, names
+    arch, names = max(namings, key=lambda naming: len(naming[1].keys() & weights.keys()))
+    missing, unknown = names.keys() - weights.keys(), weights.keys() - names.keys()
+    if len(missing) == len(names):
+        example = f", such as {min(unknown)}" if unknown else ""
+        raise ValueError(f"no weights of a network known here ({', '.join(NETWORKS)}){example}")
+    faults = [
+        f"{len(tensors)} {fault}, such as {min(tensors)}"
+        for fault, tensors in (("missing", missing), ("unknown", unknown))
+        if tensors
+    ]
+    raise ValueError(f"not a complete {arch}, tensors {' and '.join(faults)}")
+
+
+def _namings(arch: str) -> list[dict[str, str]]:
+    """For every known naming of an architecture: a tensor's name there -> its name here."""
+    with torch.device("meta"):
+        network = build_network(arch)
+    ours = list(convolutions(network))
+    numbered = []  # CSRNet-pytorch and BL: layers by index, ReLUs and pools counted
+    for part, stack in network.named_children():
+        if isinstance(stack, nn.Sequential):
+            numbered += [f"{part}.{index}" for index in vgg_indices(stack).values()]
+        else:
+            numbered.append(part)
+    theirs = [ours, numbered]
+    if isinstance(network, CSRNet):
+        theirs.append(_skt_names(network))
+    return [
+        {f"{t}.{kind}": f"{o}.{kind}" for t, o in zip(names, ours, strict=True) for kind in KINDS}
+        for names in theirs
+    ]
+
+
+def _skt_names(network: CSRNet) -> list[str]:
+    """The published students' names: conv1_1 is conv0_0.0, the back end conv4, the output conv5."""
+    blocks = [name.removeprefix("conv").split("_") for name in vgg_indices(network.frontend)]
+    frontend = [f"conv{int(block) - 1}_{int(i) - 1}.0" for block, i in blocks]
+    return [*frontend, *(f"conv4_{i}.0" for i in range(len(network.backend))), "conv5_0"]
+
+
+def _infer_width(arch: str, weights: dict[str, Tensor]) -> Fraction:
+    with torch.device("meta"):
+        hidden = list(convolutions(build_network(arch)).items())[:-1]  # the last gives 1 channel
+    full = [convolution.out_channels for _, convolution in hidden]
+    found = [len(weights[f"{name}.weight"]) for name, _ in hidden]
+    for width in [*(Fraction(1, n) for n in range(1, 65)), Fraction(max(found), max(full))]:
+        if width <= 1 and scale_plan(full, width) == found:
+            return width
+    raise ValueError(f"channels {' '.join(map(str, found))}, which are no width of {arch}")

@@ -1,0 +1,53 @@
+"""Channel plans -> VGG-style stacks of convolutions at any width."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from fractions import Fraction
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Plan = Sequence[int | str]
+
+
+class ConvReLU(nn.Conv2d):
+    """A 3x3 convolution that keeps the size, followed by ReLU: (B, C, H, W) -> (B, D, H, W)."""
+
+    def __init__(self, in_channels: int, out_channels: int, dilation: int = 1):
+        super().__init__(in_channels, out_channels, 3, padding=dilation, dilation=dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(super().forward(x), inplace=True)
+
+
+def scale_plan(plan: Plan, width: float | Fraction) -> list[int | str]:
+    """Multiplies every channel count of a VGG plan by `width`, rounded, at least 1.
+
+    Raises:
+        ValueError: `width` is not in (0, 1].
+    """
+    if not 0 < width <= 1:
+        raise ValueError(f"width must be in (0, 1], got {width}")
+    return [v if v == "M" else max(1, round(v * width)) for v in plan]
+
+
+def build_vgg(plan: Plan, in_channels: int = 3) -> nn.Sequential:
+    """Builds the stack of a plan, "M" being a 2x2 max-pool, under VGG's names.
+
+    The names are conv1_1, conv1_2, pool1, conv2_1 and so on.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    block, position = 1, 1
+    for v in plan:
+        if v == "M":
+            layers[f"pool{block}"] = nn.MaxPool2d(2, 2, ceil_mode=True)
+            block, position = block + 1, 1
+        else:
+            layers[f"conv{block}_{position}"] = ConvReLU(in_channels, v)
+            in_channels, position = v, position + 1
+    return nn.Sequential(layers)
+
+
+def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
+    """Returns a network's convolutions by dotted name, in the order that images pass them."""
+    return {name: m for name, m in network.named_modules() if isinstance(m, nn.Conv2d)}
