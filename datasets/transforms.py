@@ -1,0 +1,95 @@
+"""What a training crop goes through, image and density map alike."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+IMAGENET_MEAN = np.float32([0.485, 0.456, 0.406])
+IMAGENET_STD = np.float32([0.229, 0.224, 0.225])
+FLIP_PROBABILITY = 0.2
+
+Box = tuple[int, int, int, int]  # top, left, height, width; may reach beyond the image
+Crop = Callable[[np.random.Generator, tuple[int, int]], Box]
+
+
+@dataclass(frozen=True)
+class ScaledCrop:
+    """Crops whose sides are a uniform `low` to `high` of the image's, anywhere in it."""
+
+    low: float
+    high: float
+
+    def __call__(self, rng: np.random.Generator, size: tuple[int, int]) -> Box:
+        scale = rng.uniform(self.low, self.high)
+        height, width = (max(1, int(scale * side)) for side in size)
+        return *_random_corner(rng, size, (height, width)), height, width
+
+
+@dataclass(frozen=True)
+class FixedCrop:
+    """Crops of one size, anywhere in the image; where the image is smaller, it is all inside."""
+
+    height: int
+    width: int
+
+    def __call__(self, rng: np.random.Generator, size: tuple[int, int]) -> Box:
+        crop = (self.height, self.width)
+        return *_random_corner(rng, size, crop), *crop
+
+
+def parse_crop(text: str) -> Crop:
+    """Reads a crop option: "512x512" is FixedCrop(height, width), "0.5:1" ScaledCrop(low, high).
+
+    Raises:
+        ValueError: it is neither, or out of range.
+    """
+    try:
+        if "x" in text:
+            height, width = map(int, text.split("x"))
+            if min(height, width) >= 16:  # two cells, or relations have nothing to compare
+                return FixedCrop(height, width)
+        else:
+            low, _, high = text.partition(":")
+            if 0 < float(low) <= float(high or low) <= 1:
+                return ScaledCrop(float(low), float(high or low))
+    except ValueError:
+        pass
+    raise ValueError(
+        "crop must be HEIGHTxWIDTH of at least 16x16, or LOW:HIGH of the image's sides with "
+        f"0 < LOW <= HIGH <= 1, got {text!r}"
+    )
+
+
+def _random_corner(
+    rng: np.random.Generator, size: tuple[int, int], crop: tuple[int, int]
+) -> tuple[int, int]:
+    top, left = (int(rng.integers(max(0, s - c) + 1)) for s, c in zip(size, crop, strict=True))
+    return top, left
+
+
+def normalise(image: np.ndarray) -> Tensor:
+    """Maps (H, W, 3) uint8 RGB to (3, H, W) float32 with ImageNet's mean and deviation."""
+    values = (image.astype(np.float32) / 255 - IMAGENET_MEAN) / IMAGENET_STD
+    return torch.from_numpy(values.transpose(2, 0, 1).copy())
+
+
+def sum_cells(density: np.ndarray, stride: int) -> np.ndarray:
+    """Shrinks (H, W) to (ceil(H/stride), ceil(W/stride)), every head kept."""
+    height, width = density.shape
+    rows, columns = -(-height // stride), -(-width // stride)
+    density = np.pad(density, ((0, rows * stride - height), (0, columns * stride - width)))
+    return density.reshape(rows, stride, columns, stride).sum((1, 3))
+
+
+def resize_bicubic(density: np.ndarray, stride: int) -> np.ndarray:
+    """Shrinks (H, W) as the published code does; the sum is kept roughly."""
+    height, width = density.shape
+    grid = (-(-width // stride), -(-height // stride))  # OpenCV's order
+    return cv2.resize(density, grid, interpolation=cv2.INTER_CUBIC) * stride**2
+
+
+SHRINK = {"sum": sum_cells, "bicubic": resize_bicubic}

@@ -1,0 +1,101 @@
+"""Checkpoint files: read without executing anything, written so that none is ever half there."""
+
+import io
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+T = TypeVar("T")
+WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys under which a state dict may lie
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message names the file and says why."""
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Returns what a .pth, .tar or .safetensors file holds, its tensors on the CPU.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or holds anything but plain data.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path} does not exist")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, EOFError, RuntimeError, OSError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"checkpoint {path} is truncated or damaged ({reason})") from None
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"checkpoint {path} is no checkpoint or holds more than tensors and plain values; "
+            "such code is never executed"
+        ) from None
+    if not isinstance(checkpoint, dict):
+        kind = type(checkpoint).__name__
+        raise CheckpointError(f"checkpoint {path} must hold a dict of tensors, found {kind}")
+    return checkpoint
+
+
+def read_weights(path: Path, interpret: Callable[[dict[str, Tensor]], T]) -> T:
+    """Returns interpret(state dict) of a checkpoint, unwrapped, and without DataParallel's prefix.
+
+    Raises:
+        CheckpointError: the file is unreadable, holds no tensors, or `interpret` refuses them.
+    """
+    checkpoint = read_checkpoint(path)
+    state = next((checkpoint[key] for key in WRAPPERS if key in checkpoint), checkpoint)
+    if not isinstance(state, dict):
+        raise CheckpointError(f"checkpoint {path} holds no state dict")
+    state = {
+        name.removeprefix("module."): tensor
+        for name, tensor in state.items()
+        if isinstance(tensor, Tensor)
+    }
+    state |= {f"adapters.{name}": tensor for name, tensor in checkpoint.get("adapters", {}).items()}
+    try:
+        return interpret(state)
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint {path}: {error}") from None
+
+
+def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Writes a .pth, replacing an older one only when the new one is complete on the disk.
+
+    Raises:
+        OSError: the disk is full or not writable; the older file is as it was.
+    """
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    _write_whole(path, buffer.getbuffer())
+
+
+def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Writes a .safetensors of weights alone, in the same careful way.
+
+    Raises:
+        OSError: the disk is full or not writable; the older file is as it was.
+    """
+    _write_whole(path, save({k: v.contiguous() for k, v in state.items()}, metadata))
+
+
+def _write_whole(path: Path, data: bytes | memoryview) -> None:
+    unfinished = path.with_name(f"{path.name}.tmp")
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

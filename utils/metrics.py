@@ -1,0 +1,45 @@
+"""Errors of counts over a set of images."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CountResult:
+    """One image's counts."""
+
+    name: str
+    heads: int  # annotated
+    map_sum: float  # of the ground-truth density map
+    predicted: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    images: int
+    mae: float  # mean absolute error against annotated heads
+    rmse: float  # root of the mean squared error, which papers print under "MSE"
+    mae_map: float  # both against map sums, as the original printed them
+    rmse_map: float
+
+
+def score(results: Sequence[CountResult]) -> Scores:
+    """Returns the errors over at least one image."""
+    against_heads = [r.predicted - r.heads for r in results]
+    against_maps = [r.predicted - r.map_sum for r in results]
+    return Scores(
+        len(results),
+        _mae(against_heads),
+        _rmse(against_heads),
+        _mae(against_maps),
+        _rmse(against_maps),
+    )
+
+
+def _mae(errors: Sequence[float]) -> float:
+    return sum(map(abs, errors)) / len(errors)
+
+
+def _rmse(errors: Sequence[float]) -> float:
+    return math.sqrt(sum(e * e for e in errors) / len(errors))

@@ -1,0 +1,152 @@
+"""What the programs' command lines have in common."""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors take one line."""
+
+    def __init__(self, **options: Any):
+        super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
+
+
+def fail(error: Exception) -> NoReturn:
+    """Ends the program with a mistake's message in one line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # An error in a loader's worker arrives with the worker's traceback before it.
+    sys.exit(
+        f"error: {lines[-1].removeprefix(f'{type(error).__module__}.{type(error).__name__}: ')}"
+    )
+
+
+def number(low: float, exclusive: bool = False) -> Callable[[str], float]:
+    """Returns an option type: a finite number of at least, or more than, `low`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or value < low or (exclusive and value == low):
+            bound = "more than" if exclusive else "at least"
+            raise argparse.ArgumentTypeError(f"must be a number of {bound} {low:g}, got {text!r}")
+        return value
+
+    return parse
+
+
+def whole_number(low: int) -> Callable[[str], int]:
+    """Returns an option type: a whole number of at least `low`."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < low:
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number of at least {low}, got {text!r}"
+            )
+        return int(text)
+
+    return parse
+
+
+def checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Returns an option type that shows the message of the ValueError that `parse` raises."""
+
+    def checked_parse(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return checked_parse
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Reads HEIGHTxWIDTH in pixels.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise ValueError(f"must be HEIGHTxWIDTH in pixels, such as 576x864, got {text!r}")
+    return int(height), int(width)
+
+
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --gpu and --cpu, which `select_device` reads."""
+    group = parser.add_argument_group("device").add_mutually_exclusive_group()
+    group.add_argument("--gpu", type=whole_number(0), help="GPU number; None: the first, or CPU")
+    group.add_argument("--cpu", action="store_true", help="keep everything on the CPU")
+
+
+def select_device(args: argparse.Namespace, parser: argparse.ArgumentParser) -> torch.device:
+    """Returns the device that was asked for, or ends with an error where there is none such."""
+    available = torch.cuda.device_count()
+    if args.gpu is not None and args.gpu >= available:
+        parser.error(f"--gpu {args.gpu}: this machine has {available} GPUs; --cpu runs without")
+    if args.cpu or not available:
+        return torch.device("cpu")
+    return torch.device("cuda", args.gpu or 0)
+
+
+# Options that may differ between a run and its continuation.
+FREE_TO_CHANGE = {"out", "resume", "epochs", "eval_every", "workers", "gpu", "cpu", "device"}
+
+
+def run_settings(args: argparse.Namespace) -> dict[str, str]:
+    """Returns the options that a resumed run must share, as text."""
+    values = {
+        name: value.resolve() if isinstance(value, Path) else value
+        for name, value in vars(args).items()
+        if name not in FREE_TO_CHANGE
+    }
+    return {name: str(value) for name, value in values.items()}
+
+
+def build_optimizer(
+    args: argparse.Namespace, modules: Iterable[nn.Module]
+) -> torch.optim.Optimizer:
+    """Builds the optimiser that --optimizer, --lr and --weight-decay ask for."""
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    if args.optimizer == "adam":
+        return torch.optim.Adam(parameters, args.lr, weight_decay=args.weight_decay)
+    return torch.optim.SGD(parameters, args.lr, momentum=0.95, weight_decay=args.weight_decay)
+
+
+def add_training_options(
+    parser: argparse.ArgumentParser, parse_crop: Callable[[str], Any], **defaults: Any
+) -> None:
+    """Adds what every training can be told. `defaults` are the recipe's."""
+    add = parser.add_argument_group("data").add_argument
+    for split in ("train", "val", "test"):
+        add(f"{split}_json", type=Path, help=f"list of {split} images")
+    add("--train-on-val", action="store_true", help="allow validation images in the training list")
+    add("--workers", type=whole_number(0), default=2, help="processes that read images")
+
+    add = parser.add_argument_group("recipe").add_argument
+    add("--epochs", type=whole_number(1))
+    add("--batch-size", type=whole_number(1), default=1, help="crops a step")
+    add("--crop", type=parse_crop, help="LOW:HIGH of the image's sides, or HEIGHTxWIDTH")
+    add("--crops-per-image", type=whole_number(1), help="crops of every image an epoch")
+    add("--optimizer", choices=["sgd", "adam"], help="SGD with momentum 0.95, or Adam")
+    add("--lr", type=number(0, exclusive=True), help="learning rate, constant")
+    add("--weight-decay", type=number(0), default=5e-4)
+    add("--seed", type=whole_number(0), default=0, help="of weights, order and crops")
+
+    add = parser.add_argument_group("run").add_argument
+    add("--out", type=Path, help="folder of checkpoints, log and figures")
+    add("--resume", action="store_true", help="continue the run in --out")
+    add("--eval-every", type=whole_number(1), default=1, help="epochs between validations")
+    add_device_options(parser)
+    parser.set_defaults(**defaults)

@@ -1,0 +1,81 @@
+"""Figures: learning curves, counts against counts, and density on a picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import matplotlib
+
+matplotlib.use("Agg")  # before pyplot: servers have no screen
+import numpy as np  # noqa: E402
+from matplotlib import pyplot as plt  # noqa: E402
+
+from utils.metrics import CountResult  # noqa: E402
+
+TERMS = ("hard", "soft", "intra", "inter")
+
+
+def draw_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draws a run's loss terms, each relative to its first epoch, and its validation errors."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    epochs = [r["epoch"] for r in records]
+    for term in TERMS:
+        values = [r[term] for r in records if term in r]
+        if values:
+            left.plot(epochs, [v / (values[0] or 1) for v in values], label=term)
+    left.set(xlabel="epoch", ylabel="loss term / its first value", yscale="log")
+    left.legend()
+    scored = [r for r in records if "val_mae" in r]
+    for name, label in (("val_mae", "MAE"), ("val_rmse", "RMSE")):
+        right.plot([r["epoch"] for r in scored], [r[name] for r in scored], ".-", label=label)
+    right.set(xlabel="epoch", ylabel="validation error (heads)", ylim=(0, None))
+    right.legend()
+    _save(figure, path)
+
+
+def draw_counts(results: Sequence[CountResult], path: Path, title: str) -> None:
+    """Draws predicted against annotated counts, one dot an image."""
+    figure, axes = plt.subplots(figsize=(5, 5), layout="constrained")
+    heads, predicted = [r.heads for r in results], [r.predicted for r in results]
+    limit = 1.05 * max(1, *heads, *predicted)
+    axes.plot([0, limit], [0, limit], color="0.7")
+    axes.plot(heads, predicted, ".", alpha=0.7)
+    axes.set(xlabel="annotated heads", ylabel="predicted count", title=title)
+    axes.set(xlim=(0, limit), ylim=(min(0, *predicted), limit))
+    _save(figure, path)
+
+
+def draw_overlay(
+    image: np.ndarray,
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    heads: int,
+    count: float,
+    path: Path,
+) -> None:
+    """Draws a picture, its true and its predicted density, side by side with their counts.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        truth: density at any resolution, heads a cell.
+        predicted: the same, at the same resolution.
+    """
+    height, width = image.shape[:2]
+    size = (15, 0.4 + 5 * height / width)
+    figure, axes = plt.subplots(1, 3, figsize=size, layout="constrained")
+    top = max(float(truth.max()), float(predicted.max()), 1e-6)
+    titles = (path.stem, f"annotated: {heads}", f"predicted: {count:.1f}")
+    for axis, title, density in zip(axes, titles, (None, truth, predicted), strict=True):
+        axis.imshow(image)
+        if density is not None:
+            shown = cv2.resize(density, (width, height), interpolation=cv2.INTER_LINEAR)
+            axis.imshow(shown, cmap="inferno", vmin=0, vmax=top, alpha=0.7)
+        axis.set_title(title)
+        axis.axis("off")
+    _save(figure, path)
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
