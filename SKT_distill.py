@@ -127,6 +127,10 @@ def main(args: argparse.Namespace) -> None:
     student, adapters = build_student(args, teacher)
     network = student.network.to(args.device)
     adapters.to(args.device)
+    loader = build_training_loader(
+        train, args.crop, args.crops_per_image, args.batch_size, args.seed, args.workers
+    )
+    val_loader, test_loader = (build_evaluation_loader(s, args.workers) for s in (val, test))
 
     run = RunFolder(args.out, args.resume)
     facts = {"arch": student.arch, "width": str(student.width), "settings": run_settings(args)}
@@ -139,10 +143,6 @@ def main(args: argparse.Namespace) -> None:
 
     weights = {"hard": 1.0, "soft": 1.0, "intra": args.lamb_cos, "inter": args.lamb_fsp}
     weights = {name: weight for name, weight in weights.items() if weight}
-    loader = build_training_loader(
-        train, args.crop, args.crops_per_image, args.batch_size, args.seed, args.workers
-    )
-    val_loader, test_loader = (build_evaluation_loader(s, args.workers) for s in (val, test))
     fit(
         run,
         training,
@@ -152,8 +152,15 @@ def main(args: argparse.Namespace) -> None:
         validate=lambda: score(evaluate(network, val_loader, args.device)),
         epochs=args.epochs,
         eval_every=args.eval_every,
+        cosine=args.cosine,
     )
-    finish_run(run, network, lambda: evaluate(network, test_loader, args.device), args.train_on_val)
+    finish_run(
+        run,
+        network,
+        lambda: evaluate(network, test_loader, args.device),
+        args.train_on_val,
+        loader.dataset.heads,
+    )
 
 
 if __name__ == "__main__":

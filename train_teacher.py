@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 
 from datasets.loaders import build_evaluation_loader, build_training_loader
@@ -48,7 +48,7 @@ def parse_args() -> argparse.Namespace:
         "--init",
         default="imagenet",
         help="imagenet: torchvision's VGG-16 in front, normal behind; a file of such weights; "
-        "kaiming: everything at random",
+        "kaiming: all of it at random",
     )
     args = parser.parse_args()
     args.device = select_device(args, parser)
@@ -60,6 +60,7 @@ def build_teacher(args: argparse.Namespace) -> CSRNet:
     network = build_network("csrnet", args.width)
     if args.init == "kaiming":
         init_kaiming(network)
+        nn.init.normal_(network.output_layer.weight, std=0.01)  # first maps of a crowd's size
         return network
     init_normal(network)
 
@@ -90,6 +91,11 @@ def main(args: argparse.Namespace) -> None:
     )
     torch.manual_seed(args.seed)
     teacher = build_teacher(args).to(args.device)
+    loader = build_training_loader(
+        train, args.crop, args.crops_per_image, args.batch_size, args.seed, args.workers
+    )
+    val_loader, test_loader = (build_evaluation_loader(s, args.workers) for s in (val, test))
+
     run = RunFolder(args.out, args.resume)
     facts = {"arch": "csrnet", "width": str(args.width), "settings": run_settings(args)}
     training = Training({"model": teacher}, build_optimizer(args, [teacher]), facts)
@@ -101,10 +107,6 @@ def main(args: argparse.Namespace) -> None:
         predicted = teacher(batch["image"].to(args.device))
         return {"hard": squared_error(predicted, batch["density"].to(args.device))}
 
-    loader = build_training_loader(
-        train, args.crop, args.crops_per_image, args.batch_size, args.seed, args.workers
-    )
-    val_loader, test_loader = (build_evaluation_loader(s, args.workers) for s in (val, test))
     fit(
         run,
         training,
@@ -114,8 +116,15 @@ def main(args: argparse.Namespace) -> None:
         validate=lambda: score(evaluate(teacher, val_loader, args.device)),
         epochs=args.epochs,
         eval_every=args.eval_every,
+        cosine=args.cosine,
     )
-    finish_run(run, teacher, lambda: evaluate(teacher, test_loader, args.device), args.train_on_val)
+    finish_run(
+        run,
+        teacher,
+        lambda: evaluate(teacher, test_loader, args.device),
+        args.train_on_val,
+        loader.dataset.heads,
+    )
 
 
 if __name__ == "__main__":

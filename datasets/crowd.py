@@ -39,8 +39,7 @@ class CrowdDataset(Dataset):
     """
 
     def __init__(self, samples: Sequence[Sample], crop: Crop | None = None):
-        for sample in samples:
-            check_sample(sample)
+        self.heads = [count_heads(sample) for sample in samples]  # finds what is damaged, too
         self._samples = samples
         self._crop = crop
 
@@ -103,14 +102,19 @@ def read_image(path: Path) -> np.ndarray:
         raise DataError(f"{path} is not a readable image ({error})") from None
 
 
-def check_sample(sample: Sample) -> None:
-    """Raises DataError if a sample's image or .h5 cannot be opened or their sizes differ."""
+def count_heads(sample: Sample) -> int:
+    """Returns the heads annotated in a sample's image, without reading its pixels.
+
+    Raises:
+        DataError: the image or the .h5 cannot be opened, or their sizes differ.
+    """
     try:
         with Image.open(sample.image) as image:
             width, height = image.size
     except OSError as error:
         raise DataError(f"{sample.image} is not a readable image ({error})") from None
-    _read_density(sample.density, (0, 0, 1, 1), (height, width))
+    _, heads, _ = _read_density(sample.density, (0, 0, 1, 1), (height, width))
+    return heads
 
 
 def _read_density(path: Path, box: Box, size: tuple[int, int]) -> tuple[np.ndarray, int, str]:

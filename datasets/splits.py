@@ -98,7 +98,10 @@ def check_disjoint(
 def _read_entry(entry: object, path: Path) -> Sample:
     if isinstance(entry, str):
         entry = {"image": entry}
-    if not isinstance(entry, dict) or not {"image"} <= entry.keys() <= {"image", "density"}:
+    keys = entry.keys() if isinstance(entry, dict) else set()
+    if not {"image"} <= keys <= {"image", "density"} or not all(
+        isinstance(value, str) for value in entry.values()
+    ):
         raise DataError(f'{path}: an entry must be a path or {{"image": ..., "density": ...}}')
     image = path.parent / entry["image"]
     if not image.is_file():

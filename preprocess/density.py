@@ -12,7 +12,9 @@ Size = tuple[int, int]  # height, width
 
 def sigmas_by_three_nearest(points: np.ndarray, size: Size) -> np.ndarray:
     """0.1 x (d1 + d2 + d3), the distances to the three nearest heads (Part A), (N,) in pixels."""
-    return 0.3 * _mean_distance(points, size, neighbours=3)
+    if len(points) == 1:
+        return _sigma_of_one_head(size)
+    return 0.3 * _mean_distance(points, neighbours=3)
 
 
 def sigmas_fixed(points: np.ndarray, size: Size) -> np.ndarray:
@@ -22,8 +24,9 @@ def sigmas_fixed(points: np.ndarray, size: Size) -> np.ndarray:
 
 def sigmas_by_nearest(points: np.ndarray, size: Size) -> np.ndarray:
     """min(d1, 30), the distance to the nearest head (UCF-QNRF), (N,) in pixels."""
-    sigmas = _mean_distance(points, size, neighbours=1)
-    return sigmas if len(points) == 1 else np.minimum(sigmas, 30.0)
+    if len(points) == 1:
+        return _sigma_of_one_head(size)
+    return np.minimum(_mean_distance(points, neighbours=1), 30.0)
 
 
 SIGMA_RULES: dict[str, Callable[[np.ndarray, Size], np.ndarray]] = {
@@ -109,10 +112,14 @@ def _fold_margin(canvas: np.ndarray, margin: int) -> np.ndarray:
     return folded
 
 
-def _mean_distance(points: np.ndarray, size: Size, neighbours: int) -> np.ndarray:
+def _sigma_of_one_head(size: Size) -> np.ndarray:
+    return np.array([sum(size) / 8])
+
+
+def _mean_distance(points: np.ndarray, neighbours: int) -> np.ndarray:
     """Mean distance to the `neighbours` nearest heads, fewer where there are fewer, (N,)."""
-    if len(points) < 2:
-        return np.full(len(points), sum(size) / 8)
+    if len(points) == 0:
+        return np.zeros(0)
     nearest = min(neighbours, len(points) - 1)
     distances, _ = cKDTree(points).query(points, k=nearest + 1)
     return distances[:, 1:].mean(1)

@@ -70,7 +70,9 @@ def test_intra_layer_loss_counts_angles_and_not_lengths():
 @pytest.mark.parametrize("loss", [inter_layer_loss, intra_layer_loss])
 def test_a_batch_of_two_is_the_mean_of_its_singles_in_any_order(loss):
     student, teacher = random_groups(2), random_groups(3)
-    singles = [loss([g[i : i + 1] for g in student], [g[i : i + 1] for g in teacher]) for i in (0, 1)]
+    singles = [
+        loss([g[i : i + 1] for g in student], [g[i : i + 1] for g in teacher]) for i in (0, 1)
+    ]
     torch.testing.assert_close(loss(student, teacher), sum(singles) / 2)
     turned = loss([g.flip(0) for g in student], [g.flip(0) for g in teacher])
     torch.testing.assert_close(loss(student, teacher), turned)

@@ -7,12 +7,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 T = TypeVar("T")
+# Old checkpoints hold their best error as a NumPy number, which is data, not code. The function
+# that makes one of its bytes has had two names.
+NUMPY_SCALARS = [np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType]
+for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+
+    def scalar(dtype: np.dtype, data: bytes) -> np.generic:
+        return np.frombuffer(data, dtype)[0]
+
+    scalar.__module__ = module
+    NUMPY_SCALARS.append(scalar)
+torch.serialization.add_safe_globals(NUMPY_SCALARS)
 WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys under which a state dict may lie
 
 
@@ -34,7 +46,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, EOFError, RuntimeError, OSError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"checkpoint {path} is truncated or damaged ({reason})") from None
     except pickle.UnpicklingError:
         raise CheckpointError(
@@ -73,7 +85,7 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
     """Writes a .pth, replacing an older one only when the new one is complete on the disk.
 
     Raises:
-        OSError: the disk is full or not writable; the older file is as it was.
+        CheckpointError: the disk is full or not writable; the older file is as it was.
     """
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
@@ -84,7 +96,7 @@ def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, str])
     """Writes a .safetensors of weights alone, in the same careful way.
 
     Raises:
-        OSError: the disk is full or not writable; the older file is as it was.
+        CheckpointError: the disk is full or not writable; the older file is as it was.
     """
     _write_whole(path, save({k: v.contiguous() for k, v in state.items()}, metadata))
 
@@ -97,5 +109,10 @@ def _write_whole(path: Path, data: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
+    except OSError as error:
+        raise CheckpointError(
+            f"checkpoint {path} could not be written ({error.strerror}); "
+            "the previous one is as it was"
+        ) from None
     finally:
         unfinished.unlink(missing_ok=True)

@@ -107,10 +107,13 @@ def train_one_epoch(
     terms: Terms,
     weights: Mapping[str, float],
     training: Training,
+    rate: Callable[[int], float],
     stop: StopRequest,
     bar: tqdm,
 ) -> None:
     """Takes an optimiser step for every batch that is left of the epoch, or until `stop`.
+
+    Step n of the training has the learning rate rate(n).
 
     Raises:
         TrainingError: the loss is not finite.
@@ -126,6 +129,8 @@ def train_one_epoch(
                 f"the loss is not finite in epoch {progress.epoch + 1}, step {progress.step + 1}: "
                 f"{listed}; images: {', '.join(batch['name'])}; a lower --lr may help"
             )
+        for group in training.optimizer.param_groups:
+            group["lr"] = rate(bar.n)
         training.optimizer.zero_grad()
         loss.backward()
         training.optimizer.step()
@@ -147,6 +152,7 @@ def fit(
     validate: Callable[[], Scores],
     epochs: int,
     eval_every: int,
+    cosine: bool,
 ) -> None:
     """Trains until `epochs` are done, from wherever `training` stands.
 
@@ -155,6 +161,7 @@ def fit(
         terms: a batch -> its unweighted loss terms.
         weights: of the terms.
         validate: scores the network as it is; called every `eval_every` epochs and at the end.
+        cosine: whether the learning rate falls to 0 along half a cosine, or stays.
 
     Raises:
         TrainingError: the loss is not finite. The last checkpoint is the last epoch's.
@@ -162,13 +169,18 @@ def fit(
     """
     progress, sampler = training.progress, loader.sampler
     steps = len(loader)
-    done = progress.epoch * steps + progress.step
+    done, highest = progress.epoch * steps + progress.step, training.optimizer.defaults["lr"]
+
+    def rate(step: int) -> float:
+        fall = (1 + math.cos(math.pi * step / (epochs * steps))) / 2
+        return highest * fall if cosine else highest
+
     with StopRequest() as stop, tqdm(total=epochs * steps, initial=done, unit="step") as bar:
         while progress.epoch < epochs:
             bar.set_description(f"epoch {progress.epoch + 1}/{epochs}")
             began = time.perf_counter()
             sampler.epoch, sampler.start = progress.epoch, progress.step * loader.batch_size
-            train_one_epoch(loader, terms, weights, training, stop, bar)
+            train_one_epoch(loader, terms, weights, training, rate, stop, bar)
             progress.seconds += time.perf_counter() - began
             save_checkpoint(run.last, training.checkpoint())  # a long validation may be killed
             if stop:

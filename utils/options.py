@@ -101,7 +101,7 @@ def select_device(args: argparse.Namespace, parser: argparse.ArgumentParser) -> 
 
 
 # Options that may differ between a run and its continuation.
-FREE_TO_CHANGE = {"out", "resume", "epochs", "eval_every", "workers", "gpu", "cpu", "device"}
+FREE_TO_CHANGE = {"out", "resume", "eval_every", "workers", "gpu", "cpu", "device"}
 
 
 def run_settings(args: argparse.Namespace) -> dict[str, str]:
@@ -111,6 +111,8 @@ def run_settings(args: argparse.Namespace) -> dict[str, str]:
         for name, value in vars(args).items()
         if name not in FREE_TO_CHANGE
     }
+    if not args.cosine:  # then more epochs continue the same training
+        del values["epochs"]
     return {name: str(value) for name, value in values.items()}
 
 
@@ -140,7 +142,8 @@ def add_training_options(
     add("--crop", type=parse_crop, help="LOW:HIGH of the image's sides, or HEIGHTxWIDTH")
     add("--crops-per-image", type=whole_number(1), help="crops of every image an epoch")
     add("--optimizer", choices=["sgd", "adam"], help="SGD with momentum 0.95, or Adam")
-    add("--lr", type=number(0, exclusive=True), help="learning rate, constant")
+    add("--lr", type=number(0, exclusive=True), help="learning rate")
+    add("--cosine", action="store_true", help="let the learning rate fall to 0 along a cosine")
     add("--weight-decay", type=number(0), default=5e-4)
     add("--seed", type=whole_number(0), default=0, help="of weights, order and crops")
 

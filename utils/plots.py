@@ -50,30 +50,36 @@ def draw_overlay(
     image: np.ndarray,
     truth: np.ndarray,
     predicted: np.ndarray,
-    heads: int,
-    count: float,
+    result: CountResult,
     path: Path,
 ) -> None:
     """Draws a picture, its true and its predicted density, side by side with their counts.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        truth: density at any resolution, heads a cell.
-        predicted: the same, at the same resolution.
+        truth: (h, w) density, heads per cell.
+        predicted: the same, at any resolution.
     """
     height, width = image.shape[:2]
     size = (15, 0.4 + 5 * height / width)
     figure, axes = plt.subplots(1, 3, figsize=size, layout="constrained")
-    top = max(float(truth.max()), float(predicted.max()), 1e-6)
-    titles = (path.stem, f"annotated: {heads}", f"predicted: {count:.1f}")
+    truth, predicted = (_per_pixel(d, (height, width)) for d in (truth, predicted))
+    top = max(float(truth.max()), float(predicted.max()), 1e-9)
+    titles = (path.stem, f"annotated: {result.heads}", f"predicted: {result.predicted:.1f}")
     for axis, title, density in zip(axes, titles, (None, truth, predicted), strict=True):
         axis.imshow(image)
         if density is not None:
-            shown = cv2.resize(density, (width, height), interpolation=cv2.INTER_LINEAR)
-            axis.imshow(shown, cmap="inferno", vmin=0, vmax=top, alpha=0.7)
+            share = np.clip(density / top, 0, 1)
+            axis.imshow(share, cmap="jet", vmin=0, vmax=1, alpha=0.8 * np.sqrt(share))
         axis.set_title(title)
         axis.axis("off")
     _save(figure, path)
+
+
+def _per_pixel(density: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Brings a map to (height, width), in heads per pixel whatever its resolution was."""
+    cells = density.size / (size[0] * size[1])
+    return cells * cv2.resize(density, size[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def _save(figure: plt.Figure, path: Path) -> None:

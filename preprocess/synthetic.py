@@ -1,0 +1,300 @@
+"""Draws demonstration crowds, in ShanghaiTech's folder layout, for work without a data set."""
+
+import argparse
+import json
+import re
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from PIL import Image
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from preprocess.annotations import write_shanghaitech_points  # noqa: E402
+
+VERSION = 1  # raise it when the same seed draws other pictures
+SPLITS = ("train_data", "test_data")
+OVERSAMPLING = 2  # the canvas is this much larger than the picture
+BODY, METRE = 10.5, 7.5  # in head radii; the first from the head's centre to the ground
+LEAST_VISIBLE = 0.3  # share of a head that must show, or its person is left out
+
+# Lines of one name are variants, commas part shapes: o oval (centre, half axes), h its upper half,
+# e the oval and its mirror image, b box (foot, width, height), a capital if part of a head; colour;
+# tone; four numbers in head radii, right and down from the head's centre or a thing's foot.
+DRAWINGS = """
+legs: b bottom .75 -.7 10.3 1.2 5.5, b bottom .95 .7 10.3 1.2 5.5, e dark 1 .8 10.3 .7 .35
+legs: e skin .9 .6 8 .4 2.4, e dark 1 .6 10.3 .5 .3, h bottom .9 0 8 1.8 4
+body: o top .7 0 2.2 1.9 1, b top .7 0 5.7 2.9 3.6, b top 1 .35 5.7 2.2 4, b skin .7 0 1.5 .9 1
+wear: b second 1 .1 2.9 3 .6, b second 1 .1 4.3 2.8 .6
+wear: b second .9 0 5.7 .9 4.3
+wear: o second 1 .2 3 .7 .7
+wear: b top .5 0 5.7 2.9 .4
+arms: e sleeve .9 1.75 3.6 .5 2.1, e skin 1 1.75 5.5 .4 .4
+cheer: e sleeve .9 1.9 .5 .5 2.2, e skin 1 1.95 -1.8 .45 .5
+front: O skin .75 0 0 .92 1.08, O skin 1 .14 0 .76 .98, H hair 1 0 -.15 .98 1.05,
+  O hair 1 .1 -.25 .85 .3, E dark .7 .34 .25 .11 .14, O skin .6 0 .65 .26 .08
+front: o hair .8 0 .7 1.25 1.5, O skin .75 0 .05 .9 1.05, O skin 1 .14 .05 .72 .95,
+  H hair 1 0 0 1.02 1.15, O skin 1 .1 0 .6 .35, E dark .7 .34 .25 .11 .14, O skin .6 0 .65 .2 .08
+side: O hair .85 -.1 0 .95 1.08, O skin .95 .35 .15 .6 .88, O skin .95 .95 .2 .15 .15
+back: O hair .8 0 0 .98 1.1, O hair 1.2 .3 -.3 .55 .6, o hair .9 0 1 .5 1.1
+back: o hat .8 0 3.6 1.3 1.7, o hat 1 .2 4.2 .8 .8, O hair .8 0 0 1 1.1, O hair 1.2 .3 -.3 .5 .6
+hat: H hat 1 0 -.2 1 .95, O hat .7 .3 -.2 1 .22
+hat: H hat 1 0 -.3 .95 .9, O hat .8 0 -.35 1.7 .4
+hat: H hat .9 0 .1 1.15 1.35, H skin 1 .1 .3 .75 1.1, E dark .7 .34 .2 .11 .14
+umbrella: h hat .7 .3 -1.2 3.9 2.3, h hat 1 .4 -1.2 2.6 2.3, h hat .8 .4 -1.2 .9 2.3
+tree: b wood 1 0 0 2.4 26, e leaf .7 5 -24 6 6, o leaf .8 0 -29 9 8, o leaf 1.05 3 -31 5 4
+tree: b wood .8 0 0 1.6 9, h leaf .7 0 -4 7 14, h leaf .85 .6 -12 5.5 12, h leaf 1 1 -20 4 11
+bush: e leaf .7 1.7 -2 2.8 2.6, o leaf 1 1 -3 2 1.8, o leaf 1.1 -1.6 -3 1.4 1.2
+lamp: b dark 1.5 0 0 .8 24, b dark 1.5 1.2 -24 3 .6, o light 1 2.6 -24 1.3 .9
+car: h paint .8 0 -4.6 9.5 5.6, b dark 2 0 -5 14 3.6, b paint .8 0 -5 1 4, b paint 1 0 -1.5 27 4,
+  h paint 1 0 -5 13.5 2, e dark 1 8.5 -1.6 2.3 2.3, e light .6 8.5 -1.6 1 1, o light 1 13 -4 .6 .8
+board: e dark 2 3 -4 .3 4, b paint 1 0 -4 9 7, b wall 1.2 -1 -9 5 .7, b wall 1.2 0 -7 7 .7
+balloon: b light .6 0 0 .15 15, o paint 1 0 -16 1.2 1.4, o light 1 .4 -16.4 .3 .4
+parasol: b light .9 0 0 .5 14, h paint 1 0 -11 9 5, h second 1 0 -11 6 5, h paint 1 0 -11 2.5 5
+house: b wall 1 0 9 48 70, b wall .6 0 -60 50 2, b wood .8 0 0 5 12, b dark 2 13 -3 10 8,
+  b dark 2 -8 -20 6 9, b dark 2 14 -20 6 9, b dark 2 -8 -38 6 9, b light .9 14 -38 6 9
+house: b wall .85 0 9 48 48, b paint .8 0 -38 52 5, b dark 2 -12 0 14 12, b light .8 14 -20 6 9
+panel: b wall .75 0 9 48 90, b wall 1 -20 9 5 90, b paint .8 8 -14 12 26, b light .9 0 -50 14 1.5
+"""
+SCENES = {  # colours of the ground and of its pattern, what stands at its far end, what about
+    "street": ("6c6c70 54565c 7c7670", "b0aaa0 98928c c8beb0", "house", "car car lamp tree"),
+    "square": ("b4a894 c8b8a8 847c78", "8c7c6c b8aca0 a48878", "house", "lamp balloon bush"),
+    "park": ("6c9446 84a04c 567c44", "c8b48c b4a48c a08c70", "tree", "tree bush bush balloon lamp"),
+    "beach": ("e2cc9c d6bc8c ecdcb8", "d0b888 c8ac7c", "", "parasol parasol balloon board"),
+    "hall": ("a87c50 707880 54464c", "98704a 646c74 6c4448", "panel", "board balloon bush"),
+}
+LIGHTS = ((1.1, 1.1, 1.06), (0.8, 0.82, 0.86), (0.9, 0.78, 0.63), (0.4, 0.44, 0.54))  # RGB
+
+
+def _palette(codes: str) -> np.ndarray:
+    return np.array([list(bytes.fromhex(code)) for code in codes.split()], float)
+
+
+SKIES = _palette("70a2d8 a6aeb8 606ea0 d0dce8"), _palette("cee0ee d6d8d8 f6c89e e8ecec")
+PAINT = _palette("22242a 74767c f0eee8 1e2c58 3460a8 6eacd8 3c7850 b22428 e2623c f0c442 844888")
+FIXED = dict(zip(("wood", "light", "dark"), _palette("564232 fffad6 2a2a2e"), strict=True))
+COLOURS = {  # every figure gets one of each
+    "skin": _palette("ffe0c4 f1c29b e0ac7a be845a 8d5838 5c3a28"),
+    "hair": _palette("1c1818 36261c 624026 a0703a d6b270 a8a6a4 8c3c20"),
+    "leaf": _palette("3a5c2c 547834 2c4a32 78843a 966830"),
+    "wall": _palette("c4b096 aa6e58 d6cebe 8c9298 765e52 5c6270"),
+}
+
+
+def _parse_drawings() -> dict[str, list[list[tuple[np.ndarray, str, float, bool]]]]:
+    circle = np.exp(1j * np.linspace(np.pi, 3 * np.pi, 24)).view(float).reshape(-1, 2)
+    outlines = {"o": circle, "e": circle, "h": circle[:12]}
+    outlines["b"] = np.array([(-0.5, 0), (0.5, 0), (0.5, -1), (-0.5, -1)])
+    drawings = {}
+    for name, text in re.findall(r"(\w+): ([^:]+)(?=\n)", DRAWINGS):
+        drawings.setdefault(name, []).append(shapes := [])
+        for kind, colour, tone, *numbers in map(str.split, text.split(",")):
+            x, y, width, height, tone = map(float, (*numbers, tone))
+            corners, is_head = outlines[kind.lower()] * (width, height) + (x, y), kind.isupper()
+            for side in (-1, 1) if kind in "eE" else (1,):
+                shapes.append((corners * (side, 1), colour, tone * (0.9 + 0.1 * side), is_head))
+    return drawings
+
+
+class Figure:
+    """A person, at the head's centre (x, y), or a thing, at its foot, as polygons to fill."""
+
+    drawings = _parse_drawings()
+
+    def __init__(self, rng: Generator, names: str, spot: tuple, is_person: bool, look: dict):
+        self.x, self.y, self.unit = spot  # canvas pixels; `unit` is the radius of a head there
+        self.is_person, self.foot = is_person, self.y + BODY * self.unit * is_person
+        dyes = FIXED | {name: rng.choice(colours) for name, colours in COLOURS.items()}
+        cloths = PAINT[rng.choice(len(PAINT), 5, p=look["wardrobe"])] + rng.normal(0, 15, (5, 3))
+        dyes |= dict(zip(("top", "bottom", "second", "hat", "paint"), cloths, strict=True))
+        dyes["sleeve"] = dyes["skin" if rng.random() < 0.3 else "top"]
+        self.shapes, self.least_visible = [], is_person * LEAST_VISIBLE * np.pi * self.unit**2
+        for variants in map(self.drawings.get, names.split()):
+            for corners, colour, tone, is_head in variants[rng.integers(len(variants))]:
+                pixels = (corners * (look["sun"], 1) * self.unit + (self.x, self.y)) * 16
+                rgb = (dyes[colour] * tone).tolist()
+                self.shapes.append((np.rint(pixels).astype(int), rgb, is_head))
+
+
+class Camera:
+    """A camera over flat ground, aimed at random; lengths in canvas pixels."""
+
+    def __init__(self, rng: Generator, size: tuple[int, int]):
+        self.height, self.width = (OVERSAMPLING * side for side in size)
+        share = rng.choice([rng.uniform(0.02, 0.3), rng.uniform(-0.8, 0)])
+        self.horizon, self.centre = share * self.height, rng.uniform(0.2, 0.8) * self.width
+        growth = rng.uniform(6.5, 12) / 256 / (1 - share)  # of a head, per row of the picture
+        self.slope = growth / (1 + BODY * growth)  # the same, per row of ground under the feet
+        self.far = self.horizon + 2.1 / 256 * self.height / self.slope  # where the crowd begins
+        self.near = self.horizon + (self.height - self.horizon) * growth / self.slope
+
+    def unit(self, foot: float | np.ndarray) -> float | np.ndarray:
+        """Returns the head radius of somebody standing at row `foot`."""
+        return self.slope * (foot - self.horizon)
+
+
+def _place_heads(rng: Generator, camera: Camera, count: int, things: list[Figure]) -> np.ndarray:
+    """Returns up to `count` rows of head centre x, y and radius in canvas pixels."""
+    heads, crowding, sociable = np.zeros((0, 3)), rng.uniform(0.8, 2.5), rng.uniform(1, 15)
+    taken = np.array([(thing.x, thing.foot, 5 * thing.unit) for thing in things]).reshape(-1, 3)
+    lowest, highest = (0, 0, 0, camera.far), (camera.width, camera.height, np.inf, np.inf)
+    for _ in range(9 * count):  # groups, from single walkers to queues and crowds
+        x = rng.uniform(-0.05, 1.05) * camera.width - camera.centre
+        unit = camera.unit(camera.far + (camera.near - camera.far) * rng.random() ** crowding)
+        length, breadth = rng.exponential((sociable, sociable / 3)) + 0.5
+        spread = rng.normal(0, 1, (1 + int(length * (breadth + 1) / 6), 2)) * (length, breadth)
+        spread = spread @ (1, 1j) * np.exp(1j * rng.uniform(0, np.pi))  # right, i into the depth
+        radius = camera.width / np.maximum(camera.width / unit + spread.imag, 1)
+        column = camera.centre + (x / unit + spread.real) * radius
+        foot = camera.horizon + radius / camera.slope
+        radius *= rng.choice([0.7, 0.94, 1, 1.06], len(spread), p=[0.06, 0.3, 0.34, 0.3])
+        spots = np.stack([column, foot - BODY * radius, radius, foot], axis=1)
+        for at in spots[((spots >= lowest) & (spots < highest)).all(axis=1)]:
+            gaps = np.hypot(*(heads[:, :2] - at[:2]).T) / np.maximum(heads[:, 2], at[2])
+            free = np.hypot(taken[:, 0] - at[0], 3 * (taken[:, 1] - at[3])) > taken[:, 2]
+            if free.all() and (gaps > 1.4).all():
+                heads = np.vstack([heads, at[:3]])
+        if len(heads) >= count:
+            break
+    return heads[:count]
+
+
+def _people(rng: Generator, heads: np.ndarray, look: dict) -> list[Figure]:
+    frontal, cheering, hats = rng.choice([0.15, 0.5, 0.9]), rng.choice([0, 0.3]), rng.random() / 3
+    umbrellas, people = rng.choice([0, 0.02, 0.35], p=[0.6, 0.3, 0.1]), []
+    for head in heads:
+        names = "legs body wear " + ("cheer " if rng.random() < cheering else "arms ")
+        names += "front " if rng.random() < frontal else rng.choice(["back ", "back ", "side "])
+        names += "hat " * int(rng.random() < hats) + "umbrella" * int(rng.random() < umbrellas)
+        people.append(Figure(rng, names, head, True, look))
+    return people
+
+
+def _draw_backdrop(rng: Generator, camera: Camera, scene: str) -> np.ndarray:
+    height, width, first = camera.height, camera.width, int(np.clip(camera.far, 0, camera.height))
+    rough = cv2.resize(rng.normal(0, 1, (40, 12)), (width, height), interpolation=cv2.INTER_CUBIC)
+    canvas = np.linspace(*map(rng.choice, SKIES), height)[:, None] + 9 * rough[..., None]
+    if scene == "beach":
+        canvas[max(int(camera.horizon), 0) :] = rng.choice(SKIES[0]) * 0.75  # the sea
+    unit = camera.unit(np.arange(first, height))[:, None] * METRE  # pixels per metre
+    across, away = (np.arange(width) - camera.centre) / unit, width / unit
+    if scene in ("square", "hall"):
+        across, away = (across + away * rng.uniform(-1, 1)) / rng.uniform(0.8, 2), away / 1.5
+        pattern = (across % 1 < 0.05) | (away % 1 < 0.05) | ((across // 1 + away // 1) % 3 == 0)
+    elif scene == "street":
+        pattern = (abs(across) > rng.uniform(4, 9)) | ((away % 20 < 4) & (across % 1 < 0.5))
+    else:
+        pattern = abs(across - 2 - 2 * np.sin(away / 5)) < 1.3  # a path
+    base, second = (rng.choice(_palette(codes)) for codes in SCENES[scene][:2])
+    grain = (rng.normal(1, rng.uniform(0.02, 0.1), rough.shape) + 0.05 * rough)[..., None]
+    canvas[first:] = np.where(pattern[..., None], second, base) * grain[first:]
+    return canvas
+
+
+def _paint(canvas: np.ndarray, figures: list[Figure]) -> tuple[np.ndarray, list[Figure]]:
+    """Returns the painted canvas and the figures on it: all but people with hidden heads."""
+    owner, shade = np.zeros(canvas.shape[:2], np.int32), np.ones(canvas.shape[:2], np.float32)
+    for number, figure in enumerate(figures, 1):
+        for corners, _, is_head in figure.shapes:
+            cv2.fillPoly(owner, [corners], number * is_head, shift=4)
+    seen = np.bincount(owner.ravel(), minlength=len(figures) + 1)[1:]
+    figures = [f for f, n in zip(figures, seen, strict=True) if n >= f.least_visible]
+    for f in figures:
+        cv2.ellipse(shade, ((f.x, f.foot), (7 * f.unit, 1.6 * f.unit), 0), 0.6, cv2.FILLED)
+    canvas = (canvas * cv2.GaussianBlur(shade, (0, 0), 2)[..., None]).clip(0, 255).astype(np.uint8)
+    for figure in figures:
+        for corners, rgb, _ in figure.shapes:
+            cv2.fillPoly(canvas, [corners], rgb, cv2.LINE_AA, 4)
+    return canvas, figures
+
+
+def _photograph(rng: Generator, canvas: np.ndarray, far: float) -> np.ndarray:
+    height, width = (side // OVERSAMPLING for side in canvas.shape[:2])
+    image = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
+    y, x = np.mgrid[:height, :width][..., None] / height
+    haze = rng.uniform(0, 0.4) * np.exp(-5 * np.maximum(y - far, 0))
+    light = rng.choice(LIGHTS) * rng.uniform(0.85, 1.1)
+    slant = 1 + rng.uniform(-0.3, 0.3) * (x - 0.75) + rng.uniform(-0.3, 0.3) * (y - 0.5)
+    lamp = np.exp(-np.hypot(x - rng.uniform(0, 1.5), y - rng.random()) * rng.uniform(3, 8))
+    image = (image * (1 - haze) + 200 * haze) * (light * slant + lamp * (1.2 - light.max()))
+    image = (image - image.mean()) * rng.uniform(0.8, 1.1) + image.mean()
+    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.2, 0.8))
+    if rng.random() < 0.04:
+        image = image.mean(axis=2, keepdims=True) * np.ones(3)
+    grain = rng.normal(0, rng.uniform(0, 7), (height, width, 1))  # grey, so that grey stays grey
+    return np.clip(image + grain, 0, 255).astype(np.uint8)
+
+
+def draw_scene(rng: Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a crowd, (H, W, 3) uint8 RGB, and its head centres inside, (N, 2) float32 x, y."""
+    scene, camera = str(rng.choice(list(SCENES))), Camera(rng, size)
+    look = {"sun": rng.choice([-1, 1]), "wardrobe": rng.dirichlet(np.full(len(PAINT), 0.5))}
+    *_, edge, about = SCENES[scene]
+    step = camera.unit(camera.far) * (20 if edge == "tree" else 46)
+    spots = [(edge, x, camera.far) for x in np.arange(0, camera.width + step, step) if edge]
+    for foot in rng.uniform(camera.far, camera.height * 1.15, rng.integers(2, 16)):
+        spots.append((rng.choice(about.split()), rng.uniform(0, camera.width), foot))
+    things = [Figure(rng, name, (x, y, camera.unit(y)), False, look) for name, x, y in spots]
+    count = 5 * 78 ** rng.random() ** 0.63 * size[1] / size[0] / 1.5 * (rng.random() > 0.06)
+    people = _people(rng, _place_heads(rng, camera, int(count), things), look)
+    figures = sorted(things + people, key=lambda figure: figure.foot)
+    canvas, figures = _paint(_draw_backdrop(rng, camera, scene), figures)
+    points = np.array([(f.x, f.y) for f in figures if f.is_person], np.float32).reshape(-1, 2)
+    points = np.clip((points + 0.5) / OVERSAMPLING - 0.5, 0, np.float32(size[::-1]) - 1)
+    return _photograph(rng, canvas, camera.far / camera.height), points
+
+
+def _draw_picture(args: argparse.Namespace, split: int, number: int) -> None:
+    image, points = draw_scene(np.random.default_rng((args.seed, split, number)), args.size)
+    folder = args.out / "part_A" / SPLITS[split]
+    pixels = image[..., 0] if (image == image[..., :1]).all() else image
+    Image.fromarray(pixels).save(folder / f"images/IMG_{number}.jpg", quality=85 + number % 11)
+    write_shanghaitech_points(folder / f"ground_truth/GT_IMG_{number}.mat", points)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder that gets part_A")
+    parser.add_argument("--train", type=int, default=120, help="pictures, default: 120")
+    parser.add_argument("--test", type=int, default=30, help="pictures, default: 30")
+    parser.add_argument("--size", default="256x384", help="HEIGHTxWIDTH, default: 256x384")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--workers", type=int, help="processes, default: one per core")
+    args = parser.parse_args()
+    if not re.fullmatch(r"([1-9]\d{1,3})x([1-9]\d{1,3})", args.size):
+        parser.error(f"--size must be HEIGHTxWIDTH, both from 10 to 9999, not {args.size!r}")
+    args.size = tuple(map(int, args.size.split("x")))
+    if min(args.train, args.test, args.seed) < 0 or (args.workers is not None and args.workers < 1):
+        parser.error("--train, --test and --seed start at 0, --workers at 1")
+    return args
+
+
+def main(args: argparse.Namespace) -> None:
+    demo = args.out / "part_A/demo.json"
+    wanted = {k: getattr(args, k) for k in ("train", "test", "size", "seed")} | {"version": VERSION}
+    if demo.exists() and demo.read_bytes() == json.dumps(wanted).encode():
+        print(f"{demo.parent}: the demo crowd is up to date")
+        return
+    if not demo.exists() and any(path.is_file() for path in demo.parent.rglob("*")):
+        sys.exit(f"{demo.parent} holds files that this command did not make; choose another --out")
+    for sub in (demo.parent / s / kind for s in SPLITS for kind in ("images", "ground_truth")):
+        sub.mkdir(parents=True, exist_ok=True)
+        for path in sub.iterdir():
+            if re.fullmatch(r"(GT_)?IMG_\d+\.(jpg|mat|h5)", path.name):
+                path.unlink()
+    demo.write_text('"unfinished"')
+    jobs = [(args, s, n + 1) for s in (0, 1) for n in range((args.train, args.test)[s])]
+    with ProcessPoolExecutor(args.workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        list(tqdm(pool.map(_draw_picture, *zip(*jobs, strict=True)), "demo crowd", len(jobs)))
+    demo.write_text(json.dumps(wanted))
+
+
+if __name__ == "__main__":
+    try:
+        main(parse_args())
+    except OSError as error:
+        sys.exit(f"cannot write the demo crowd: {error}")

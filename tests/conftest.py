@@ -1,0 +1,79 @@
+"""Small data sets and networks that the tests make themselves."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from preprocess.annotations import write_shanghaitech_points
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+torch.set_num_threads(2)
+
+
+def run_program(
+    program: str, *arguments: object, **environment: str
+) -> subprocess.CompletedProcess:
+    """Runs a program of the project from elsewhere, as a user would, and returns what it said."""
+    return subprocess.run(
+        [sys.executable, PROJECT / program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd="/",
+        env=os.environ | environment,
+    )
+
+
+def assert_one_line_error(result: subprocess.CompletedProcess, *words: str) -> None:
+    """Asserts that a program ended with an error in one line that names the `words`."""
+    assert result.returncode != 0, result.stdout
+    lines = result.stderr.strip().splitlines()
+    assert "Traceback" not in result.stderr, result.stderr
+    assert "error: " in lines[-1], result.stderr
+    assert not [line for line in lines[:-1] if "%|" not in line], result.stderr  # bars apart
+    for word in words:
+        assert word in lines[-1], result.stderr
+
+
+def write_shanghaitech(
+    root: Path,
+    heads: dict[str, Sequence[int]],
+    size: tuple[int, int] = (64, 96),
+    part: str = "part_A_final",
+    gt_folder: str = "ground_truth",
+    ending: str = ".jpg",
+) -> Path:
+    """Writes noise pictures with so many random heads each, and returns `root`."""
+    rng = np.random.default_rng(0)
+    for split, counts in heads.items():
+        images, annotations = (root / part / split / f for f in ("images", gt_folder))
+        images.mkdir(parents=True)
+        annotations.mkdir()
+        for number, count in enumerate(counts, start=1):
+            picture = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+            Image.fromarray(picture).save(images / f"IMG_{number}{ending}", "JPEG")
+            points = rng.random((count, 2)) * [size[1], size[0]]
+            write_shanghaitech_points(annotations / f"GT_IMG_{number}.mat", points)
+    return root
+
+
+@pytest.fixture(scope="session")
+def crowd_lists(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The train, validation and test lists of a tiny data set whose maps are made."""
+    root = tmp_path_factory.mktemp("crowd")
+    write_shanghaitech(root, {"train_data": [5, 0, 12, 3, 7, 9], "test_data": [4, 1, 2]})
+    for program, options in (
+        ("preprocess/ShanghaiTech_GT_generation.py", ["--workers", 1]),
+        ("preprocess/make_json.py", ["--out", root]),
+    ):
+        result = run_program(program, "--root", root, *options)
+        assert result.returncode == 0, result.stderr
+    return [root / f"A_{split}.json" for split in ("train", "val", "test")]

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Lint and test everything, on the CPU and without a data set.
+# Usage: tests/run.sh [pytest options]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=utils/setup.sh
+. utils/setup.sh
+set_up tests/requirements.txt pytest
+
+scripts=(*.sh preprocess/*.sh utils/*.sh tests/*.sh .ci/run)
+PATH=$(dirname "$PYTHON"):$PATH # where pip puts ruff and shellcheck
+lint() {
+  if command -v "$1" > /dev/null; then
+    "$@"
+  elif [ -n "${CI:-}" ]; then
+    die "$1 is missing; pip install -r tests/requirements.txt"
+  else
+    echo "$1 is not installed here: its checks are skipped"
+  fi
+}
+stage "Lint"
+lint ruff check .
+lint ruff format --check .
+lint shellcheck -x "${scripts[@]}"
+stage "Tests"
+exec "$PYTHON" -m pytest "$@"

@@ -1,0 +1,204 @@
+"""Checkpoint files: every naming loads, nothing else does, and none is ever half written."""
+
+import pickle
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from models.build import build_network, vgg_indices
+from models.naming import SKT_ADAPTERS, load_counter
+from models.taps import Adapters, tap_channels
+from models.vgg import convolutions
+from utils.checkpoint import (
+    CheckpointError,
+    read_checkpoint,
+    read_weights,
+    save_checkpoint,
+    save_weights,
+)
+
+CSRNET_PYTORCH = (
+    [f"frontend.{i}" for i in (0, 2, 5, 7, 10, 12, 14, 17, 19, 21)]
+    + [f"backend.{i}" for i in (0, 2, 4, 6, 8, 10)]
+    + ["output_layer"]
+)
+SKT = (
+    ["conv0_0.0", "conv0_1.0", "conv1_0.0", "conv1_1.0", "conv2_0.0", "conv2_1.0", "conv2_2.0"]
+    + ["conv3_0.0", "conv3_1.0", "conv3_2.0"]
+    + [f"conv4_{i}.0" for i in range(6)]
+    + ["conv5_0"]
+)
+BL = [f"features.{i}" for i in (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)] + [
+    "reg_layer.0",
+    "reg_layer.2",
+    "reg_layer.4",
+]
+
+
+def renamed(network: torch.nn.Module, layers: list[str]) -> dict[str, torch.Tensor]:
+    """The network's weights under another code's names, spelt out above."""
+    state = {}
+    for theirs, convolution in zip(layers, convolutions(network).values(), strict=True):
+        state[f"{theirs}.weight"] = convolution.weight.detach().clone()
+        state[f"{theirs}.bias"] = convolution.bias.detach().clone()
+    return state
+
+
+def skt_adapters(width: Fraction) -> dict[str, torch.Tensor]:
+    student, teacher = build_network("csrnet", width), build_network("csrnet")
+    adapters = Adapters(student.taps, tap_channels(student), tap_channels(teacher))
+    theirs = {ours: name for name, ours in SKT_ADAPTERS.items()}
+    return {
+        f"{theirs[name.split('.')[0]]}.{name.split('.')[1]}": tensor
+        for name, tensor in adapters.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("ending", [".pth", ".pth.tar", ".safetensors"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize(
+    ("arch", "width", "layers", "wrapper"),
+    [
+        ("csrnet", Fraction(1), CSRNET_PYTORCH, "state_dict"),
+        ("csrnet", Fraction(1, 4), SKT, "state_dict"),
+        ("csrnet", Fraction(1, 3), SKT, "state_dict"),
+        ("bl", Fraction(1, 5), BL, None),
+        ("bl", Fraction(1, 2), BL, "model_state_dict"),
+        ("csrnet", Fraction(1, 8), None, "model"),
+        ("bl", Fraction(3, 10), None, None),
+    ],
+)
+def test_every_naming_in_circulation_loads(tmp_path, arch, width, layers, wrapper, prefix, ending):
+    network = build_network(arch, width).eval()
+    state = renamed(network, layers or list(convolutions(network)))
+    state = {f"{prefix}{name}": tensor for name, tensor in state.items()}
+    path = tmp_path / f"checkpoint{ending}"
+    if ending == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save({wrapper: state, "epoch": 3} if wrapper else state, path)
+    counter = read_weights(path, load_counter)
+    assert (counter.arch, counter.adapters) == (arch, {})
+    assert [c.out_channels for c in convolutions(counter.network).values()] == [
+        c.out_channels for c in convolutions(network).values()
+    ]
+    image = torch.rand(1, 3, 40, 56)
+    torch.testing.assert_close(counter.network.eval()(image), network(image), rtol=0, atol=0)
+    if width.numerator == 1:
+        assert counter.width == width
+
+
+def test_skt_students_bring_their_adapters(tmp_path):
+    student = build_network("csrnet", Fraction(1, 4))
+    theirs = skt_adapters(Fraction(1, 4))
+    torch.save({"state_dict": renamed(student, SKT) | theirs}, tmp_path / "skt.pth")
+    counter = read_weights(tmp_path / "skt.pth", load_counter)
+    assert counter.label == "1/4-CSRNet"
+    adapters = Adapters(student.taps, tap_channels(student), [64, 64, 128, 256, 512, 256])
+    adapters.load_state_dict(counter.adapters)
+    assert (adapters["dilated4"].weight == theirs["transform4_3.0.weight"]).all()
+    assert (adapters["conv1_1"].bias == theirs["transform0_0.0.bias"]).all()
+
+
+def test_half_precision_weights_become_float32(tmp_path):
+    network = build_network("csrnet", 1 / 8).half()
+    save_weights(tmp_path / "half.safetensors", network.state_dict(), {"arch": "csrnet"})
+    loaded = read_weights(tmp_path / "half.safetensors", load_counter).network
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    assert (loaded.output_layer.weight == network.output_layer.weight.float()).all()
+
+
+@pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
+def test_numpy_numbers_of_old_checkpoints_are_data(tmp_path, module):
+    path = tmp_path / "old.pth.tar"
+    torch.save({"best_prec1": np.float64(71.55)}, path, _use_new_zipfile_serialization=False)
+    old = path.read_bytes()
+    for name in (b"numpy._core.multiarray", b"numpy.core.multiarray"):
+        old = old.replace(b"c" + name + b"\n", b"c" + module + b"\n")
+    assert b"c" + module + b"\nscalar" in old
+    path.write_bytes(old)
+    assert read_checkpoint(path) == {"best_prec1": 71.55}
+
+
+class Bomb:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda x, f: f.write_bytes(pickle.dumps(x))])
+def test_code_is_refused_and_never_executed(tmp_path, save):
+    save({"state_dict": Bomb(tmp_path / "executed")}, tmp_path / "evil.pth")
+    with pytest.raises(CheckpointError, match=r"evil.pth .* never executed"):
+        read_checkpoint(tmp_path / "evil.pth")
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
+def test_a_truncated_file_is_refused(tmp_path, ending, share):
+    path = tmp_path / f"cut{ending}"
+    state = build_network("csrnet", 1 / 16).state_dict()
+    save_file(state, path) if ending == ".safetensors" else torch.save(state, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(CheckpointError, match=rf"cut{ending} is"):
+        read_checkpoint(path)
+
+
+def test_what_is_no_network_of_ours_is_refused_with_the_reason(tmp_path):
+    network = build_network("csrnet", 1 / 8)
+    state = network.state_dict()
+
+    def reason(state: dict) -> str:
+        torch.save(state, tmp_path / "x.pth")
+        with pytest.raises(CheckpointError) as caught:
+            read_weights(tmp_path / "x.pth", load_counter)
+        assert "\n" not in str(caught.value) and "x.pth" in str(caught.value)
+        return str(caught.value)
+
+    assert "does not exist" in str(
+        pytest.raises(CheckpointError, read_checkpoint, Path("no")).value
+    )
+    assert "no weights of a network" in reason({"fc.weight": torch.zeros(1)})
+    assert "no weights of a network" in reason({})
+    missing = {k: v for k, v in state.items() if k != "backend.dilated3.bias"}
+    assert "1 missing, such as backend.dilated3.bias" in reason(missing)
+    assert "1 unknown, such as extra" in reason(state | {"extra": torch.zeros(1)})
+    assert "no width of csrnet" in reason(
+        state | {"frontend.conv1_2.weight": torch.zeros(9, 8, 3, 3)}
+    )
+    assert "must have the shape" in reason(
+        state | {"frontend.conv1_2.weight": torch.zeros(8, 8, 1, 1)}
+    )
+    vgg = {
+        f"features.{i}.{k}": torch.zeros(1)
+        for i in vgg_indices(build_network("bl").features).values()
+        for k in ("weight", "bias")
+    }
+    assert "missing, such as reg_layer" in reason(vgg)
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(CheckpointError, match="must hold a dict of tensors, found list"):
+        read_checkpoint(tmp_path / "list.pth")
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "last.pth"
+    save_checkpoint(path, {"value": 1})
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(CheckpointError, match=r"last.pth .*No space left .*previous one"):
+        save_checkpoint(path, {"value": 2})
+    assert read_checkpoint(path) == {"value": 1}
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,188 @@
+"""The commands that run once: density maps and lists, their layouts and their errors."""
+
+import json
+import os
+import shutil
+import time
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+from conftest import assert_one_line_error, run_program, write_shanghaitech
+from PIL import Image
+
+from datasets.splits import DataError, read_list
+from preprocess.annotations import (
+    read_shanghaitech_points,
+    read_ucf_points,
+    write_shanghaitech_points,
+)
+
+GENERATE = "preprocess/ShanghaiTech_GT_generation.py"
+GENERATE_UCF = "preprocess/UCF_GT_generation.py"
+MAKE_JSON = "preprocess/make_json.py"
+HEADS = {"train_data": [0, 1, 2, 3, 40], "test_data": [5, 6]}
+
+
+@pytest.mark.parametrize(
+    ("part", "gt_folder", "ending"),
+    [
+        ("part_A_final", "ground_truth", ".jpg"),
+        ("part_A", "ground-truth", ".JPG"),
+        ("part_B_final", "ground_truth", ".jpeg"),
+        ("part_B", "ground-truth", ".jpg"),
+    ],
+)
+def test_every_folder_spelling_gives_maps_and_lists(tmp_path, part, gt_folder, ending):
+    root = write_shanghaitech(
+        tmp_path / "data", HEADS, part=part, gt_folder=gt_folder, ending=ending
+    )
+    letter = part[5]
+    result = run_program(GENERATE, "--root", root, "--part", letter, "--workers", 2)
+    assert result.returncode == 0, result.stderr
+    assert "5 density maps written" in result.stdout
+    for split, counts in HEADS.items():
+        for number, count in enumerate(counts, start=1):
+            with h5py.File(root / part / split / gt_folder / f"IMG_{number}.h5") as file:
+                assert file["density"].shape == (64, 96)
+                assert file["density"].dtype == file["points"].dtype == np.float32
+                assert file["density"][:].sum(dtype=float) == pytest.approx(count, abs=1e-4)
+                assert file["points"].shape == (count, 2)
+                assert file.attrs["border"] == "renormalise"
+                assert file.attrs["sigma"] == ("0.1*(d1+d2+d3)" if letter == "A" else "15")
+    result = run_program(MAKE_JSON, "--root", root, "--dataset", f"SH{letter}", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "published" in result.stdout and "missing" in result.stdout
+    lists = [json.loads((tmp_path / f"{letter}_{s}.json").read_text()) for s in ("train", "val")]
+    assert all(isinstance(entry, str) for entry in [*lists[0], *lists[1]])
+    assert len(lists[0]) + len(lists[1]) == 5
+    assert len(read_list(tmp_path / f"{letter}_test.json")) == 2
+
+
+def test_a_root_may_be_the_part_itself(tmp_path):
+    root = write_shanghaitech(tmp_path, HEADS)
+    assert run_program(GENERATE, "--root", root / "part_A_final").returncode == 0
+
+
+def test_maps_under_another_root_leave_the_data_set_alone(tmp_path):
+    root = write_shanghaitech(tmp_path / "data", HEADS)
+    before = sorted(root.rglob("*"))
+    maps = tmp_path / "maps"
+    assert run_program(GENERATE, "--root", root, "--out", maps).returncode == 0
+    result = run_program(MAKE_JSON, "--root", root, "--gt-root", maps, "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert sorted(root.rglob("*")) == before
+    samples = read_list(tmp_path / "A_test.json")
+    assert samples[0].density == maps / "part_A_final/test_data/ground_truth/IMG_1.h5"
+
+
+def test_what_is_up_to_date_is_skipped_and_what_is_not_is_made_again(tmp_path):
+    root = write_shanghaitech(tmp_path, HEADS)
+    folder = root / "part_A_final/train_data/ground_truth"
+    assert "5 density maps written, 0 up to date" in run_program(GENERATE, "--root", root).stdout
+    (folder / "IMG_1.h5").write_bytes(b"cut short")
+    future = time.time() + 60
+    os.utime(folder / "GT_IMG_2.mat", (future, future))
+    result = run_program(GENERATE, "--root", root)
+    assert "2 density maps written, 3 up to date" in result.stdout
+    assert "5 density maps written" in run_program(GENERATE, "--root", root, "--original").stdout
+    assert not list(root.rglob("*.tmp"))
+
+
+def test_original_merges_loses_and_says_so(tmp_path):
+    root = write_shanghaitech(tmp_path, {"train_data": [1], "test_data": [1]})
+    points = np.array([[10.2, 10.2], [10.7, 10.7], [0, 0], [90, 60]])
+    annotation = root / "part_A_final/train_data/ground_truth/GT_IMG_1.mat"
+    write_shanghaitech_points(annotation, points)
+    assert run_program(GENERATE, "--root", root, "--original").returncode == 0
+    with h5py.File(annotation.with_name("IMG_1.h5")) as file:
+        assert file["density"][:].sum() < 3  # two merged, one beyond the border in parts
+        assert file["points"].shape == (4, 2)
+        assert file.attrs["border"] == "constant" and file.attrs["shrink"] == "bicubic"
+
+
+def write_qnrf(root, split: str, points: list) -> None:
+    folder = root / split
+    folder.mkdir(parents=True)
+    for number, heads in enumerate(points, start=1):
+        Image.new("RGB", (90, 70)).save(folder / f"img_{number:04}.jpg")
+        heads = np.array(heads, float).reshape(-1, 2)
+        scipy.io.savemat(folder / f"img_{number:04}_ann.mat", {"annPoints": heads})
+
+
+def test_qnrf_with_heads_outside_the_image(tmp_path):
+    write_qnrf(tmp_path, "Train", [[[5, 5], [-3, 5], [200, 5]], [], [[1, 1]]])
+    write_qnrf(tmp_path, "Test", [[[8, 8], [9, 9]]])
+    for mode in ("train", "test"):
+        result = run_program(GENERATE_UCF, "--root", tmp_path, "--mode", mode)
+        assert result.returncode == 0, result.stderr
+    with h5py.File(tmp_path / "Train/img_0001.h5") as file:
+        assert file["density"][:].sum() == pytest.approx(1, abs=1e-5)
+        assert file["points"].shape == (3, 2)
+    result = run_program(
+        MAKE_JSON, "--root", tmp_path, "--dataset", "QNRF", "--out", tmp_path / "lists"
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(read_list(tmp_path / "lists/QNRF_train.json")) == 2
+
+
+def test_part_a_validates_on_the_published_images(tmp_path):
+    root = write_shanghaitech(tmp_path, {"train_data": [1] * 10, "test_data": [1]}, size=(16, 16))
+    assert run_program(GENERATE, "--root", root).returncode == 0
+    names = {}
+    for option in ([], ["--train-on-val"]):
+        assert run_program(MAKE_JSON, "--root", root, "--out", tmp_path, *option).returncode == 0
+        for split in ("train", "val"):
+            names[split] = {s.image.stem for s in read_list(tmp_path / f"A_{split}.json")}
+        assert names["val"] == {"IMG_3", "IMG_8", "IMG_9"}
+        assert len(names["train"]) == (10 if option else 7)
+
+
+def test_a_split_is_fixed_by_its_seed(tmp_path):
+    root = write_shanghaitech(tmp_path, {"train_data": [1] * 20, "test_data": [1]}, size=(16, 16))
+    assert run_program(GENERATE, "--root", root).returncode == 0
+    lists = []
+    for seed in (0, 0, 1):
+        options = ["--dataset", "DEMO", "--root", root, "--out", tmp_path, "--seed", seed]
+        assert run_program(MAKE_JSON, *options).returncode == 0
+        lists.append((tmp_path / "demo_val.json").read_text())
+    assert lists[0] == lists[1] != lists[2]
+    assert len(json.loads(lists[0])) == 4
+
+
+def test_user_mistakes_end_in_one_line(tmp_path):
+    assert_one_line_error(run_program(GENERATE, "--root", tmp_path / "no"), str(tmp_path / "no"))
+    assert_one_line_error(run_program(GENERATE, "--root", tmp_path), "part_A", "none")
+    root = write_shanghaitech(tmp_path / "data", HEADS)
+    assert_one_line_error(run_program(MAKE_JSON, "--root", root), "5 density maps are missing")
+    train = root / "part_A_final/train_data"
+
+    annotation = train / "ground_truth/GT_IMG_2.mat"
+    kept = annotation.read_bytes()
+    annotation.unlink()
+    assert_one_line_error(run_program(GENERATE, "--root", root), "IMG_2.jpg has no annotation")
+    scipy.io.savemat(annotation, {"other": 1})
+    assert_one_line_error(run_program(GENERATE, "--root", root), "'image_info'", "found other")
+    annotation.write_bytes(kept[:100])
+    assert_one_line_error(run_program(GENERATE, "--root", root), "not a readable .mat")
+    annotation.write_bytes(kept)
+
+    image = train / "images/IMG_3.jpg"
+    kept = image.read_bytes()
+    image.write_bytes(kept[: len(kept) // 2])
+    assert_one_line_error(run_program(GENERATE, "--root", root), "IMG_3.jpg", "truncated")
+    image.write_bytes(kept)
+    shutil.copy(annotation, annotation.with_name("GT_IMG_9.mat"))
+    assert_one_line_error(run_program(GENERATE, "--root", root), "GT_IMG_9.mat has no image")
+    assert not list(root.rglob("*.tmp"))
+
+
+def test_points_survive_the_annotation_file(tmp_path):
+    for points in ([], [[1.5, 2.25]], [[0, 0], [7, 3], [-2, 9]]):
+        points = np.array(points, np.float32).reshape(-1, 2)
+        write_shanghaitech_points(tmp_path / "GT_IMG_1.mat", points)
+        np.testing.assert_array_equal(read_shanghaitech_points(tmp_path / "GT_IMG_1.mat"), points)
+    scipy.io.savemat(tmp_path / "nan.mat", {"annPoints": np.array([[1, np.nan]])})
+    with pytest.raises(DataError, match="not a finite number"):
+        read_ucf_points(tmp_path / "nan.mat")

@@ -1,0 +1,262 @@
+"""train_teacher.py, SKT_distill.py and test.py as a user runs them, mistakes included."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+
+import h5py
+import pytest
+import torch
+from conftest import PROJECT, assert_one_line_error, run_program
+
+from models.build import build_network, init_kaiming
+from utils.checkpoint import read_checkpoint, save_checkpoint
+
+DISTIL = "SKT_distill.py"
+FAST = ["--workers", 0, "--cpu"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """An untrained CSRNet of 1/8 in a file."""
+    torch.manual_seed(0)
+    network = build_network("csrnet", Fraction(1, 8))
+    init_kaiming(network)
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pth"
+    save_checkpoint(path, {"state_dict": network.state_dict()})
+    return path
+
+
+@pytest.fixture(scope="module")
+def distilled(crowd_lists, teacher, tmp_path_factory):
+    """The folder of a finished distillation of three epochs."""
+    out = tmp_path_factory.mktemp("run") / "skt"
+    result = distil(crowd_lists, teacher, out, "--epochs", 3)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+def distil(lists, teacher, out, *options):
+    arguments = ["-tc", teacher, "--width", "1/16", "--out", out, *FAST]
+    return run_program(DISTIL, *lists, *arguments, *options)
+
+
+def records(out):
+    """The log without its times."""
+    logged = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in logged]
+
+
+def assert_same_weights(first, second):
+    one, other = (read_checkpoint(path) for path in (first, second))
+    for part in ("model", "adapters"):
+        assert all(torch.equal(one[part][name], other[part][name]) for name in one[part])
+
+
+def test_a_distillation_leaves_what_the_readme_says(distilled):
+    names = {path.name for path in distilled.iterdir()}
+    assert names == {"last.pth", "best_mae.pth", "best_rmse.pth", "log.jsonl", "curves.png"} | {
+        "result.json", "counts.png", "model.safetensors", "tensorboard",
+    }  # fmt: skip
+    log = records(distilled)
+    assert [record["epoch"] for record in log] == [1, 2, 3]
+    assert {"hard", "soft", "intra", "inter", "val_mae", "val_rmse"} <= log[0].keys()
+    assert log[-1]["hard"] < log[0]["hard"]
+    result = json.loads((distilled / "result.json").read_text())
+    assert result["val_mae"] == min(record["val_mae"] for record in log)
+    assert result["validation"] == "held out of training"
+    assert (result["arch"], result["width"], result["test"]["images"]) == ("csrnet", "1/16", 3)
+
+
+def test_resuming_gives_the_numbers_of_an_uninterrupted_run(
+    distilled, crowd_lists, teacher, tmp_path
+):
+    out = tmp_path / "skt"
+    assert distil(crowd_lists, teacher, out, "--epochs", 1).returncode == 0
+    result = distil(crowd_lists, teacher, out, "--epochs", 3, "--resume")
+    assert result.returncode == 0, result.stderr
+    assert records(out) == records(distilled)
+    assert_same_weights(out / "last.pth", distilled / "last.pth")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_resumes_within_its_epoch(
+    distilled, crowd_lists, teacher, tmp_path, number
+):
+    out = tmp_path / "skt"
+    options = ["-tc", teacher, "--width", "1/16", "--out", out, *FAST, "--epochs", 3]
+    command = [sys.executable, PROJECT / DISTIL, *crowd_lists, *options]
+    process = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    while not (out / "log.jsonl").exists():  # the first epoch is over
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.send_signal(number)
+    assert "--resume continues" in process.communicate(timeout=120)[0]
+    assert process.returncode == 130
+    stopped = read_checkpoint(out / "last.pth")["progress"]
+    assert (stopped["epoch"], stopped["step"]) < (3, 0)
+    result = distil(crowd_lists, teacher, out, "--epochs", 3, "--resume")
+    assert result.returncode == 0, result.stderr
+    assert records(out) == records(distilled)
+    assert_same_weights(out / "last.pth", distilled / "last.pth")
+
+
+def test_a_student_may_start_from_a_checkpoint(distilled, crowd_lists, teacher, tmp_path):
+    options = ["-tc", teacher, *FAST, "--epochs", 1, "--out", tmp_path / "skt"]
+    start = ["-sc", distilled / "last.pth", "--lr", 1e-12]
+    result = run_program(DISTIL, *crowd_lists, *options, *start)
+    assert result.returncode == 0, result.stderr
+    before, after = (read_checkpoint(out / "last.pth") for out in (distilled, tmp_path / "skt"))
+    for part in ("model", "adapters"):
+        for name, tensor in before[part].items():
+            torch.testing.assert_close(after[part][name], tensor, atol=1e-8, rtol=1e-4)
+
+
+def test_a_lambda_of_0_takes_its_term_away(crowd_lists, teacher, tmp_path):
+    options = ["--epochs", 1, "-laf", 0, "-lac", 0]
+    assert distil(crowd_lists, teacher, tmp_path / "skt", *options).returncode == 0
+    assert {"hard", "soft"} == records(tmp_path / "skt")[0].keys() & {
+        "hard", "soft", "intra", "inter",
+    }  # fmt: skip
+
+
+def test_a_teacher_learns_from_random_weights(crowd_lists, tmp_path):
+    options = ["--width", "1/8", "--init", "kaiming", "--optimizer", "adam", "--lr", 1e-3]
+    options += ["--crop", "32x32", "--batch-size", 4, "--epochs", 3, "--out", tmp_path / "teacher"]
+    result = run_program("train_teacher.py", *crowd_lists, *FAST, *options)
+    assert result.returncode == 0, result.stderr
+    log = records(tmp_path / "teacher")
+    assert log[-1]["hard"] < log[0]["hard"]
+    assert read_checkpoint(tmp_path / "teacher/best_mae.pth")["width"] == "1/8"
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(crowd_lists, tmp_path):
+    options = ["--width", "1/8", "--init", "kaiming", "--lr", 1e30, "--out", tmp_path / "teacher"]
+    result = run_program("train_teacher.py", *crowd_lists, *FAST, *options)
+    assert_one_line_error(result, "not finite", "epoch 1", "hard", "IMG_", "lower --lr")
+
+
+def test_counts_and_costs_of_a_checkpoint(distilled, crowd_lists, tmp_path):
+    files = {name: tmp_path / name for name in ("result.json", "counts.csv", "maps")}
+    options = [
+        "-c",
+        distilled / "best_mae.pth",
+        "--cpu",
+        "--size",
+        "64x96",
+        "-v",
+        "1/16-csrnet",
+        "-t",
+    ]
+    options += ["--json", files["result.json"], "--per-image", files["counts.csv"]]
+    result = run_program("test.py", crowd_lists[2], *options, "--save-maps", files["maps"])
+    assert result.returncode == 0, result.stderr
+    measured = json.loads(files["result.json"].read_text())
+    expected = json.loads((distilled / "result.json").read_text())["test"]
+    for name, value in expected.items():
+        assert measured[name] == pytest.approx(value, rel=1e-5), name
+    assert measured["params"] == sum(
+        p.numel() for p in build_network("csrnet", Fraction(1, 16)).parameters()
+    )
+    assert measured["gpu_ms"] is None and measured["cpu_s"] > 0
+    with files["counts.csv"].open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["name"], row["heads"]) for row in rows] == [
+        ("IMG_1.jpg", "4"), ("IMG_2.jpg", "1"), ("IMG_3.jpg", "2"),
+    ]  # fmt: skip
+    errors = [float(row["predicted"]) - int(row["heads"]) for row in rows]
+    assert measured["mae"] == pytest.approx(sum(map(abs, errors)) / 3, abs=1e-3)
+    assert measured["rmse"] == pytest.approx((sum(e * e for e in errors) / 3) ** 0.5, abs=1e-3)
+    assert {path.name for path in files["maps"].iterdir()} == {f"IMG_{i}.png" for i in (1, 2, 3)}
+    assert "1/4-CSRNet + SKT   71.55  114.40" in result.stdout
+    assert "ours: 1/16-CSRNet" in result.stdout
+
+
+def test_deployed_weights_count_as_the_checkpoint_does(distilled, crowd_lists, tmp_path):
+    maes = []
+    for name in ("best_mae.pth", "model.safetensors"):
+        options = [
+            "-c",
+            distilled / name,
+            "--cpu",
+            "--size",
+            "64x96",
+            "--json",
+            tmp_path / "r.json",
+        ]
+        result = run_program("test.py", crowd_lists[2], *options)
+        assert result.returncode == 0, result.stderr
+        maes.append(json.loads((tmp_path / "r.json").read_text())["mae"])
+    assert maes[0] == maes[1]
+
+
+def test_cost_alone_needs_no_data():
+    result = run_program("test.py", "--cost")
+    assert result.returncode == 0
+    for figure in ("16,263,489", "1,017,681", "21,499,457", "1,345,169"):
+        assert result.stdout.count(figure) == 2
+    for figure in ("205.88", "13.09", "205.32", "13.06", "2447.91", "155.69", "2441.23", "155.30"):
+        assert figure in result.stdout
+    assert "the paper has" not in result.stdout
+
+
+def test_user_mistakes_in_distilling(distilled, crowd_lists, teacher, tmp_path):
+    new = tmp_path / "new"
+    kept = (distilled / "last.pth").read_bytes()
+
+    def refuse(*words, lists=crowd_lists, teacher=teacher, out=new, options=()):
+        assert_one_line_error(distil(lists, teacher, out, *options), *words)
+        assert not new.exists()
+
+    refuse("already holds a run", "--resume", out=distilled)
+    refuse("no last.pth", options=["--resume"])
+    refuse("trained with lr 0.0001, not 0.5", out=distilled, options=["--resume", "--lr", 0.5])
+    refuse("--lr", "more than 0", options=["--lr", -1])
+    refuse("--lr", "number", options=["--lr", "fast"])
+    refuse("--lamb_fsp", "at least 0", options=["-laf", "nan"])
+    refuse("--lamb_cos", "at least 0", options=["-lac", -0.5])
+    refuse("width", "(0, 1]", options=["--width", 3])
+    refuse("needs crops of one size", options=["--batch-size", 2])
+    refuse("is a 1/16 csrnet, not a 1/8", options=["-sc", distilled / "last.pth", "--width", "1/8"])
+    refuse("no.pth does not exist", teacher=tmp_path / "no.pth")
+    refuse("no.json does not exist", lists=[tmp_path / "no.json", *crowd_lists[1:]])
+    refuse("1 images stand in both", lists=[crowd_lists[1], *crowd_lists[1:]])
+    bl = tmp_path / "bl.pth"
+    save_checkpoint(bl, build_network("bl", 1 / 8).state_dict())
+    refuse("must be a csrnet, not bl", teacher=bl)
+    assert (distilled / "last.pth").read_bytes() == kept
+
+
+def test_user_mistakes_in_testing(distilled, crowd_lists, teacher, tmp_path):
+    def refuse(*words, lists=crowd_lists[2:], options=("-c", distilled / "last.pth")):
+        assert_one_line_error(run_program("test.py", *lists, "--cpu", *options), *words)
+
+    refuse("--checkpoint", options=[])
+    refuse("--cost alone", lists=[])
+    refuse("is a 1/16-CSRNet, not a bl", options=["-c", distilled / "last.pth", "-v", "bl"])
+    refuse("holds no adapters", options=["-c", teacher, "-t"])
+    refuse("HEIGHTxWIDTH", options=["-c", teacher, "--size", "big"])
+    result = run_program("test.py", *crowd_lists[2:], "-c", teacher, "--gpu", 99)
+    assert_one_line_error(result, "--gpu 99", f"{torch.cuda.device_count()} GPUs")
+
+
+def test_a_file_that_breaks_during_a_run_is_named(crowd_lists, teacher, tmp_path):
+    image = tmp_path / "IMG_1.jpg"
+    image.write_bytes(
+        (crowd_lists[0].parent / "part_A_final/train_data/images/IMG_1.jpg").read_bytes()
+    )
+    image.write_bytes(image.read_bytes()[:-500])  # the header is whole, the picture is not
+    with h5py.File(image.with_suffix(".h5"), "w") as file:
+        file["density"], file["points"] = torch.zeros(64, 96), torch.zeros(0, 2)
+    (tmp_path / "train.json").write_text(json.dumps([str(image)]))
+    lists = [tmp_path / "train.json", *crowd_lists[1:]]
+    options = ["-tc", teacher, "--width", "1/16", "--cpu", "--out", tmp_path / "skt"]
+    for workers in (0, 1):
+        result = run_program(DISTIL, *lists, *options, "--workers", workers)
+        assert_one_line_error(result, "IMG_1.jpg is not a readable image", "truncated")

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Train a teacher, CSRNet.
+# Usage: DATASET=SHA ROOT=/data/ShanghaiTech bash train_teacher.sh [more options of train_teacher.py]
+# With nothing set: on the built-in demonstration crowd.
+set -euo pipefail
+# shellcheck source=preprocess/prepare.sh
+. "$(dirname "${BASH_SOURCE[0]}")/preprocess/prepare.sh"
+
+OUT=${OUT:-$RUNS/teacher_csrnet_$name}
+INIT=${INIT:-imagenet} # or a file of VGG-16's weights
+GPU=${GPU:-}           # number; default: the first, or the CPU where there is none
+
+options=(--out "$OUT" --init "$INIT" ${GPU:+--gpu "$GPU"} ${TRAIN_ON_VAL:+--train-on-val})
+if [ "$DATASET" = DEMO ]; then
+  # Half as wide, from random weights and with small crops: minutes on a CPU instead of days.
+  options+=(--width 1/2 --init kaiming --optimizer adam --lr 3e-4 --weight-decay 0)
+  options+=(--crop 128x128 --batch-size 8 --epochs "${TEACHER_EPOCHS:-12}" --eval-every 4)
+elif [ -n "${TEACHER_EPOCHS:-}" ]; then
+  options+=(--epochs "$TEACHER_EPOCHS")
+fi
+
+set_up requirements.txt
+prepare
+stage "Teacher: training CSRNet into $OUT"
+exec "$PYTHON" "$project/train_teacher.py" "${lists[@]}" "${options[@]}" "$@"
