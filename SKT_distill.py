@@ -63,7 +63,8 @@ def load_teacher(args: argparse.Namespace) -> Counter:
         raise CheckpointError(
             f"{args.teacher_ckpt}: the teacher must be a csrnet, not {teacher.arch}"
         )
-    teacher.network.to(args.device).eval().requires_grad_(False)
+    teacher.network.to(args.device, memory_format=torch.channels_last)
+    teacher.network.eval().requires_grad_(False)
     return teacher
 
 
@@ -103,7 +104,8 @@ def build_terms(
     device = next(student.parameters()).device
 
     def terms(batch: dict) -> dict[str, Tensor]:
-        images, density = batch["image"].to(device), batch["density"].to(device)
+        images = batch["image"].to(device, memory_format=torch.channels_last)
+        density = batch["density"].to(device)
         with torch.no_grad():
             taught, taught_features = read_teacher(images)
         predicted, features = read_student(images)
@@ -125,8 +127,8 @@ def main(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     teacher = load_teacher(args)
     student, adapters = build_student(args, teacher)
-    network = student.network.to(args.device)
-    adapters.to(args.device)
+    network = student.network.to(args.device, memory_format=torch.channels_last)
+    adapters.to(args.device, memory_format=torch.channels_last)
     loader = build_training_loader(
         train, args.crop, args.crops_per_image, args.batch_size, args.seed, args.workers
     )

@@ -17,9 +17,11 @@ GPU=${GPU:-}              # number; default: the first, or the CPU where there i
 
 options=(--out "$OUT" --width "$WIDTH" --lamb_fsp "$LAMB_FSP" --lamb_cos "$LAMB_COS")
 options+=(${GPU:+--gpu "$GPU"} ${TRAIN_ON_VAL:+--train-on-val})
+size=()
 if [ "$DATASET" = DEMO ]; then
-  options+=(--lr 1e-3 --weight-decay 0)
-  options+=(--crop 128x128 --batch-size 8 --epochs "${EPOCHS:-10}" --eval-every 2)
+  options+=(--lr 1e-3 --cosine --weight-decay 0)
+  options+=(--crop 96x96 --batch-size 8 --epochs "${EPOCHS:-7}")
+  size=(--size "$DEMO_SIZE")
 else
   options+=(--lr "$LR" --epochs "${EPOCHS:-1000}")
 fi
@@ -42,6 +44,6 @@ stage "Distillation: the $WIDTH student learns from $TEACHER, into $OUT"
 
 stage "Test: teacher and student, with figures in $OUT"
 "$PYTHON" "$project/test.py" "${lists[2]}" --dataset "$DATASET" --checkpoint "$TEACHER" \
-  ${GPU:+--gpu "$GPU"} --json "$OUT/teacher.json" > "$OUT/teacher.txt"
+  "${size[@]}" ${GPU:+--gpu "$GPU"} --json "$OUT/teacher.json" > "$OUT/teacher.txt"
 CHECKPOINT=$OUT/best_mae.pth LIST=${lists[2]} BESIDE=$OUT/teacher.json \
-  bash "$project/test.sh" --save-maps "$OUT/maps"
+  bash "$project/test.sh" --save-maps "$OUT/maps" "${size[@]}"

@@ -90,7 +90,7 @@ def main(args: argparse.Namespace) -> None:
         args.train_json, args.val_json, args.test_json, args.train_on_val
     )
     torch.manual_seed(args.seed)
-    teacher = build_teacher(args).to(args.device)
+    teacher = build_teacher(args).to(args.device, memory_format=torch.channels_last)
     loader = build_training_loader(
         train, args.crop, args.crops_per_image, args.batch_size, args.seed, args.workers
     )
@@ -104,8 +104,8 @@ def main(args: argparse.Namespace) -> None:
         run.rewind(training.progress.epoch)
 
     def terms(batch: dict) -> dict[str, Tensor]:
-        predicted = teacher(batch["image"].to(args.device))
-        return {"hard": squared_error(predicted, batch["density"].to(args.device))}
+        images = batch["image"].to(args.device, memory_format=torch.channels_last)
+        return {"hard": squared_error(teacher(images), batch["density"].to(args.device))}
 
     fit(
         run,

@@ -53,7 +53,7 @@ def read_splits(
 
     Raises:
         DataError: as `read_list`; or an image stands in two lists, which only training and
-            validation may share, and these only with `train_on_val`.
+            validation may share, and must share with `train_on_val`.
     """
     trained, validated, tested = (read_list(path) for path in (train, val, test))
     check_disjoint("training", trained, "test", tested)
@@ -63,6 +63,9 @@ def read_splits(
     except DataError as error:
         if not train_on_val:
             raise DataError(f"{error}; --train-on-val allows it") from None
+    else:
+        if train_on_val:
+            raise DataError(f"--train-on-val: no image of {val} stands in {train}")
     return trained, validated, tested
 
 

@@ -91,7 +91,9 @@ class Figure:
 
     drawings = _parse_drawings()
 
-    def __init__(self, rng: Generator, names: str, spot: Sequence[float], is_person: bool, look: dict):
+    def __init__(
+        self, rng: Generator, names: str, spot: Sequence[float], is_person: bool, look: dict
+    ):
         self.x, self.y, self.unit = spot
         self.is_person, self.foot = is_person, self.y + BODY * self.unit * is_person
         dyes = FIXED | {name: rng.choice(colours) for name, colours in COLOURS.items()}

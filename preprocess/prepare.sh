@@ -10,9 +10,9 @@ ROOT=${ROOT:-}                   # the data set's folder
 GT_ROOT=${GT_ROOT:-}             # where density maps go; default: beside the annotations
 TRAIN_ON_VAL=${TRAIN_ON_VAL:-}   # 1: train on the validation images as well, as the original
 RUNS=${RUNS:-$project/runs}      # where trainings, lists and results go
-DEMO_TRAIN=${DEMO_TRAIN:-160}    # pictures of the demonstration crowd
+DEMO_TRAIN=${DEMO_TRAIN:-240}    # pictures of the demonstration crowd
 DEMO_TEST=${DEMO_TEST:-40}
-DEMO_SIZE=${DEMO_SIZE:-256x384}  # height x width
+DEMO_SIZE=${DEMO_SIZE:-192x288}  # height x width
 
 case $DATASET in
   SHA) prefix=A generator=ShanghaiTech_GT_generation.py parts=(--part A) ;;

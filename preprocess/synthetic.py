@@ -193,7 +193,9 @@ def main(args: argparse.Namespace) -> None:
         print(f"{demo.parent}: the demo crowd is up to date")
         return
     if not demo.exists() and any(path.is_file() for path in demo.parent.rglob("*")):
-        sys.exit(f"error: {demo.parent} holds files that this command did not make; choose another --out")
+        sys.exit(
+            f"error: {demo.parent} holds files that this command did not make; choose another --out"
+        )
     for sub in (demo.parent / s / kind for s in SPLITS for kind in ("images", "ground_truth")):
         sub.mkdir(parents=True, exist_ok=True)
         for path in sub.iterdir():

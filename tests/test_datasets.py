@@ -248,6 +248,8 @@ def test_lists_may_share_validation_images_only_on_request(tmp_path):
     with pytest.raises(DataError, match=r"1 images .*training and the validation.*--train-on-val"):
         read_splits(lists["ab"], lists["b"], lists["c"], train_on_val=False)
     read_splits(lists["ab"], lists["b"], lists["c"], train_on_val=True)
+    with pytest.raises(DataError, match="--train-on-val: no image of"):
+        read_splits(lists["a"], lists["b"], lists["c"], train_on_val=True)
     with pytest.raises(DataError, match="training and the test"):
         read_splits(lists["ab"], lists["c"], lists["a"], train_on_val=True)
 

@@ -56,7 +56,7 @@ def test_one_command_goes_from_nothing_to_a_result_table(demo):
         "Test",
     ):
         assert stage in printed
-    assert "ours: 1/2-CSRNet" in printed and "ours: 1/4-CSRNet" in printed
+    assert "ours: 1/3-CSRNet" in printed and "ours: 1/4-CSRNet" in printed
     for run in (student, folder / "runs/teacher_csrnet_demo"):
         log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
         assert log[-1]["hard"] < log[0]["hard"]

@@ -51,7 +51,9 @@ def test_counts_are_broad_and_neither_light_nor_darkness_tells_them(drawn):
 def test_the_seed_alone_fixes_the_pictures(drawn, tmp_path):
     options = ["--size", "96x144", "--train", 4, "--test", 1, "--workers", 1]
     for folder, seed in (("same", 0), ("other", 1)):
-        assert run_program(DRAW, "--out", tmp_path / folder, *options, "--seed", seed).returncode == 0
+        assert (
+            run_program(DRAW, "--out", tmp_path / folder, *options, "--seed", seed).returncode == 0
+        )
     reference, same, other = (digests(d) for d in (drawn, tmp_path / "same", tmp_path / "other"))
     assert len(same) == 5 and all(reference[name] == digest for name, digest in same.items())
     assert all(reference[name] != digest for name, digest in other.items())
@@ -71,9 +73,7 @@ def test_it_draws_only_what_is_missing_and_never_over_a_users_files(tmp_path):
     assert "up to date" in run_program(DRAW, *options).stdout
     before = digests(tmp_path)
     (tmp_path / "part_A/demo.json").unlink()
-    assert_one_line_error(
-        run_program(DRAW, *options), "holds files that this command did not make"
-    )
+    assert_one_line_error(run_program(DRAW, *options), "holds files that this command did not make")
     assert digests(tmp_path) == before
 
 

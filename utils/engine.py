@@ -107,13 +107,13 @@ def train_one_epoch(
     terms: Terms,
     weights: Mapping[str, float],
     training: Training,
-    rate: Callable[[int], float],
+    rate: Callable[[], float],
     stop: StopRequest,
     bar: tqdm,
 ) -> None:
     """Takes an optimiser step for every batch that is left of the epoch, or until `stop`.
 
-    Step n of the training has the learning rate rate(n).
+    A step's learning rate is what rate() says before it.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -130,7 +130,7 @@ def train_one_epoch(
                 f"{listed}; images: {', '.join(batch['name'])}; a lower --lr may help"
             )
         for group in training.optimizer.param_groups:
-            group["lr"] = rate(bar.n)
+            group["lr"] = rate()
         training.optimizer.zero_grad()
         loss.backward()
         training.optimizer.step()
@@ -168,13 +168,13 @@ def fit(
         SystemExit: a signal asked to stop. The last checkpoint stands at that step.
     """
     progress, sampler = training.progress, loader.sampler
-    steps = len(loader)
-    done, highest = progress.epoch * steps + progress.step, training.optimizer.defaults["lr"]
+    steps, highest = len(loader), training.optimizer.defaults["lr"]
 
-    def rate(step: int) -> float:
-        fall = (1 + math.cos(math.pi * step / (epochs * steps))) / 2
-        return highest * fall if cosine else highest
+    def rate() -> float:
+        share = (progress.epoch * steps + progress.step) / (epochs * steps)
+        return highest * (1 + math.cos(math.pi * share)) / 2 if cosine else highest
 
+    done = progress.epoch * steps + progress.step
     with StopRequest() as stop, tqdm(total=epochs * steps, initial=done, unit="step") as bar:
         while progress.epoch < epochs:
             bar.set_description(f"epoch {progress.epoch + 1}/{epochs}")

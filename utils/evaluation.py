@@ -46,7 +46,8 @@ def predict_each(
 ) -> Iterator[tuple[dict[str, Any], Tensor, CountResult]]:
     """Yields, for every image of a loader, its batch of one, its density and its counts."""
     for batch in tqdm(loader, desc="counting", unit="image", leave=False):
-        count, density = predict(network, batch["image"].to(device))
+        image = batch["image"].to(device, memory_format=torch.channels_last)
+        count, density = predict(network, image)
         map_sum = batch["density"].sum(dtype=torch.float64).item()
         yield batch, density, CountResult(batch["name"][0], int(batch["heads"]), map_sum, count)
 
