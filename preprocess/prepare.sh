@@ -31,12 +31,16 @@ fi
 name=${DATASET,,}
 
 prepare() {
+  local folder=$RUNS/lists_$name
+  # shellcheck disable=SC2034 # the script that sources this reads it
+  lists=("$folder/${prefix}_train.json" "$folder/${prefix}_val.json" "$folder/${prefix}_test.json")
+  [ -z "${PREPARED:-}" ] || return 0 # by the script that called this one
   if [ "$DATASET" = DEMO ]; then
     stage "Demonstration crowd: drawing pictures and annotations in $ROOT"
     "$PYTHON" "$project/preprocess/synthetic.py" --out "$ROOT" \
       --train "$DEMO_TRAIN" --test "$DEMO_TEST" --size "$DEMO_SIZE"
   fi
-  local gt=() listed=() folder=$RUNS/lists_$name
+  local gt=() listed=()
   if [ -z "$GT_ROOT" ] && [ -d "$ROOT" ] && [ ! -w "$ROOT" ]; then
     GT_ROOT=$project/data/density_$name # the data set is read-only
   fi
@@ -46,6 +50,5 @@ prepare() {
   stage "Lists of training, validation and test images"
   "$PYTHON" "$project/preprocess/make_json.py" --dataset "$DATASET" --root "$ROOT" \
     --out "$folder" "${listed[@]}" ${TRAIN_ON_VAL:+--train-on-val}
-  # shellcheck disable=SC2034 # the script that sources this reads it
-  lists=("$folder/${prefix}_train.json" "$folder/${prefix}_val.json" "$folder/${prefix}_test.json")
+  export PREPARED=1
 }

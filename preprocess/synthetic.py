@@ -135,7 +135,7 @@ def _photograph(rng: Generator, canvas: np.ndarray, far: float) -> np.ndarray:
     lamp = np.exp(-np.hypot(x - rng.uniform(0, 1.5), y - rng.random()) * rng.uniform(3, 8))
     image = (image * (1 - haze) + 200 * haze) * (light * slant + lamp * (1.2 - light.max()))
     image = (image - image.mean()) * rng.uniform(0.8, 1.1) + image.mean()
-    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.2, 0.8))
+    image = cv2.GaussianBlur(image, (0, 0), max(0.1, rng.uniform(0.2, 0.8) * height / 256))
     if rng.random() < 0.04:
         image = image.mean(axis=2, keepdims=True) * np.ones(3)
     grain = rng.normal(0, rng.uniform(0, 7), (height, width, 1))  # grey, so that grey stays grey

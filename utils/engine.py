@@ -138,7 +138,8 @@ def train_one_epoch(
         for name, value in values.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value
         bar.update()
-        bar.set_postfix({name: f"{v / progress.step:.3g}" for name, v in progress.sums.items()})
+        means = {name: f"{total / progress.step:.3g}" for name, total in progress.sums.items()}
+        bar.set_postfix(means, refresh=False)
         if stop:
             return
 

@@ -43,14 +43,16 @@ set_up() {
   local candidate
   local needed=("${modules[@]}" "${@:2}")
   if [ -n "${PYTHON:-}" ]; then
+    [ "$PYTHON" != "${SETUP_CHECKED:-}" ] || return 0 # by the script that called this one
     has_modules "$PYTHON" "${needed[@]}" ||
       die "PYTHON=$PYTHON lacks one of: Python >= 3.10, torch >= 2.4, ${needed[*]}"
+    export SETUP_CHECKED=$PYTHON
     return
   fi
   for candidate in python python3 "$project/.venv/bin/python"; do
     if has_modules "$candidate" "${needed[@]}"; then
       PYTHON=$(command -v "$candidate")
-      export PYTHON
+      export PYTHON SETUP_CHECKED=$PYTHON
       return
     fi
   done
@@ -72,5 +74,5 @@ make_venv() {
   "$project/.venv/bin/python" -m pip install --quiet --disable-pip-version-check \
     -r "$project/$1" ||
     die "the packages could not be installed; see pip's message above"
-  export PYTHON="$project/.venv/bin/python"
+  export PYTHON=$project/.venv/bin/python SETUP_CHECKED=$project/.venv/bin/python
 }
