@@ -72,7 +72,8 @@ def build_student(args: argparse.Namespace, teacher: Counter) -> tuple[Counter, 
     """Builds the student and its adapters to the teacher, from --student_ckpt or at random."""
     if args.student_ckpt:
         student = read_weights(args.student_ckpt, load_counter)
-        if (student.arch, args.width or student.width) != (teacher.arch, student.width):
+        wanted = build_network(teacher.arch, args.width or student.width)
+        if _shapes(student.network) != _shapes(wanted):
             raise CheckpointError(
                 f"{args.student_ckpt} is a {student.width} {student.arch}, "
                 f"not a {args.width or student.width} {teacher.arch}"
@@ -95,10 +96,14 @@ def build_student(args: argparse.Namespace, teacher: Counter) -> tuple[Counter, 
     return student, adapters
 
 
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: parameter.shape for name, parameter in network.named_parameters()}
+
+
 def build_terms(
     teacher: nn.Module, student: nn.Module, adapters: Adapters, names: Iterable[str]
 ) -> Terms:
-    """Returns the function from a batch to the loss terms called `names` (of `TERMS`)."""
+    """Returns the function from a batch to the loss terms called `names`."""
     read_teacher = FeatureReader(teacher, teacher.taps)
     read_student = FeatureReader(student, student.taps)
     device = next(student.parameters()).device
@@ -135,7 +140,11 @@ def main(args: argparse.Namespace) -> None:
     val_loader, test_loader = (build_evaluation_loader(s, args.workers) for s in (val, test))
 
     run = RunFolder(args.out, args.resume)
-    facts = {"arch": student.arch, "width": str(student.width), "settings": run_settings(args)}
+    facts = {
+        "arch": student.arch,
+        "width": str(student.width),
+        "settings": run_settings(args, train),
+    }
     training = Training(
         {"model": network, "adapters": adapters}, build_optimizer(args, [network, adapters]), facts
     )
@@ -151,7 +160,7 @@ def main(args: argparse.Namespace) -> None:
         loader,
         build_terms(teacher.network, network, adapters, weights),
         weights,
-        validate=lambda: score(evaluate(network, val_loader, args.device)),
+        validate=lambda: score(evaluate(network, val_loader, args.device, args.protocol)),
         epochs=args.epochs,
         eval_every=args.eval_every,
         cosine=args.cosine,
@@ -159,7 +168,7 @@ def main(args: argparse.Namespace) -> None:
     finish_run(
         run,
         network,
-        lambda: evaluate(network, test_loader, args.device),
+        lambda: evaluate(network, test_loader, args.device, args.protocol),
         args.train_on_val,
         loader.dataset.heads,
     )

@@ -10,22 +10,26 @@ set -euo pipefail
 TEACHER=${TEACHER:-} # checkpoint; default: train one
 WIDTH=${WIDTH:-1/4}  # the student's channels, as a part of the plan's
 OUT=${OUT:-$RUNS/skt_csrnet_$name}
-LR=${LR:-1e-4}
+LR=${LR:-}           # learning rate; default: 1e-4, and 1e-3 for the demonstration
 LAMB_FSP=${LAMB_FSP:-0.5} # weight of the inter-layer relations
 LAMB_COS=${LAMB_COS:-0.5} # weight of the intra-layer patterns
-GPU=${GPU:-}              # number; default: the first, or the CPU where there is none
 
+refuse_options "$@"
 options=(--out "$OUT" --width "$WIDTH" --lamb_fsp "$LAMB_FSP" --lamb_cos "$LAMB_COS")
-options+=(${GPU:+--gpu "$GPU"} ${TRAIN_ON_VAL:+--train-on-val})
+options+=("${common[@]}")
 size=()
 if [ "$DATASET" = DEMO ]; then
-  options+=(--lr 1e-3 --cosine --weight-decay 0)
+  options+=(--lr "${LR:-1e-3}" --cosine --weight-decay 0)
   options+=(--crop 96x96 --batch-size 8 --epochs "${EPOCHS:-7}")
   size=(--size "$DEMO_SIZE")
 else
-  options+=(--lr "$LR" --epochs "${EPOCHS:-1000}")
+  options+=(--lr "${LR:-1e-4}" --epochs "${EPOCHS:-1000}")
 fi
 
+case " $* " in
+  *" --resume "*) ;;
+  *) [ ! -e "$OUT/last.pth" ] || die "$OUT already holds a run; append --resume, or set OUT" ;;
+esac
 set_up requirements.txt
 prepare
 if [ -z "$TEACHER" ]; then
@@ -44,6 +48,7 @@ stage "Distillation: the $WIDTH student learns from $TEACHER, into $OUT"
 
 stage "Test: teacher and student, with figures in $OUT"
 "$PYTHON" "$project/test.py" "${lists[2]}" --dataset "$DATASET" --checkpoint "$TEACHER" \
-  "${size[@]}" ${GPU:+--gpu "$GPU"} --json "$OUT/teacher.json" > "$OUT/teacher.txt"
+  "${size[@]}" "${device[@]}" --json "$OUT/teacher.json" > "$OUT/teacher.txt"
+export OUT # the tests' results go there, too
 CHECKPOINT=$OUT/best_mae.pth LIST=${lists[2]} BESIDE=$OUT/teacher.json \
   bash "$project/test.sh" --save-maps "$OUT/maps" "${size[@]}"

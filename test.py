@@ -59,7 +59,8 @@ def parse_args() -> argparse.Namespace:
     add_device_options(parser)
 
     add = parser.add_argument_group("what is measured").add_argument
-    add("--dataset", "-d", default="SHA", help="SHA, SHB, QNRF, ...; the paper's rows to print")
+    datasets = ["SHA", "SHB", "QNRF", "DEMO"]
+    add("--dataset", "-d", type=str.upper, choices=datasets, default="SHA", help="for the table")
     add("--protocol", choices=PROTOCOLS, help="None: cells for QNRF, else whole")
     add("--size", type=checked(parse_size), help="of FLOPs and latency (None: the data set's)")
     add("--version", "-v", help="what the checkpoint must be, such as csrnet or 1/4-csrnet")
@@ -119,7 +120,10 @@ def count_images(args: argparse.Namespace, counter: Counter) -> list[CountResult
         args.save_maps.mkdir(parents=True, exist_ok=True)
     predict, results = PROTOCOLS[args.protocol], []
     for batch, density, result in predict_each(
-        counter.network.to(args.device), loader, args.device, predict
+        counter.network.to(args.device, memory_format=torch.channels_last),
+        loader,
+        args.device,
+        predict,
     ):
         results.append(result)
         if args.save_maps:
@@ -177,9 +181,7 @@ def print_table(rows: Sequence[Sequence[Any]]) -> None:
 def report(args: argparse.Namespace, measured: dict[str, Any]) -> None:
     """Prints how things were measured, and the table: the paper's rows, earlier ones, this one."""
     rows = list(PAPER.get(args.dataset, ()))
-    for path in args.beside:
-        rows.append(_row(json.loads(path.read_text())))
-    rows.append(_row(measured))
+    rows += [_row(result) for result in [*args.beside, measured]]
     print_table(rows)
     height, width = args.size
     print(
@@ -198,6 +200,15 @@ def report(args: argparse.Namespace, measured: dict[str, Any]) -> None:
         print("paper's rows: Liu et al., ACM MM 2020, latency on a GTX 1080 and the authors' CPU")
 
 
+def read_result(path: Path) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text())
+        _row(result)
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{path} is no result that --json wrote") from None
+    return result
+
+
 def _row(measured: dict[str, Any]) -> tuple[Any, ...]:
     keys = ("mae", "rmse", "params", "flops_g", "gpu_ms", "cpu_s")
     values = [measured[key] for key in keys]
@@ -209,6 +220,10 @@ def main(args: argparse.Namespace) -> None:
     if args.cost:
         print_costs()
         return
+    for path in (args.json, args.per_image):
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    args.beside = [read_result(path) for path in args.beside]
     measured = measure(args, load_checked(args))
     if args.json:
         args.json.write_text(json.dumps(measured, indent=1) + "\n")

@@ -7,16 +7,16 @@ set -euo pipefail
 
 CHECKPOINT=${CHECKPOINT:-$RUNS/skt_csrnet_$name/best_mae.pth}
 LIST=${LIST:-}     # JSON list of images; default: the data set's test images
-OUT=${OUT:-$(dirname "$CHECKPOINT")}
+OUT=${OUT:-$RUNS/test_$name}
 BESIDE=${BESIDE:-} # an earlier result's JSON, shown in the table too
-GPU=${GPU:-}       # number; default: the first, or the CPU where there is none
 
+refuse_options "$@"
 set_up requirements.txt
 if [ -z "$LIST" ]; then
   prepare
   LIST=${lists[2]}
 fi
 stage "Test: $CHECKPOINT on $LIST"
-options=(--dataset "$DATASET" --checkpoint "$CHECKPOINT" ${GPU:+--gpu "$GPU"})
+options=(--dataset "$DATASET" --checkpoint "$CHECKPOINT" "${device[@]}")
 options+=(--json "$OUT/test.json" --per-image "$OUT/test.csv" ${BESIDE:+--beside "$BESIDE"})
 exec "$PYTHON" "$project/test.py" "$LIST" "${options[@]}" "$@"

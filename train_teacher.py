@@ -58,6 +58,8 @@ def parse_args() -> argparse.Namespace:
 def build_teacher(args: argparse.Namespace) -> CSRNet:
     """Builds the network with the beginning that --init asks for."""
     network = build_network("csrnet", args.width)
+    if args.resume:
+        return network  # whose weights the run's own checkpoint holds
     if args.init == "kaiming":
         init_kaiming(network)
         nn.init.normal_(network.output_layer.weight, std=0.01)  # first maps of a crowd's size
@@ -79,7 +81,7 @@ def build_teacher(args: argparse.Namespace) -> CSRNet:
 def download_vgg16() -> dict[str, Tensor]:
     try:
         return VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # no network; a download that was cut
         raise CheckpointError(
             f"VGG-16's ImageNet weights cannot be downloaded ({error}); --init FILE takes a copy"
         ) from None
@@ -97,7 +99,7 @@ def main(args: argparse.Namespace) -> None:
     val_loader, test_loader = (build_evaluation_loader(s, args.workers) for s in (val, test))
 
     run = RunFolder(args.out, args.resume)
-    facts = {"arch": "csrnet", "width": str(args.width), "settings": run_settings(args)}
+    facts = {"arch": "csrnet", "width": str(args.width), "settings": run_settings(args, train)}
     training = Training({"model": teacher}, build_optimizer(args, [teacher]), facts)
     if args.resume:
         training.restore(run.last)
@@ -113,7 +115,7 @@ def main(args: argparse.Namespace) -> None:
         loader,
         terms,
         weights={"hard": 1.0},
-        validate=lambda: score(evaluate(teacher, val_loader, args.device)),
+        validate=lambda: score(evaluate(teacher, val_loader, args.device, args.protocol)),
         epochs=args.epochs,
         eval_every=args.eval_every,
         cosine=args.cosine,
@@ -121,7 +123,7 @@ def main(args: argparse.Namespace) -> None:
     finish_run(
         run,
         teacher,
-        lambda: evaluate(teacher, test_loader, args.device),
+        lambda: evaluate(teacher, test_loader, args.device, args.protocol),
         args.train_on_val,
         loader.dataset.heads,
     )

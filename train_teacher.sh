@@ -8,9 +8,9 @@ set -euo pipefail
 
 OUT=${OUT:-$RUNS/teacher_csrnet_$name}
 INIT=${INIT:-imagenet} # or a file of VGG-16's weights
-GPU=${GPU:-}           # number; default: the first, or the CPU where there is none
 
-options=(--out "$OUT" --init "$INIT" ${GPU:+--gpu "$GPU"} ${TRAIN_ON_VAL:+--train-on-val})
+refuse_options "$@"
+options=(--out "$OUT" --init "$INIT" "${common[@]}")
 if [ "$DATASET" = DEMO ]; then
   # A third as wide, from random weights and with small crops: minutes on a CPU instead of days.
   options+=(--width 1/3 --init kaiming --optimizer adam --lr 5e-4 --cosine --weight-decay 0)

@@ -73,7 +73,7 @@ def write_list(path: Path, samples: Sequence[Sample]) -> None:
     """Writes a list that `read_list` reads: plain paths where these lead to the maps."""
     entries = [
         str(s.image)
-        if s.density in _density_candidates(s.image)
+        if s.density == _find_density(s.image)
         else {"image": str(s.image), "density": str(s.density)}
         for s in samples
     ]
@@ -109,14 +109,15 @@ def _read_entry(entry: object, path: Path) -> Sample:
     image = path.parent / entry["image"]
     if not image.is_file():
         raise DataError(f"{path}: image {image} does not exist")
-    candidates = (
-        [path.parent / entry["density"]] if "density" in entry else _density_candidates(image)
-    )
-    density = next((c for c in candidates if c.is_file()), None)
-    if density is None:
-        looked = " or ".join(str(c) for c in candidates)
+    density = path.parent / entry["density"] if "density" in entry else _find_density(image)
+    if density is None or not density.is_file():
+        looked = density or " or ".join(map(str, _density_candidates(image)))
         raise DataError(f"{image} has no density map {looked}; the GT generation commands make it")
     return Sample(image, density)
+
+
+def _find_density(image: Path) -> Path | None:
+    return next((path for path in _density_candidates(image) if path.is_file()), None)
 
 
 def _density_candidates(image: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from torch import Tensor
 IMAGENET_MEAN = np.float32([0.485, 0.456, 0.406])
 IMAGENET_STD = np.float32([0.229, 0.224, 0.225])
 FLIP_PROBABILITY = 0.2
+LEAST_SIDE = 16  # of a crop: two cells, since relations are between positions
 
 Box = tuple[int, int, int, int]  # top, left, height, width; may reach beyond the image
 Crop = Callable[[np.random.Generator, tuple[int, int]], Box]
@@ -25,7 +26,7 @@ class ScaledCrop:
 
     def __call__(self, rng: np.random.Generator, size: tuple[int, int]) -> Box:
         scale = rng.uniform(self.low, self.high)
-        height, width = (max(1, int(scale * side)) for side in size)
+        height, width = (max(LEAST_SIDE, int(scale * side)) for side in size)
         return *_random_corner(rng, size, (height, width)), height, width
 
 
@@ -50,7 +51,7 @@ def parse_crop(text: str) -> Crop:
     try:
         if "x" in text:
             height, width = map(int, text.split("x"))
-            if min(height, width) >= 16:  # two cells, or relations have nothing to compare
+            if min(height, width) >= LEAST_SIDE:
                 return FixedCrop(height, width)
         else:
             low, _, high = text.partition(":")
@@ -59,8 +60,8 @@ def parse_crop(text: str) -> Crop:
     except ValueError:
         pass
     raise ValueError(
-        "crop must be HEIGHTxWIDTH of at least 16x16, or LOW:HIGH of the image's sides with "
-        f"0 < LOW <= HIGH <= 1, got {text!r}"
+        f"crop must be HEIGHTxWIDTH of at least {LEAST_SIDE}x{LEAST_SIDE}, or LOW:HIGH of the "
+        f"image's sides with 0 < LOW <= HIGH <= 1, got {text!r}"
     )
 
 

@@ -12,8 +12,6 @@ from torch.nn import functional as F
 
 from models.taps import Tap
 
-TERMS = ("hard", "soft", "intra", "inter")
-
 
 def squared_error(predicted: Tensor, density: Tensor) -> Tensor:
     """Sum of squared differences of two (B, 1, h, w) maps.
@@ -95,7 +93,7 @@ def distillation_terms(
     """Returns the unweighted loss terms that are asked for, each a scalar, by name.
 
     Args:
-        terms: of TERMS.
+        terms: of hard, soft, intra and inter.
         student: (B, 1, h, w) map and the adapted features, (B, C_teacher, h_i, w_i) each.
         teacher: the same of the teacher.
         hard_loss: the student's map -> its loss against the ground truth.

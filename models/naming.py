@@ -1,5 +1,6 @@
 """Checkpoints in circulation -> networks of ours: every naming, any width, strictly."""
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -122,7 +123,10 @@ def _infer_width(arch: str, weights: dict[str, Tensor]) -> Fraction:
         hidden = list(convolutions(build_network(arch)).items())[:-1]  # the last gives 1 channel
     full = [convolution.out_channels for _, convolution in hidden]
     found = [len(weights[f"{name}.weight"]) for name, _ in hidden]
-    for width in [*(Fraction(1, n) for n in range(1, 65)), Fraction(max(found), max(full))]:
+    # Rounding leaves an interval of widths for every layer; the simplest fraction in all is taken.
+    low = max(Fraction(2 * c - 1, 2 * p) for c, p in zip(found, full, strict=True))
+    for denominator in range(1, 2 * max(full) + 1):
+        width = Fraction(max(1, math.ceil(low * denominator)), denominator)
         if width <= 1 and scale_plan(full, width) == found:
             return width
     raise ValueError(f"channels {' '.join(map(str, found))}, which are no width of {arch}")

@@ -37,24 +37,20 @@ class FeatureReader:
                     f"it has {', '.join(name for name in modules if name)}"
                 )
         self._network = network
-        self._seen: list[Tensor] = []
-        self._hooks = [
-            modules[tap.module].register_forward_hook(lambda _m, _in, out: self._seen.append(out))
-            for tap in taps
-        ]
+        self._tapped = [modules[tap.module] for tap in taps]
 
     def __call__(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Returns the (B, 1, h, w) density and every tap's (B, C, H/stride, W/stride) feature."""
-        self._seen.clear()
-        density = self._network(images)
-        features = list(self._seen)
-        self._seen.clear()
-        return density, features
-
-    def close(self) -> None:
-        """Takes the hooks off the network again."""
-        for hook in self._hooks:
-            hook.remove()
+        features: list[Tensor] = []
+        hooks = [
+            module.register_forward_hook(lambda _module, _images, seen: features.append(seen))
+            for module in self._tapped
+        ]
+        try:
+            return self._network(images), features
+        finally:  # no hook stays behind: it would keep the features of every later image
+            for hook in hooks:
+                hook.remove()
 
 
 class Adapters(nn.ModuleDict):
@@ -83,11 +79,7 @@ class Adapters(nn.ModuleDict):
 
 def tap_channels(network: nn.Module) -> list[int]:
     """Returns the channels at every tap of a network of ours, seen on a small picture."""
-    reader = FeatureReader(network, network.taps)
-    try:
-        with torch.no_grad():
-            image = torch.zeros(1, 3, 32, 32, device=next(network.parameters()).device)
-            _, features = reader(image)
-    finally:
-        reader.close()
+    image = torch.zeros(1, 3, 32, 32, device=next(network.parameters()).device)
+    with torch.no_grad():
+        _, features = FeatureReader(network, network.taps)(image)
     return [feature.shape[1] for feature in features]

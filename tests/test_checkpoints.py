@@ -88,8 +88,7 @@ def test_every_naming_in_circulation_loads(tmp_path, arch, width, layers, wrappe
     ]
     image = torch.rand(1, 3, 40, 56)
     torch.testing.assert_close(counter.network.eval()(image), network(image), rtol=0, atol=0)
-    if width.numerator == 1:
-        assert counter.width == width
+    assert counter.width == width
 
 
 def test_skt_students_bring_their_adapters(tmp_path):
@@ -202,3 +201,18 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
         save_checkpoint(path, {"value": 2})
     assert read_checkpoint(path) == {"value": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("hundredths", range(1, 101, 3))
+def test_every_width_that_trains_can_be_loaded_again(hundredths):
+    network = build_network("csrnet", Fraction(hundredths, 100))
+    counter = load_counter(network.state_dict())
+    assert [p.shape for p in counter.network.parameters()] == [
+        p.shape for p in network.parameters()
+    ]
+    assert counter.width.denominator <= 100
+
+
+@pytest.mark.parametrize("width", ["2/3", "2/5", "7/9", "1/3", "1/5", "3/4"])
+def test_simple_widths_keep_their_name(width):
+    assert str(load_counter(build_network("bl", Fraction(width)).state_dict()).width) == width

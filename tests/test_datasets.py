@@ -87,6 +87,7 @@ def test_scaled_crops_keep_the_images_proportions():
     assert 200 <= height.min() < 215 and 385 < height.max() <= 400
     assert (top + height <= 400).all() and (left + width <= 800).all()
     assert 280 < height.mean() < 320
+    assert ScaledCrop(0.5, 0.5)(rng, (16, 10)) == (0, 0, 16, 16)  # padded, two cells at least
 
 
 @pytest.mark.parametrize("size", [(64, 96), (61, 90), (8, 8), (1, 1)])
@@ -192,6 +193,13 @@ def test_both_forms_of_lists_are_read(tmp_path):
     assert read_list(tmp_path / "list.json") == [beside, moved]
     (tmp_path / "relative.json").write_text('["images/a.png"]')
     assert read_list(tmp_path / "relative.json") == [beside]
+
+
+def test_a_list_leads_to_the_very_map_that_was_meant(tmp_path):
+    image = write_sample(tmp_path / "images").image  # with a stale map beside it
+    meant = write_sample(tmp_path / "ground_truth").density
+    write_list(tmp_path / "list.json", [Sample(image, meant)])
+    assert read_list(tmp_path / "list.json") == [Sample(image, meant)]
 
 
 def test_bad_lists_are_refused_by_name(tmp_path):

@@ -7,7 +7,6 @@ import torch
 
 from models.csrnet import CSRNET_TAPS, CSRNet
 from models.distillation import (
-    TERMS,
     distillation_terms,
     inter_layer_loss,
     intra_layer_loss,
@@ -17,6 +16,7 @@ from models.distillation import (
 )
 from models.taps import Adapters, FeatureReader, Tap, tap_channels
 
+TERMS = ("hard", "soft", "intra", "inter")
 GROUP_CHANNELS = (3, 4, 5)
 
 
@@ -151,3 +151,12 @@ def test_taps_name_layers_that_exist_with_their_stride():
         assert tuple(feature.shape[2:]) == (64 // tap.stride, 128 // tap.stride), tap
     with pytest.raises(ValueError, match="no layer 'frontend.conv9_9'"):
         FeatureReader(network, [Tap("frontend.conv9_9", 1)])
+
+
+def test_features_are_read_for_one_image_and_then_forgotten():
+    network = CSRNet(1 / 8)
+    reader = FeatureReader(network, CSRNET_TAPS)
+    assert len(reader(torch.rand(1, 3, 32, 32))[1]) == 6
+    network(torch.rand(1, 3, 32, 32))  # as a validation does between two epochs
+    assert len(reader(torch.rand(1, 3, 32, 32))[1]) == 6
+    assert not any(module._forward_hooks for module in network.modules())

@@ -15,6 +15,7 @@ from conftest import PROJECT, assert_one_line_error, run_program
 
 from models.build import build_network, init_kaiming
 from utils.checkpoint import read_checkpoint, save_checkpoint
+from utils.evaluation import predict_cells
 
 DISTIL = "SKT_distill.py"
 FAST = ["--workers", 0, "--cpu"]
@@ -206,6 +207,31 @@ def test_cost_alone_needs_no_data():
     assert "the paper has" not in result.stdout
 
 
+def test_a_run_whose_log_was_cut_and_whose_teacher_moved_resumes(
+    distilled, crowd_lists, teacher, tmp_path
+):
+    out = tmp_path / "skt"
+    assert distil(crowd_lists, teacher, out, "--epochs", 1).returncode == 0
+    with (out / "log.jsonl").open("a") as file:
+        file.write('{"epoch": 2, "har')
+    moved = tmp_path / teacher.name
+    moved.write_bytes(teacher.read_bytes())
+    result = distil(crowd_lists, moved, out, "--epochs", 2, "--resume")
+    assert result.returncode == 0, result.stderr
+    assert records(out) == records(distilled)[:2]
+
+
+def test_cells_of_512_pixels_add_up_as_published():
+    network = build_network("csrnet", Fraction(1, 16)).eval()
+    image = torch.rand(1, 3, 530, 1100)
+    with torch.no_grad():
+        count, density = predict_cells(network, image)
+        rows, columns = [(0, 265), (265, 530)], [(0, 366), (366, 732), (732, 1100)]
+        parts = [network(image[..., a:b, c:d]).sum().item() for a, b in rows for c, d in columns]
+    assert count == pytest.approx(sum(parts), rel=1e-5)
+    assert density.shape == (1, 1, 530, 1100)
+
+
 def test_user_mistakes_in_distilling(distilled, crowd_lists, teacher, tmp_path):
     new = tmp_path / "new"
     kept = (distilled / "last.pth").read_bytes()
@@ -242,6 +268,8 @@ def test_user_mistakes_in_testing(distilled, crowd_lists, teacher, tmp_path):
     refuse("is a 1/16-CSRNet, not a bl", options=["-c", distilled / "last.pth", "-v", "bl"])
     refuse("holds no adapters", options=["-c", teacher, "-t"])
     refuse("HEIGHTxWIDTH", options=["-c", teacher, "--size", "big"])
+    refuse("--dataset", options=["-c", teacher, "-d", "SHC"])
+    refuse("is no result", options=["-c", teacher, "--beside", crowd_lists[0]])
     result = run_program("test.py", *crowd_lists[2:], "-c", teacher, "--gpu", 99)
     assert_one_line_error(result, "--gpu 99", f"{torch.cuda.device_count()} GPUs")
 

@@ -35,7 +35,7 @@ def demo(tmp_path_factory):
 
 
 def settings(folder: Path) -> dict[str, object]:
-    small = {"DEMO_TRAIN": 12, "DEMO_TEST": 3, "DEMO_SIZE": "112x144"}
+    small = {"DATASET": "DEMO", "DEMO_TRAIN": 12, "DEMO_TEST": 3, "DEMO_SIZE": "112x144"}
     return {
         "ROOT": folder / "data",
         "RUNS": folder / "runs",
@@ -70,9 +70,11 @@ def test_one_command_goes_from_nothing_to_a_result_table(demo):
 
 def test_the_test_script_measures_the_student_again(demo):
     folder, _ = demo
-    result = run_script("test.sh", "--size", "64x64", **settings(folder))
+    checkpoint = folder / "runs/skt_csrnet_demo/model.safetensors"
+    result = run_script("test.sh", "--size", "64x64", CHECKPOINT=checkpoint, **settings(folder))
     assert result.returncode == 0, result.stderr
     assert "ours: 1/4-CSRNet" in result.stdout
+    assert (folder / "runs/test_demo/test.csv").exists()
 
 
 def test_a_second_run_is_refused_and_loses_nothing(demo):
@@ -85,7 +87,19 @@ def test_a_second_run_is_refused_and_loses_nothing(demo):
     assert log.read_text() == before
 
 
-def test_an_unknown_data_set_is_refused():
-    result = run_script("SKT_distill.sh", DATASET="SHC")
+@pytest.mark.parametrize(
+    ("options", "settings", "message"),
+    [
+        ([], {"DATASET": "SHC"}, "DATASET must be SHA, SHB, QNRF or DEMO, got SHC"),
+        ([], {"ROOT": "/data"}, "ROOT=/data is set: name its DATASET as well"),
+        ([], {"TRAIN_ON_VAL": "yes"}, "TRAIN_ON_VAL must be 1, 0 or empty, got yes"),
+        (["--out", "x"], {}, "set OUT=... in place of --out"),
+        (["--cpu"], {}, "set GPU=... (a number, or cpu) in place of --cpu"),
+        ([], {"PYTHON": "/bin/false"}, "PYTHON=/bin/false lacks one of"),
+    ],
+)
+def test_wrong_settings_are_refused_at_once(options, settings, message):
+    result = run_script("SKT_distill.sh", *options, **settings)
     assert result.returncode == 1
-    assert result.stderr.strip() == "error: DATASET must be SHA, SHB, QNRF or DEMO, got SHC"
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith(f"error: {message}")

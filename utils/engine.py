@@ -67,8 +67,7 @@ class Training:
         for name, value in self.facts["settings"].items():
             before = checkpoint["settings"].get(name)
             if before != value:
-                option = name.replace("_", "-")
-                raise CheckpointError(f"{path} was trained with {option} {before}, not {value}")
+                raise CheckpointError(f"{path} was trained with {name} {before}, not {value}")
         for name, module in self.modules.items():
             module.load_state_dict(checkpoint[name])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
@@ -205,6 +204,8 @@ def _finish_epoch(run: RunFolder, training: Training, scores: Scores | None) -> 
     progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
     better = []
     if scores:
+        if not math.isfinite(scores.mae):
+            raise TrainingError(f"the counts after epoch {progress.epoch} are not finite")
         record |= {f"val_{name}": value for name, value in asdict(scores).items()}
         if scores.mae < progress.best_mae:
             progress.best_mae = scores.mae

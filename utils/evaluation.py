@@ -42,7 +42,7 @@ PROTOCOLS: dict[str, Predict] = {"whole": predict_whole, "cells": predict_cells}
 
 @torch.no_grad()
 def predict_each(
-    network: nn.Module, loader: Iterable, device: torch.device, predict: Predict = predict_whole
+    network: nn.Module, loader: Iterable, device: torch.device, predict: Predict
 ) -> Iterator[tuple[dict[str, Any], Tensor, CountResult]]:
     """Yields, for every image of a loader, its batch of one, its density and its counts."""
     for batch in tqdm(loader, desc="counting", unit="image", leave=False):
@@ -52,9 +52,12 @@ def predict_each(
         yield batch, density, CountResult(batch["name"][0], int(batch["heads"]), map_sum, count)
 
 
-def evaluate(network: nn.Module, loader: Iterable, device: torch.device) -> list[CountResult]:
-    """Counts every image of a loader whole and one by one."""
-    return [result for _, _, result in predict_each(network, loader, device)]
+def evaluate(
+    network: nn.Module, loader: Iterable, device: torch.device, protocol: str
+) -> list[CountResult]:
+    """Counts every image of a loader by one of PROTOCOLS."""
+    each = predict_each(network, loader, device, PROTOCOLS[protocol])
+    return [result for _, _, result in each]
 
 
 def _cell_edges(length: int) -> Iterator[tuple[int, int]]:

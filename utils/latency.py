@@ -32,8 +32,8 @@ def measure_latency(network: nn.Module, size: tuple[int, int], device: torch.dev
 
     The network is moved there. Every pass is waited for, and the first ones do not count.
     """
-    network = network.to(device)
-    image = torch.rand(1, 3, *size, device=device)
+    network = network.to(device, memory_format=torch.channels_last)
+    image = torch.rand(1, 3, *size, device=device).to(memory_format=torch.channels_last)
     for _ in range(WARM_UP):
         _time_pass(lambda: network(image), device)
     seconds: list[float] = []
@@ -48,8 +48,8 @@ def describe(device: torch.device) -> str:
     """Returns a device's name, with its threads or TF32 setting, and the precision."""
     if device.type == "cuda":
         tf32 = ", TF32 convolutions" if torch.backends.cudnn.allow_tf32 else ""
-        return f"{torch.cuda.get_device_name(device)}, float32{tf32}"
-    return f"{_processor_name()}, {torch.get_num_threads()} threads, float32"
+        return f"{torch.cuda.get_device_name(device)}, float32{tf32}, channels-last"
+    return f"{_processor_name()}, {torch.get_num_threads()} threads, float32, channels-last"
 
 
 def _time_pass(run: Callable[[], object], device: torch.device) -> float:

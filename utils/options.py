@@ -3,12 +3,14 @@
 import argparse
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from torch import nn
+
+from utils.evaluation import PROTOCOLS
 
 
 class Parser(argparse.ArgumentParser):
@@ -104,16 +106,19 @@ def select_device(args: argparse.Namespace, parser: argparse.ArgumentParser) -> 
 FREE_TO_CHANGE = {"out", "resume", "eval_every", "workers", "gpu", "cpu", "device"}
 
 
-def run_settings(args: argparse.Namespace) -> dict[str, str]:
-    """Returns the options that a resumed run must share, as text."""
+def run_settings(args: argparse.Namespace, train: Sequence[object]) -> dict[str, str]:
+    """Returns what a resumed run must share, as text: options, and the number of `train` images.
+
+    Of a file only the name counts: data sets and teachers are moved.
+    """
     values = {
-        name: value.resolve() if isinstance(value, Path) else value
+        name: value.name if isinstance(value, Path) else value
         for name, value in vars(args).items()
         if name not in FREE_TO_CHANGE
     }
     if not args.cosine:  # then more epochs continue the same training
         del values["epochs"]
-    return {name: str(value) for name, value in values.items()}
+    return {name: str(value) for name, value in values.items()} | {"images": str(len(train))}
 
 
 def build_optimizer(
@@ -137,19 +142,20 @@ def add_training_options(
     add("--workers", type=whole_number(0), default=2, help="processes that read images")
 
     add = parser.add_argument_group("recipe").add_argument
-    add("--epochs", type=whole_number(1))
+    add("--epochs", type=whole_number(1), help="passes over the training list")
     add("--batch-size", type=whole_number(1), default=1, help="crops a step")
     add("--crop", type=parse_crop, help="LOW:HIGH of the image's sides, or HEIGHTxWIDTH")
     add("--crops-per-image", type=whole_number(1), help="crops of every image an epoch")
     add("--optimizer", choices=["sgd", "adam"], help="SGD with momentum 0.95, or Adam")
     add("--lr", type=number(0, exclusive=True), help="learning rate")
     add("--cosine", action="store_true", help="let the learning rate fall to 0 along a cosine")
-    add("--weight-decay", type=number(0), default=5e-4)
+    add("--weight-decay", type=number(0), default=5e-4, help="L2 penalty of the optimiser")
     add("--seed", type=whole_number(0), default=0, help="of weights, order and crops")
 
     add = parser.add_argument_group("run").add_argument
     add("--out", type=Path, help="folder of checkpoints, log and figures")
     add("--resume", action="store_true", help="continue the run in --out")
+    add("--protocol", choices=PROTOCOLS, default="whole", help="how images are counted")
     add("--eval-every", type=whole_number(1), default=1, help="epochs between validations")
     add_device_options(parser)
     parser.set_defaults(**defaults)

@@ -13,17 +13,14 @@ from matplotlib import pyplot as plt  # noqa: E402
 
 from utils.metrics import CountResult  # noqa: E402
 
-TERMS = ("hard", "soft", "intra", "inter")
-
 
 def draw_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draws a run's loss terms, each relative to its first epoch, and its validation errors."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    epochs = [r["epoch"] for r in records]
-    for term in TERMS:
-        values = [r[term] for r in records if term in r]
-        if values:
-            left.plot(epochs, [v / (values[0] or 1) for v in values], label=term)
+    epochs, first = [r["epoch"] for r in records], records[0]
+    for term in first:
+        if term not in ("epoch", "seconds") and not term.startswith("val_"):
+            left.plot(epochs, [r[term] / (first[term] or 1) for r in records], label=term)
     left.set(xlabel="epoch", ylabel="loss term / its first value", yscale="log")
     left.legend()
     scored = [r for r in records if "val_mae" in r]

@@ -38,12 +38,15 @@ class RunFolder:
         """Returns the log: one record an epoch."""
         if not self._log.exists():
             return []
-        return [json.loads(line) for line in self._log.read_text().splitlines()]
+        lines = self._log.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]  # all but a cut one
 
     def rewind(self, epoch: int) -> None:
         """Drops what was logged after `epoch` epochs, for a training that goes on from there."""
         kept = [record for record in self.records() if record["epoch"] <= epoch]
-        self._log.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        rewound = self._log.with_suffix(".tmp")
+        rewound.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        rewound.replace(self._log)
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Appends an epoch's record, and draws the curves where it holds a validation."""

@@ -31,8 +31,10 @@ import sys
 assert sys.version_info >= (3, 10)
 for name in sys.argv[1:]:
     importlib.import_module(name)
+import numpy
 import torch
 
+assert hasattr(numpy, "dtypes")  # 1.25
 assert tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 4)
 EOF
 }
