@@ -46,7 +46,7 @@ name=${DATASET,,}
 # shellcheck disable=SC2034 # the scripts that source this read it
 common=("${device[@]}" "${protocol[@]}" "${train_on_val[@]}") # options of both trainings
 
-# refuse_options ALLOWED...: what the scripts must know themselves is set, not appended
+# refuse_options OPTION...: what the scripts must know themselves is set, not appended
 refuse_options() {
   local option
   for option in "$@"; do
