@@ -97,8 +97,8 @@ def test_a_second_run_is_refused_and_loses_nothing(demo):
         ([], {"PYTHON": "/bin/false"}, "PYTHON=/bin/false lacks one of"),
     ],
 )
-def test_wrong_settings_are_refused_at_once(options, settings, message):
-    result = run_script("SKT_distill.sh", *options, **settings)
+def test_wrong_settings_are_refused_at_once(options, settings, message, tmp_path):
+    result = run_script("SKT_distill.sh", *options, RUNS=tmp_path, **settings)
     assert result.returncode == 1
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith(f"error: {message}")
