@@ -1,5 +1,6 @@
 """Checkpoint files: read without executing anything, written so that none is ever half there."""
 
+import codecs
 import io
 import os
 import pickle
@@ -14,9 +15,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 T = TypeVar("T")
-# Old checkpoints hold their best error as a NumPy number, which is data, not code. The function
-# that makes one of its bytes has had two names.
-NUMPY_SCALARS = [np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType]
+WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys under which a state dict may lie
+
+# Old checkpoints hold their best error as a NumPy number, which is data, not code: its type, and
+# its bytes, which codecs.encode restores. The function that joins the two has had two names.
+NUMPY_SCALARS = [codecs.encode, np.dtype]
+NUMPY_SCALARS += [np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType]
 for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
 
     def scalar(dtype: np.dtype, data: bytes) -> np.generic:
@@ -25,7 +29,6 @@ for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
     scalar.__module__ = module
     NUMPY_SCALARS.append(scalar)
 torch.serialization.add_safe_globals(NUMPY_SCALARS)
-WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys under which a state dict may lie
 
 
 class CheckpointError(ValueError):
