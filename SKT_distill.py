@@ -1,7 +1,7 @@
 """Distil a narrow counter from a trained teacher: Structured Knowledge Transfer (ACM MM 2020)."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -9,79 +9,111 @@ import torch
 from torch import Tensor, nn
 
 from datasets.loaders import build_evaluation_loader, build_training_loader
+from datasets.points import BOX_RULES
 from datasets.splits import DataError, read_splits
 from datasets.transforms import parse_crop
-from models.build import build_network, init_kaiming, parse_width
-from models.distillation import distillation_terms, squared_error
+from models.bayesian import build_hard_loss
+from models.build import NETWORKS, build_network, init_kaiming, parse_width
+from models.distillation import FEATURE_TERMS, INTRA_DISTANCES, TERMS, distillation_terms
 from models.naming import Counter, load_counter
 from models.taps import Adapters, FeatureReader, tap_channels
 from utils.checkpoint import CheckpointError, read_weights
-from utils.engine import Terms, Training, TrainingError, fit
-from utils.evaluation import evaluate
-from utils.metrics import score
+from utils.engine import Terms, TrainingError
+from utils.experiment import run_experiment
 from utils.options import (
     Parser,
+    add_experiment_options,
     add_training_options,
-    build_optimizer,
+    check_training_options,
     checked,
+    choices,
     fail,
     number,
-    run_settings,
     select_device,
 )
-from utils.result import finish_run
-from utils.runlog import RunError, RunFolder
+from utils.pixels import normalise
+from utils.recipes import student_recipe
+from utils.runlog import RunError
+
+LAMBDAS = {"hard": "lamb_hard", "soft": "lamb_soft", "intra": "lamb_cos", "inter": "lamb_fsp"}
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
-    add_training_options(
-        parser,
-        checked(parse_crop),
-        epochs=1000,
-        crop="0.5:1",
-        crops_per_image=4,
-        optimizer="adam",
-        lr=1e-4,
-        out=Path("runs/skt_csrnet"),
-    )
-    add = parser.add_argument_group("distillation").add_argument
-    add("--teacher_ckpt", "-tc", type=Path, required=True, help="the teacher's checkpoint")
+    recipe = student_recipe(*add_experiment_options(parser, NETWORKS))
+    add_training_options(parser, checked(parse_crop), BOX_RULES, **recipe)
+    add = parser.add_argument_group("networks").add_argument
+    add("--teacher_ckpt", "-tc", type=Path, help="the teacher's checkpoint")
     add("--student_ckpt", "-sc", type=Path, help="checkpoint that the student starts from")
     add("--width", type=checked(parse_width), help="of the student (None: --student_ckpt's or 1/4)")
-    add("--lamb_fsp", "-laf", type=number(0), default=0.5, help="weight of inter-layer relations")
-    add("--lamb_cos", "-lac", type=number(0), default=0.5, help="weight of intra-layer patterns")
+
+    add = parser.add_argument_group("distillation").add_argument
+    add(
+        "--terms",
+        type=choices(TERMS),
+        default=",".join(TERMS),
+        help="of the loss, with commas; hard alone trains without a teacher",
+    )
+    weight = number(0, exclusive=True)
+    add("--lamb_hard", type=weight, default=1.0, help="weight of the ground truth")
+    add("--lamb_soft", type=weight, default=1.0, help="weight of the teacher's map")
+    add("--lamb_fsp", "-laf", type=weight, default=0.5, help="weight of inter-layer relations")
+    add("--lamb_cos", "-lac", type=weight, default=0.5, help="weight of intra-layer patterns")
+    add("--intra", choices=INTRA_DISTANCES, default="cos", help="distance between two features")
     args = parser.parse_args()
+    check_training_options(args, parser)
+    check_terms(args, parser)
     args.device = select_device(args, parser)
     return args
+
+
+def check_terms(args: argparse.Namespace, parser: Parser) -> None:
+    """Ends with an error where an option belongs to a term that is off, or the teacher lacks."""
+    options = {term: [f"--{name}"] for term, name in LAMBDAS.items()}
+    options["hard"] += ["--hard", "--boxes", "--background", "--sigma"]
+    options["intra"] += ["--intra"]
+    for term in TERMS:
+        if term not in args.terms:
+            parser.refuse(args, options[term], f"belongs to {term}, which --terms leaves out")
+    if args.terms == ("hard",):
+        parser.refuse(args, ["--teacher_ckpt"], "has nothing to teach with --terms hard")
+    elif args.teacher_ckpt is None:
+        parser.error(f"--terms {','.join(args.terms)} needs a teacher: --teacher_ckpt")
 
 
 def load_teacher(args: argparse.Namespace) -> Counter:
     """Reads the teacher and makes it inert."""
     teacher = read_weights(args.teacher_ckpt, load_counter)
-    if teacher.arch != "csrnet":
+    if teacher.arch != args.arch:
         raise CheckpointError(
-            f"{args.teacher_ckpt}: the teacher must be a csrnet, not {teacher.arch}"
+            f"{args.teacher_ckpt} is a {teacher.arch}, not a {args.arch}; --arch {teacher.arch} "
+            "distils it"
         )
     teacher.network.to(args.device, memory_format=torch.channels_last)
     teacher.network.eval().requires_grad_(False)
     return teacher
 
 
-def build_student(args: argparse.Namespace, teacher: Counter) -> tuple[Counter, Adapters]:
-    """Builds the student and its adapters to the teacher, from --student_ckpt or at random."""
-    if args.student_ckpt:
+def build_student(args: argparse.Namespace) -> Counter:
+    """Builds the student, from --student_ckpt or at random."""
+    if args.student_ckpt is None:
+        width = args.width or parse_width("1/4")
+        student = Counter(build_network(args.arch, width), args.arch, width, adapters={})
+        init_kaiming(student.network)
+    else:
         student = read_weights(args.student_ckpt, load_counter)
-        wanted = build_network(teacher.arch, args.width or student.width)
+        wanted = build_network(args.arch, args.width or student.width)
         if _shapes(student.network) != _shapes(wanted):
             raise CheckpointError(
                 f"{args.student_ckpt} is a {student.width} {student.arch}, "
-                f"not a {args.width or student.width} {teacher.arch}"
+                f"not a {args.width or student.width} {args.arch}"
             )
-    else:
-        width = args.width or parse_width("1/4")
-        student = Counter(build_network(teacher.arch, width), teacher.arch, width, adapters={})
-        init_kaiming(student.network)
+    student.network.to(args.device, memory_format=torch.channels_last)
+    return student
+
+
+def build_adapters(args: argparse.Namespace, student: Counter, teacher: Counter) -> Adapters:
+    """Builds the adapters from the student to the teacher, from --student_ckpt or at random."""
     adapters = Adapters(
         student.network.taps, tap_channels(student.network), tap_channels(teacher.network)
     )
@@ -93,7 +125,7 @@ def build_student(args: argparse.Namespace, teacher: Counter) -> tuple[Counter, 
             raise CheckpointError(
                 f"{args.student_ckpt}: its adapters fit another teacher than {args.teacher_ckpt}"
             ) from None
-    return student, adapters
+    return adapters.to(args.device, memory_format=torch.channels_last)
 
 
 def _shapes(network: nn.Module) -> dict[str, torch.Size]:
@@ -101,26 +133,31 @@ def _shapes(network: nn.Module) -> dict[str, torch.Size]:
 
 
 def build_terms(
-    teacher: nn.Module, student: nn.Module, adapters: Adapters, names: Iterable[str]
+    names: Collection[str],
+    intra: str,
+    hard_loss: Callable[[Tensor, dict], Tensor],
+    student: nn.Module,
+    teacher: Counter | None,
+    adapters: Adapters | None,
 ) -> Terms:
-    """Returns the function from a batch to the loss terms called `names`."""
-    read_teacher = FeatureReader(teacher, teacher.taps)
-    read_student = FeatureReader(student, student.taps)
-    device = next(student.parameters()).device
+    """Returns the function from a batch to the loss terms called `names`.
+
+    The teacher may be absent where "hard" stands alone, the adapters where no features are taught.
+    """
+    taps = student.taps if adapters else ()
+    read_student = FeatureReader(student, taps)
+    read_teacher = None if teacher is None else FeatureReader(teacher.network, taps)
 
     def terms(batch: dict) -> dict[str, Tensor]:
-        images = batch["image"].to(device, memory_format=torch.channels_last)
-        density = batch["density"].to(device)
-        with torch.no_grad():
-            taught, taught_features = read_teacher(images)
+        images = normalise(batch["image"])
         predicted, features = read_student(images)
-        return distillation_terms(
-            names,
-            (predicted, adapters(features)),
-            (taught, taught_features),
-            partial(squared_error, density=density),
-            student.taps,
-        )
+        if read_teacher is None:
+            return {"hard": hard_loss(predicted, batch)}
+        with torch.no_grad():
+            taught = read_teacher(images)
+        adapted = adapters(features) if adapters else []
+        hard = partial(hard_loss, batch=batch)
+        return distillation_terms(names, (predicted, adapted), taught, hard, taps, intra)
 
     return terms
 
@@ -130,47 +167,32 @@ def main(args: argparse.Namespace) -> None:
         args.train_json, args.val_json, args.test_json, args.train_on_val
     )
     torch.manual_seed(args.seed)
-    teacher = load_teacher(args)
-    student, adapters = build_student(args, teacher)
-    network = student.network.to(args.device, memory_format=torch.channels_last)
-    adapters.to(args.device, memory_format=torch.channels_last)
+    teacher = load_teacher(args) if args.teacher_ckpt else None
+    student = build_student(args)
+    modules, adapters = {"model": student.network}, None
+    if FEATURE_TERMS & set(args.terms):
+        modules["adapters"] = adapters = build_adapters(args, student, teacher)
+    weights = {term: getattr(args, LAMBDAS[term]) for term in args.terms}
+    hard_loss = build_hard_loss(args.hard, args.background, args.sigma)
+    boxes = BOX_RULES[args.boxes] if args.hard == "bayesian" and "hard" in args.terms else None
     loader = build_training_loader(
-        train, args.crop, args.crops_per_image, args.batch_size, args.seed, args.workers
+        train,
+        args.crop,
+        args.flip,
+        boxes,
+        args.crops_per_image,
+        args.batch_size,
+        args.seed,
+        args.workers,
     )
-    val_loader, test_loader = (build_evaluation_loader(s, args.workers) for s in (val, test))
-
-    run = RunFolder(args.out, args.resume)
-    facts = {
-        "arch": student.arch,
-        "width": str(student.width),
-        "settings": run_settings(args, train),
-    }
-    training = Training(
-        {"model": network, "adapters": adapters}, build_optimizer(args, [network, adapters]), facts
-    )
-    if args.resume:
-        training.restore(run.last)
-        run.rewind(training.progress.epoch)
-
-    weights = {"hard": 1.0, "soft": 1.0, "intra": args.lamb_cos, "inter": args.lamb_fsp}
-    weights = {name: weight for name, weight in weights.items() if weight}
-    fit(
-        run,
-        training,
-        loader,
-        build_terms(teacher.network, network, adapters, weights),
+    run_experiment(
+        args,
+        {"arch": student.arch, "width": str(student.width)},
+        modules,
+        build_terms(args.terms, args.intra, hard_loss, student.network, teacher, adapters),
         weights,
-        validate=lambda: score(evaluate(network, val_loader, args.device, args.protocol)),
-        epochs=args.epochs,
-        eval_every=args.eval_every,
-        cosine=args.cosine,
-    )
-    finish_run(
-        run,
-        network,
-        lambda: evaluate(network, test_loader, args.device, args.protocol),
-        args.train_on_val,
-        loader.dataset.heads,
+        loader,
+        *(build_evaluation_loader(samples, args.workers) for samples in (val, test)),
     )
 
 

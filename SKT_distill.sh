@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Distil a narrow counter from a trained teacher, from the images to the result table.
-# Usage: DATASET=SHA ROOT=/data/ShanghaiTech TEACHER=teacher.pth \
+# Usage: ARCH=bl DATASET=SHA ROOT=/data/ShanghaiTech TEACHER=teacher.pth \
 #          bash SKT_distill.sh [more options of SKT_distill.py]
 # With nothing set: everything, the teacher too, on the built-in demonstration crowd.
 set -euo pipefail
@@ -9,22 +9,22 @@ set -euo pipefail
 
 TEACHER=${TEACHER:-} # checkpoint; default: train one
 WIDTH=${WIDTH:-1/4}  # the student's channels, as a part of the plan's
-OUT=${OUT:-$RUNS/skt_csrnet_$name}
+TERMS=${TERMS:-hard,soft,intra,inter} # of the loss; hard alone trains without a teacher
+LAMB_FSP=${LAMB_FSP:-} # weight of the inter-layer relations; default: 0.5
+LAMB_COS=${LAMB_COS:-} # weight of the intra-layer patterns; default: 0.5
 LR=${LR:-}           # learning rate; default: 1e-4, and 1e-3 for the demonstration
-LAMB_FSP=${LAMB_FSP:-0.5} # weight of the inter-layer relations
-LAMB_COS=${LAMB_COS:-0.5} # weight of the intra-layer patterns
+EPOCHS=${EPOCHS:-}   # default: 1000, and 7 for the demonstration
+if [ "$TERMS" = hard ]; then
+  OUT=${OUT:-$RUNS/alone_${ARCH}_$name}
+  [ -z "$TEACHER" ] || die "TERMS=hard trains without a teacher: TEACHER=$TEACHER is not for it"
+else
+  OUT=${OUT:-$RUNS/skt_${ARCH}_$name}
+fi
 
 refuse_options "$@"
-options=(--out "$OUT" --width "$WIDTH" --lamb_fsp "$LAMB_FSP" --lamb_cos "$LAMB_COS")
-options+=("${common[@]}")
-size=()
-if [ "$DATASET" = DEMO ]; then
-  options+=(--lr "${LR:-1e-3}" --cosine --weight-decay 0)
-  options+=(--crop 96x96 --batch-size 8 --epochs "${EPOCHS:-7}")
-  size=(--size "$DEMO_SIZE")
-else
-  options+=(--lr "${LR:-1e-4}" --epochs "${EPOCHS:-1000}")
-fi
+options=(--out "$OUT" "${common[@]}" --width "$WIDTH" --terms "$TERMS" "${student[@]}")
+options+=(${LAMB_FSP:+--lamb_fsp "$LAMB_FSP"} ${LAMB_COS:+--lamb_cos "$LAMB_COS"})
+options+=(${LR:+--lr "$LR"} ${EPOCHS:+--epochs "$EPOCHS"})
 
 case " $* " in
   *" --resume "*) ;;
@@ -32,23 +32,21 @@ case " $* " in
 esac
 set_up requirements.txt
 prepare
-if [ -z "$TEACHER" ]; then
-  TEACHER=$RUNS/teacher_csrnet_$name/best_mae.pth
-  teacher_out=$(dirname "$TEACHER")
-  if [ -e "$teacher_out/result.json" ]; then
-    stage "Teacher: $TEACHER is trained already"
-  else
-    resume=()
-    [ ! -e "$teacher_out/last.pth" ] || resume=(--resume)
-    OUT=$teacher_out bash "$project/train_teacher.sh" "${resume[@]}"
-  fi
+if [ "$TERMS" = hard ]; then
+  stage "Training: the $WIDTH student learns alone, into $OUT"
+else
+  find_teacher
+  options+=(--teacher_ckpt "$TEACHER")
+  stage "Distillation: the $WIDTH student learns from $TEACHER, into $OUT"
 fi
-stage "Distillation: the $WIDTH student learns from $TEACHER, into $OUT"
-"$PYTHON" "$project/SKT_distill.py" "${lists[@]}" --teacher_ckpt "$TEACHER" "${options[@]}" "$@"
+"$PYTHON" "$project/SKT_distill.py" "${lists[@]}" "${options[@]}" "$@"
 
-stage "Test: teacher and student, with figures in $OUT"
-"$PYTHON" "$project/test.py" "${lists[2]}" --dataset "$DATASET" --checkpoint "$TEACHER" \
-  "${size[@]}" "${device[@]}" --json "$OUT/teacher.json" > "$OUT/teacher.txt"
+stage "Test: everything in $OUT"
+if [ -n "$TEACHER" ]; then
+  "$PYTHON" "$project/test.py" "${lists[2]}" --dataset "$DATASET" --checkpoint "$TEACHER" \
+    "${size[@]}" "${device[@]}" --json "$OUT/teacher.json" > "$OUT/teacher.txt"
+  export BESIDE=$OUT/teacher.json
+fi
 export OUT # the tests' results go there, too
-CHECKPOINT=$OUT/best_mae.pth LIST=${lists[2]} BESIDE=$OUT/teacher.json \
-  bash "$project/test.sh" --save-maps "$OUT/maps" "${size[@]}"
+CHECKPOINT=$OUT/best_mae.pth LIST=${lists[2]} bash "$project/test.sh" \
+  --save-maps "$OUT/maps" "${size[@]}"

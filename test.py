@@ -31,6 +31,7 @@ from utils.options import (
     whole_number,
 )
 from utils.plots import draw_overlay
+from utils.recipes import DATASETS, choose_protocol
 
 SIZES = {"SHA": (576, 864), "QNRF": (2032, 2912)}  # the cost columns' images, the paper's
 COLUMNS = ("model", "MAE", "RMSE", "params (M)", "FLOPs (G)", "GPU (ms)", "CPU (s)")
@@ -59,9 +60,8 @@ def parse_args() -> argparse.Namespace:
     add_device_options(parser)
 
     add = parser.add_argument_group("what is measured").add_argument
-    datasets = ["SHA", "SHB", "QNRF", "DEMO"]
-    add("--dataset", "-d", type=str.upper, choices=datasets, default="SHA", help="for the table")
-    add("--protocol", choices=PROTOCOLS, help="None: cells for QNRF, else whole")
+    add("--dataset", "-d", type=str.upper, choices=DATASETS, default="SHA", help="for the table")
+    add("--protocol", choices=PROTOCOLS, help="None: whole; for QNRF the network's paper's")
     add("--size", type=checked(parse_size), help="of FLOPs and latency (None: the data set's)")
     add("--version", "-v", help="what the checkpoint must be, such as csrnet or 1/4-csrnet")
     add("--transform", "-t", action="store_true", help="the checkpoint must hold its adapters")
@@ -76,7 +76,6 @@ def parse_args() -> argparse.Namespace:
     if not args.cost and (args.test_json is None or args.checkpoint is None):
         parser.error("a list of images and --checkpoint are needed, or --cost alone")
     args.size = args.size or SIZES.get(args.dataset, SIZES["SHA"])
-    args.protocol = args.protocol or ("cells" if args.dataset == "QNRF" else "whole")
     args.device = select_device(args, parser)
     return args
 
@@ -113,12 +112,12 @@ def load_checked(args: argparse.Namespace) -> Counter:
     return counter
 
 
-def count_images(args: argparse.Namespace, counter: Counter) -> list[CountResult]:
+def count_images(args: argparse.Namespace, counter: Counter, protocol: str) -> list[CountResult]:
     """Counts the images of the list, and draws them where --save-maps asks for it."""
     loader = build_evaluation_loader(read_list(args.test_json), args.workers)
     if args.save_maps:
         args.save_maps.mkdir(parents=True, exist_ok=True)
-    predict, results = PROTOCOLS[args.protocol], []
+    predict, results = PROTOCOLS[protocol], []
     for batch, density, result in predict_each(
         counter.network.to(args.device, memory_format=torch.channels_last),
         loader,
@@ -139,7 +138,8 @@ def count_images(args: argparse.Namespace, counter: Counter) -> list[CountResult
 
 def measure(args: argparse.Namespace, counter: Counter) -> dict[str, Any]:
     """Returns everything that is measured of a checkpoint, under the names of --json."""
-    results = count_images(args, counter)
+    protocol = args.protocol or choose_protocol(counter.arch, args.dataset)
+    results = count_images(args, counter, protocol)
     if args.per_image:
         with args.per_image.open("w", newline="") as file:
             rows = csv.writer(file)
@@ -153,7 +153,7 @@ def measure(args: argparse.Namespace, counter: Counter) -> dict[str, Any]:
         "model": counter.label,
         "checkpoint": str(args.checkpoint),
         "dataset": args.dataset,
-        "protocol": args.protocol,
+        "protocol": protocol,
         **asdict(score(results)),
         "params": cost.parameters,
         "macs_g": cost.macs / 1e9,
@@ -186,7 +186,7 @@ def report(args: argparse.Namespace, measured: dict[str, Any]) -> None:
     height, width = args.size
     print(
         f"MAE and RMSE of {measured['model']} ({args.checkpoint}) over {measured['images']} images "
-        f"({args.protocol}), against annotated heads; against map sums "
+        f"({measured['protocol']}), against annotated heads; against map sums "
         f"{measured['mae_map']:.2f} and {measured['rmse_map']:.2f}"
     )
     for latency in (measured["gpu_latency"], measured["cpu_latency"]):

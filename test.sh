@@ -5,7 +5,7 @@ set -euo pipefail
 # shellcheck source=preprocess/prepare.sh
 . "$(dirname "${BASH_SOURCE[0]}")/preprocess/prepare.sh"
 
-CHECKPOINT=${CHECKPOINT:-$RUNS/skt_csrnet_$name/best_mae.pth}
+CHECKPOINT=${CHECKPOINT:-$RUNS/skt_${ARCH}_$name/best_mae.pth}
 LIST=${LIST:-}     # JSON list of images; default: the data set's test images
 OUT=${OUT:-$RUNS/test_$name}
 BESIDE=${BESIDE:-} # an earlier result's JSON, shown in the table too

@@ -1,68 +1,72 @@
-"""Train a teacher: CSRNet on density maps (Li et al., CVPR 2018)."""
+"""Train a teacher: CSRNet on density maps (CVPR 2018), or BL on points (ICCV 2019)."""
 
 import argparse
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights
+from torchvision.models import VGG16_Weights, VGG19_Weights
 
 from datasets.loaders import build_evaluation_loader, build_training_loader
+from datasets.points import BOX_RULES
 from datasets.splits import DataError, read_splits
 from datasets.transforms import parse_crop
-from models.build import build_network, init_imagenet, init_kaiming, init_normal, parse_width
-from models.csrnet import CSRNet
-from models.distillation import squared_error
+from models.bayesian import build_hard_loss
+from models.build import (
+    NETWORKS,
+    build_network,
+    init_imagenet,
+    init_kaiming,
+    init_normal,
+    parse_width,
+)
+from models.vgg import convolutions
 from utils.checkpoint import CheckpointError, read_weights
-from utils.engine import Training, TrainingError, fit
-from utils.evaluation import evaluate
-from utils.metrics import score
+from utils.engine import TrainingError
+from utils.experiment import run_experiment
 from utils.options import (
     Parser,
+    add_experiment_options,
     add_training_options,
-    build_optimizer,
+    check_training_options,
     checked,
     fail,
-    run_settings,
     select_device,
 )
-from utils.result import finish_run
-from utils.runlog import RunError, RunFolder
+from utils.pixels import normalise
+from utils.recipes import teacher_recipe
+from utils.runlog import RunError
+
+IMAGENET = {"csrnet": VGG16_Weights.IMAGENET1K_V1, "bl": VGG19_Weights.IMAGENET1K_V1}
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
-    add_training_options(
-        parser,
-        checked(parse_crop),
-        epochs=400,
-        crop="0.5",
-        crops_per_image=4,
-        optimizer="sgd",
-        lr=1e-7,
-        out=Path("runs/teacher_csrnet"),
-    )
+    recipe = teacher_recipe(*add_experiment_options(parser, NETWORKS))
+    add_training_options(parser, checked(parse_crop), BOX_RULES, **recipe)
     add = parser.add_argument_group("teacher").add_argument
     add("--width", type=checked(parse_width), default="1", help="channels, as a part of the plan's")
     add(
         "--init",
         default="imagenet",
-        help="imagenet: torchvision's VGG-16 in front, normal behind; a file of such weights; "
-        "kaiming: all of it at random",
+        help="imagenet: torchvision's VGG in front (16 for csrnet, 19 for bl), normal behind; "
+        "a file of such weights; kaiming: all of it at random",
     )
     args = parser.parse_args()
+    check_training_options(args, parser)
     args.device = select_device(args, parser)
     return args
 
 
-def build_teacher(args: argparse.Namespace) -> CSRNet:
+def build_teacher(args: argparse.Namespace) -> nn.Module:
     """Builds the network with the beginning that --init asks for."""
-    network = build_network("csrnet", args.width)
+    network = build_network(args.arch, args.width)
     if args.resume:
         return network  # whose weights the run's own checkpoint holds
     if args.init == "kaiming":
         init_kaiming(network)
-        nn.init.normal_(network.output_layer.weight, std=0.01)  # first maps of a crowd's size
+        *_, output = convolutions(network).values()
+        nn.init.normal_(output.weight, std=0.01)  # first maps of a crowd's size
         return network
     init_normal(network)
 
@@ -72,18 +76,19 @@ def build_teacher(args: argparse.Namespace) -> CSRNet:
     if args.init == "imagenet":
         if args.width != 1:
             raise CheckpointError(f"ImageNet weights need --width 1, got {args.width}")
-        fill_front(download_vgg16())
+        fill_front(download_vgg(args.arch))
     else:
         read_weights(Path(args.init), fill_front)
     return network
 
 
-def download_vgg16() -> dict[str, Tensor]:
+def download_vgg(arch: str) -> dict[str, Tensor]:
+    """Returns torchvision's ImageNet weights of the VGG that a network begins with."""
     try:
-        return VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+        return IMAGENET[arch].get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network; a download that was cut
         raise CheckpointError(
-            f"VGG-16's ImageNet weights cannot be downloaded ({error}); --init FILE takes a copy"
+            f"{IMAGENET[arch].url} cannot be downloaded ({error}); --init FILE takes a copy"
         ) from None
 
 
@@ -93,39 +98,30 @@ def main(args: argparse.Namespace) -> None:
     )
     torch.manual_seed(args.seed)
     teacher = build_teacher(args).to(args.device, memory_format=torch.channels_last)
+    hard_loss = build_hard_loss(args.hard, args.background, args.sigma)
+    boxes = BOX_RULES[args.boxes] if args.hard == "bayesian" else None
     loader = build_training_loader(
-        train, args.crop, args.crops_per_image, args.batch_size, args.seed, args.workers
+        train,
+        args.crop,
+        args.flip,
+        boxes,
+        args.crops_per_image,
+        args.batch_size,
+        args.seed,
+        args.workers,
     )
-    val_loader, test_loader = (build_evaluation_loader(s, args.workers) for s in (val, test))
-
-    run = RunFolder(args.out, args.resume)
-    facts = {"arch": "csrnet", "width": str(args.width), "settings": run_settings(args, train)}
-    training = Training({"model": teacher}, build_optimizer(args, [teacher]), facts)
-    if args.resume:
-        training.restore(run.last)
-        run.rewind(training.progress.epoch)
 
     def terms(batch: dict) -> dict[str, Tensor]:
-        images = batch["image"].to(args.device, memory_format=torch.channels_last)
-        return {"hard": squared_error(teacher(images), batch["density"].to(args.device))}
+        return {"hard": hard_loss(teacher(normalise(batch["image"])), batch)}
 
-    fit(
-        run,
-        training,
-        loader,
+    run_experiment(
+        args,
+        {"arch": args.arch, "width": str(args.width)},
+        {"model": teacher},
         terms,
-        weights={"hard": 1.0},
-        validate=lambda: score(evaluate(teacher, val_loader, args.device, args.protocol)),
-        epochs=args.epochs,
-        eval_every=args.eval_every,
-        cosine=args.cosine,
-    )
-    finish_run(
-        run,
-        teacher,
-        lambda: evaluate(teacher, test_loader, args.device, args.protocol),
-        args.train_on_val,
-        loader.dataset.heads,
+        {"hard": 1.0},
+        loader,
+        *(build_evaluation_loader(samples, args.workers) for samples in (val, test)),
     )
 
 

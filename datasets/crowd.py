@@ -1,6 +1,7 @@
-"""Images with their density maps, as a training step and an evaluation receive them."""
+"""Images with their density maps and heads, as a training step and an evaluation receive them."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
@@ -9,24 +10,41 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
+from datasets.points import BoxRule
 from datasets.splits import DataError, Sample
-from datasets.transforms import FLIP_PROBABILITY, SHRINK, Box, Crop, normalise
+from datasets.transforms import SHRINK, Box, Crop
 
+Image.MAX_IMAGE_PIXELS = None  # pictures of any size are counted here
 STRIDE = 8  # pixels per cell of every density map that leaves here
+MEAN_COLOUR = (124, 116, 104)  # of ImageNet: what a network takes for nothing
 
 CropIndex = tuple[int, tuple[int, ...]]  # which image, and the seed of everything random in it
 
 
-class Crowd(TypedDict):
-    """One item; a batch has one more dimension in front, and a list of names."""
+class Crowd(TypedDict, total=False):
+    """One item; a batch has one more dimension in front, and a list of names.
 
-    image: Tensor  # (3, H, W) normalised RGB
+    The last three are there where points are asked for. A batch has as many points for every crop
+    as the fullest has: infinitely far ones, with target 0, stand for those that a crop lacks.
+    """
+
+    image: Tensor  # (3, H, W) uint8 RGB
     density: Tensor  # (1, ceil(H/8), ceil(W/8)) float32, heads a cell
     heads: int  # annotated in the whole image, without those outside it
     name: str  # the image's path
+    points: Tensor  # (N, 2) float32 heads in the image's pixels, x then y
+    targets: Tensor  # (N,) float32, what each counts
+    side: float  # the shorter one of the whole image, in pixels
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The annotated heads of one image, without those outside it."""
+
+    points: np.ndarray  # (N, 2) float32, x then y
+    distances: np.ndarray | None  # (N,) mean distance to the three nearest; old files lack it
 
 
 class CrowdDataset(Dataset):
@@ -34,38 +52,64 @@ class CrowdDataset(Dataset):
 
     Small images are padded to the crop with the mean colour, at the right and the bottom.
 
+    Args:
+        crop: what a step sees of an image; flipped with the probability `flip`.
+        boxes: gives every item its heads; without a rule there are density maps alone.
+
     Raises:
-        DataError: an image or a density map is damaged, or of another size than the other.
+        DataError: an image or a density map is damaged, or of another size than the other; or
+            the heads' distances, which `boxes` needs, are not in the file.
     """
 
-    def __init__(self, samples: Sequence[Sample], crop: Crop | None = None):
-        self.heads = [count_heads(sample) for sample in samples]  # finds what is damaged, too
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        crop: Crop | None = None,
+        flip: float = 0.0,
+        boxes: BoxRule | None = None,
+    ):
+        self._heads = [read_heads(sample) for sample in samples]  # finds what is damaged, too
         self._samples = samples
-        self._crop = crop
+        self._crop, self._flip, self._boxes = crop, flip, boxes
+        for sample, heads in zip(samples, self._heads, strict=True):
+            if boxes and heads.distances is None:
+                raise DataError(
+                    f"{sample.density} has points without distances, which the Bayesian loss "
+                    "needs; the GT generation commands bring it up to date"
+                )
 
     def __len__(self) -> int:
         return len(self._samples)
 
+    @property
+    def heads(self) -> list[int]:
+        """How many are annotated in every image."""
+        return [len(heads.points) for heads in self._heads]
+
     def __getitem__(self, index: int | CropIndex) -> Crowd:
         number, seed = (index, None) if self._crop is None else index
-        sample = self._samples[number]
+        sample, heads = self._samples[number], self._heads[number]
         image = read_image(sample.image)
-        box, flip = (0, 0, *image.shape[:2]), False
+        size = image.shape[:2]
+        box, flip = (0, 0, *size), False
         if self._crop is not None:
             rng = np.random.default_rng(seed)
-            box, flip = self._crop(rng, image.shape[:2]), rng.random() < FLIP_PROBABILITY
-        density, heads, shrink = _read_density(sample.density, box, image.shape[:2])
-        image = _cut(image, box)
-        if flip:
-            image, density = image[:, ::-1], density[:, ::-1]
-        below, right = box[2] - image.shape[0], box[3] - image.shape[1]
-        density = np.pad(density, ((0, below), (0, right)))
-        return Crowd(
-            image=F.pad(normalise(image), (0, right, 0, below)),
-            density=torch.from_numpy(SHRINK[shrink](density, STRIDE))[None],
-            heads=heads,
+            box, flip = self._crop(rng, size), rng.random() < self._flip
+        density = _read_density(sample.density, box, flip)
+        image = _cut(image, box)[:, :: -1 if flip else 1]
+        crowd = Crowd(
+            image=torch.from_numpy(_pad(image, box)).permute(2, 0, 1),
+            density=torch.from_numpy(density)[None],
+            heads=len(heads.points),
             name=str(sample.image),
         )
+        if self._boxes:
+            points, targets = self._boxes(heads.points, heads.distances, box)
+            if flip:  # where padding follows at the right, the picture alone is mirrored
+                points[:, 0] = image.shape[1] - points[:, 0]
+            crowd["points"], crowd["targets"] = map(torch.from_numpy, (points, targets))
+            crowd["side"] = float(min(size))
+        return crowd
 
 
 class CropSampler(Sampler[CropIndex]):
@@ -97,12 +141,12 @@ def read_image(path: Path) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            return np.array(image.convert("RGB"))
     except (OSError, SyntaxError) as error:
         raise DataError(f"{path} is not a readable image ({error})") from None
 
 
-def count_heads(sample: Sample) -> int:
+def read_heads(sample: Sample) -> Heads:
     """Returns the heads annotated in a sample's image, without reading its pixels.
 
     Raises:
@@ -113,12 +157,7 @@ def count_heads(sample: Sample) -> int:
             width, height = image.size
     except OSError as error:
         raise DataError(f"{sample.image} is not a readable image ({error})") from None
-    _, heads, _ = _read_density(sample.density, (0, 0, 1, 1), (height, width))
-    return heads
-
-
-def _read_density(path: Path, box: Box, size: tuple[int, int]) -> tuple[np.ndarray, int, str]:
-    """Returns the part of a map in a box, the heads in the image, and how the map shrinks."""
+    path = sample.density
     try:
         with h5py.File(path) as file:
             missing = {"density", "points"} - file.keys()
@@ -126,17 +165,42 @@ def _read_density(path: Path, box: Box, size: tuple[int, int]) -> tuple[np.ndarr
                 raise DataError(
                     f"{path} has no dataset {min(missing)!r}; the GT generation commands write it"
                 )
-            if file["density"].shape != size:
+            if file["density"].shape != (height, width):
                 found = "x".join(map(str, file["density"].shape))
-                raise DataError(f"{path}: density is {found}, its image {size[0]}x{size[1]}")
-            x, y = file["points"][:].T
-            heads = int(((x >= 0) & (x < size[1]) & (y >= 0) & (y < size[0])).sum())
-            shrink = file.attrs.get("shrink", "sum")
-            return _cut(file["density"], box), heads, shrink
+                raise DataError(f"{path}: density is {found}, its image {height}x{width}")
+            points = file["points"][:]
+            distances = file["distances"][:] if "distances" in file else None
+            if distances is not None and len(distances) != len(points):
+                raise DataError(f"{path}: {len(points)} points have {len(distances)} distances")
     except OSError as error:
         raise DataError(f"{path} is not a readable density map ({error})") from None
+    x, y = points.T
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    return Heads(points[inside], None if distances is None else distances[inside])
+
+
+def _read_density(path: Path, box: Box, flip: bool) -> np.ndarray:
+    """Returns the part of a map in a box, of which nothing lies outside, at stride 8."""
+    try:
+        with h5py.File(path) as file:
+            shrink = SHRINK[file.attrs.get("shrink", "sum")]
+            density = _cut(file["density"], box)
+    except OSError as error:
+        raise DataError(f"{path} is not a readable density map ({error})") from None
+    return shrink(_pad(density[:, :: -1 if flip else 1], box), STRIDE)
 
 
 def _cut(array: np.ndarray | h5py.Dataset, box: Box) -> np.ndarray:
     top, left, height, width = box
     return array[top : top + height, left : left + width]
+
+
+def _pad(array: np.ndarray, box: Box) -> np.ndarray:
+    """Fills up to the size of a box: a map with nobody, a picture with the mean colour."""
+    if array.shape[:2] == box[2:]:
+        return np.ascontiguousarray(array)
+    padded = np.zeros((*box[2:], *array.shape[2:]), array.dtype)
+    if array.ndim == 3:
+        padded[:] = MEAN_COLOUR
+    padded[: array.shape[0], : array.shape[1]] = array
+    return padded

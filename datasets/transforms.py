@@ -1,16 +1,11 @@
-"""What a training crop goes through, image and density map alike."""
+"""What is cut out of an image for a training step, and how density maps shrink."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
-IMAGENET_MEAN = np.float32([0.485, 0.456, 0.406])
-IMAGENET_STD = np.float32([0.229, 0.224, 0.225])
-FLIP_PROBABILITY = 0.2
 LEAST_SIDE = 16  # of a crop: two cells, since relations are between positions
 
 Box = tuple[int, int, int, int]  # top, left, height, width; may reach beyond the image
@@ -72,17 +67,12 @@ def _random_corner(
     return top, left
 
 
-def normalise(image: np.ndarray) -> Tensor:
-    """Maps (H, W, 3) uint8 RGB to (3, H, W) float32 with ImageNet's mean and deviation."""
-    values = (image.astype(np.float32) / 255 - IMAGENET_MEAN) / IMAGENET_STD
-    return torch.from_numpy(values.transpose(2, 0, 1).copy())
-
-
 def sum_cells(density: np.ndarray, stride: int) -> np.ndarray:
     """Shrinks (H, W) to (ceil(H/stride), ceil(W/stride)), every head kept."""
     height, width = density.shape
     rows, columns = -(-height // stride), -(-width // stride)
-    density = np.pad(density, ((0, rows * stride - height), (0, columns * stride - width)))
+    if (rows * stride, columns * stride) != (height, width):
+        density = np.pad(density, ((0, rows * stride - height), (0, columns * stride - width)))
     return density.reshape(rows, stride, columns, stride).sum((1, 3))
 
 

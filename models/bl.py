@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from fractions import Fraction
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,6 +15,8 @@ BL_FEATURES = (
     *(512, 512, 512, 512, "M", 512, 512, 512, 512),
 )  # VGG-19 to conv5_4
 BL_REGRESSION = (256, 128)
+
+Size = tuple[int, int]  # height, width
 
 # This project's reading of the paper: the distillation of BL was never published.
 BL_TAPS = (
@@ -30,6 +33,7 @@ class BL(nn.Module):
     """Crowd counter of output stride 8; `width` scales every channel count (1/4 is a student's)."""
 
     stride = 8
+    margin = 160  # pixels, a multiple of 16, beyond which an image cannot change a cell's density
     taps = BL_TAPS
     pretrained = "features"  # the part that a VGG-19 of ImageNet fills
 
@@ -56,3 +60,48 @@ class BL(nn.Module):
         if features.shape[-2:] != grid:  # ceil(ceil(H/8)/2)*2 may be one row more
             features = F.interpolate(features, size=grid, mode="bilinear", align_corners=True)
         return self.reg_layer(features).abs()
+
+    def forward_part(self, images: Tensor, corner: Size, size: Size) -> Tensor:
+        """Maps a part of images of `size` to its part of their density.
+
+        The upsampling depends on the place in the image; it is made here as `forward` makes it for
+        the whole. A part's map is the whole's but for the `margin` at edges that are not the
+        images' own.
+
+        Args:
+            images: (B, 3, H, W) normalised RGB.
+            corner: top and left of the part in the images, multiples of 16 pixels.
+            size: height and width of the images, pixels.
+
+        Returns:
+            (B, 1, ceil(H/8), ceil(W/8)) heads per cell.
+        """
+        features = self.features(images)
+        rows, columns = (
+            _upsampling(whole, first // 16, cells, first // 8, -(-extent // 8)).to(features)
+            for whole, first, cells, extent in zip(
+                size, corner, features.shape[-2:], images.shape[-2:], strict=True
+            )
+        )
+        return self.reg_layer(rows @ features @ columns.T).abs()
+
+
+def _upsampling(length: int, source: int, sources: int, target: int, targets: int) -> Tensor:
+    """The weights of `forward`'s upsampling along one side of an image, of `length` pixels.
+
+    (targets, sources): those of the stride-8 cells from `target` on that the stride-16 cells from
+    `source` on have in them.
+    """
+    coarse, fine = -(-length // 16), -(-length // 8)
+    doubled = _linear(2 * coarse, coarse, target, targets + 1, source, sources)
+    return _linear(fine, 2 * coarse, target, targets, target, targets + 1) @ doubled
+
+
+def _linear(
+    targets: int, sources: int, target: int, rows: int, source: int, columns: int
+) -> Tensor:
+    """A block (rows, columns), from (target, source) on, of linear interpolation's weights."""
+    scale = (sources - 1) / max(1, targets - 1)  # align_corners
+    positions = scale * torch.arange(target, target + rows, dtype=torch.float64)
+    places = torch.arange(source, source + columns)
+    return (1 - (positions[:, None] - places).abs()).clamp(min=0)

@@ -25,6 +25,7 @@ class CSRNet(nn.Module):
     """Crowd counter of output stride 8; `width` scales every channel count (1/4 is a student's)."""
 
     stride = 8
+    margin = 144  # pixels, a multiple of 16, beyond which an image cannot change a cell's density
     taps = CSRNET_TAPS
     pretrained = "frontend"  # the part that a VGG-16 of ImageNet fills
 
@@ -44,3 +45,9 @@ class CSRNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Maps (B, 3, H, W) normalised RGB to (B, 1, ceil(H/8), ceil(W/8)) heads per cell."""
         return self.output_layer(self.backend(self.frontend(images)))
+
+    def forward_part(
+        self, images: Tensor, corner: tuple[int, int], size: tuple[int, int]
+    ) -> Tensor:
+        """Maps a part of images, see BL.forward_part. Its place does not matter to convolutions."""
+        return self(images)

@@ -12,6 +12,9 @@ from torch.nn import functional as F
 
 from models.taps import Tap
 
+TERMS = ("hard", "soft", "intra", "inter")
+FEATURE_TERMS = frozenset({"intra", "inter"})  # which read more of a network than its map
+
 
 def squared_error(predicted: Tensor, density: Tensor) -> Tensor:
     """Sum of squared differences of two (B, 1, h, w) maps.
@@ -21,15 +24,31 @@ def squared_error(predicted: Tensor, density: Tensor) -> Tensor:
     return (predicted - density).square().sum() / len(predicted)
 
 
-def intra_layer_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """L_intra: over all taps, the sum over positions of 1 - cosine similarity along channels.
+def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """1 - cosine similarity along channels at every position: (B, C, h, w) to (B, h, w)."""
+    return 1 - F.cosine_similarity(student, teacher, dim=1)
+
+
+def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference over channels at every position, the ablation's "L2".
+
+    The mean, where the paper leaves it open, keeps wide layers from outweighing narrow ones.
+    """
+    return (student - teacher).square().mean(1)
+
+
+INTRA_DISTANCES = {"cos": cosine_distance, "l2": squared_distance}
+
+
+def intra_layer_loss(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], distance: str = "cos"
+) -> Tensor:
+    """L_intra: over all taps, the sum over positions of one of INTRA_DISTANCES; "cos" is SKT's.
 
     Both are lists of (B, C, h, w), the student's already adapted to the teacher's channels.
     """
-    distances = [
-        (1 - F.cosine_similarity(s, t, dim=1)).sum()  # over (B, h, w)
-        for s, t in zip(student, teacher, strict=True)
-    ]
+    measure = INTRA_DISTANCES[distance]
+    distances = [measure(s, t).sum() for s, t in zip(student, teacher, strict=True)]
     return torch.stack(distances).sum() / len(student[0])
 
 
@@ -89,14 +108,16 @@ def distillation_terms(
     teacher: tuple[Tensor, list[Tensor]],
     hard_loss: Callable[[Tensor], Tensor],
     taps: Sequence[Tap],
+    intra: str = "cos",
 ) -> dict[str, Tensor]:
     """Returns the unweighted loss terms that are asked for, each a scalar, by name.
 
     Args:
-        terms: of hard, soft, intra and inter.
+        terms: of TERMS.
         student: (B, 1, h, w) map and the adapted features, (B, C_teacher, h_i, w_i) each.
         teacher: the same of the teacher.
         hard_loss: the student's map -> its loss against the ground truth.
+        intra: of INTRA_DISTANCES.
 
     Raises:
         ValueError: a term is unknown.
@@ -105,7 +126,7 @@ def distillation_terms(
     losses: dict[str, Callable[[], Tensor]] = {
         "hard": lambda: hard_loss(predicted),
         "soft": lambda: squared_error(predicted, taught),
-        "intra": lambda: intra_layer_loss(features, taught_features),
+        "intra": lambda: intra_layer_loss(features, taught_features, intra),
         "inter": lambda: inter_layer_loss(
             relation_groups(features, predicted, taps),
             relation_groups(taught_features, taught, taps),
@@ -113,5 +134,5 @@ def distillation_terms(
     }
     unknown = set(terms) - losses.keys()
     if unknown:
-        raise ValueError(f"unknown loss term {min(unknown)!r}; there are {', '.join(losses)}")
+        raise ValueError(f"unknown loss term {min(unknown)!r}; there are {', '.join(TERMS)}")
     return {name: losses[name]() for name in terms}

@@ -29,8 +29,9 @@ def main(args: argparse.Namespace) -> None:
     for part in args.part:
         for split in ("train", "test"):
             pairs = find_shanghaitech(args.root, part, split)
+            jobs = [(pair, pair.density_path(args.root, args.out)) for pair in pairs]
             name = f"part {part}, {split}"
-            generate(name, pairs, read_shanghaitech_points, recipes[part], args)
+            generate(name, jobs, read_shanghaitech_points, recipes[part], args.workers)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,12 @@ def write_shanghaitech_points(path: Path, points: np.ndarray) -> None:
     scipy.io.savemat(path, {"image_info": cell})
 
 
+def write_ucf_points(path: Path, points: np.ndarray) -> None:
+    """Writes (N, 2) points, x then y in pixels, in the form of UCF-QNRF's `*_ann.mat`."""
+    with path.open("wb") as file:  # under any name
+        scipy.io.savemat(file, {"annPoints": np.asarray(points, np.float64).reshape(-1, 2)})
+
+
 def _load_mat(path: Path, key: str) -> dict:
     try:
         mat = scipy.io.loadmat(path)

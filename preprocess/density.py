@@ -10,11 +10,28 @@ BORDERS = ("renormalise", "constant", "reflect")
 Size = tuple[int, int]  # height, width
 
 
+def mean_distance(points: np.ndarray, neighbours: int) -> np.ndarray:
+    """Returns the mean distance of every head to its `neighbours` nearest ones, in pixels.
+
+    Where there are fewer, these count; a head alone is infinitely far from the next.
+
+    Args:
+        points: (N, 2).
+
+    Returns:
+        (N,).
+    """
+    if len(points) < 2:
+        return np.full(len(points), np.inf)
+    distances, _ = cKDTree(points).query(points, k=min(neighbours, len(points) - 1) + 1)
+    return distances[:, 1:].mean(1)
+
+
 def sigmas_by_three_nearest(points: np.ndarray, size: Size) -> np.ndarray:
     """0.1 x (d1 + d2 + d3), the distances to the three nearest heads (Part A), (N,) in pixels."""
     if len(points) == 1:
         return _sigma_of_one_head(size)
-    return 0.3 * _mean_distance(points, neighbours=3)
+    return 0.3 * mean_distance(points, neighbours=3)
 
 
 def sigmas_fixed(points: np.ndarray, size: Size) -> np.ndarray:
@@ -26,7 +43,7 @@ def sigmas_by_nearest(points: np.ndarray, size: Size) -> np.ndarray:
     """min(d1, 30), the distance to the nearest head (UCF-QNRF), (N,) in pixels."""
     if len(points) == 1:
         return _sigma_of_one_head(size)
-    return np.minimum(_mean_distance(points, neighbours=1), 30.0)
+    return np.minimum(mean_distance(points, neighbours=1), 30.0)
 
 
 SIGMA_RULES: dict[str, Callable[[np.ndarray, Size], np.ndarray]] = {
@@ -36,11 +53,11 @@ SIGMA_RULES: dict[str, Callable[[np.ndarray, Size], np.ndarray]] = {
 }
 
 
-def heads_inside(points: np.ndarray, size: Size) -> np.ndarray:
-    """Returns those of the (N, 2) points, x then y, that lie in an image of `size`."""
+def lie_inside(points: np.ndarray, size: Size) -> np.ndarray:
+    """Returns which of the (N, 2) points, x then y, lie in an image of `size`: (N,) bool."""
     height, width = size
     x, y = points[:, 0], points[:, 1]
-    return points[(x >= 0) & (x < width) & (y >= 0) & (y < height)]
+    return (x >= 0) & (x < width) & (y >= 0) & (y < height)
 
 
 def merge_heads(points: np.ndarray) -> np.ndarray:
@@ -114,12 +131,3 @@ def _fold_margin(canvas: np.ndarray, margin: int) -> np.ndarray:
 
 def _sigma_of_one_head(size: Size) -> np.ndarray:
     return np.array([sum(size) / 8])
-
-
-def _mean_distance(points: np.ndarray, neighbours: int) -> np.ndarray:
-    """Mean distance to the `neighbours` nearest heads, fewer where there are fewer, (N,)."""
-    if len(points) == 0:
-        return np.zeros(0)
-    nearest = min(neighbours, len(points) - 1)
-    distances, _ = cKDTree(points).query(points, k=nearest + 1)
-    return distances[:, 1:].mean(1)

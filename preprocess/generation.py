@@ -15,7 +15,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from datasets.splits import DataError
-from preprocess.density import SIGMA_RULES, density_map, heads_inside, merge_heads
+from preprocess.density import (
+    SIGMA_RULES,
+    density_map,
+    lie_inside,
+    mean_distance,
+    merge_heads,
+)
 from preprocess.layouts import AnnotatedImage
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -43,24 +49,23 @@ def add_options(parser: argparse.ArgumentParser, default_root: str) -> None:
     add("--root", type=Path, default=root, help=f"data set's folder, $ROOT or {default_root}")
     add("--out", type=Path, help="write the same tree of .h5 here (default: beside annotations)")
     add("--original", action="store_true", help="the published code's maps, heads merged and lost")
-    add("--workers", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    add("--workers", type=_positive, default=os.cpu_count(), help="processes (default: one a core)")
 
 
 def generate(
     name: str,
-    pairs: Sequence[AnnotatedImage],
+    jobs: Sequence[tuple[AnnotatedImage, Path]],
     read_points: Callable[[Path], np.ndarray],
     recipe: Recipe,
-    args: argparse.Namespace,
+    workers: int,
 ) -> None:
-    """Brings the .h5 of `pairs` up to date, at the place and in the way of `add_options`' options.
+    """Brings the .h5 of every (annotated image, .h5 path) up to date, and says what was done.
 
     Raises:
         DataError: an image or annotation is unreadable; files finished before it stay.
     """
     start = time.perf_counter()
-    jobs = [(pair, pair.density_path(args.root, args.out)) for pair in pairs]
-    written = write_densities(jobs, read_points, recipe, max(1, args.workers))
+    written = write_densities(jobs, read_points, recipe, workers)
     heads = sum(_count_heads(path) for _, path in jobs)
     print(
         f"{name}: {len(jobs)} images, {heads} heads; {written} density maps written, "
@@ -110,13 +115,22 @@ def read_image_size(path: Path) -> tuple[int, int]:
     return height, width
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
 def _write_density(
     job: tuple[AnnotatedImage, Path], read_points: Callable[[Path], np.ndarray], recipe: Recipe
 ) -> None:
     pair, path = job
     size = read_image_size(pair.image)
     points = read_points(pair.annotation)
-    heads = heads_inside(points, size)
+    inside = lie_inside(points, size)
+    heads = points[inside]
+    distances = np.full(len(points), np.nan, np.float32)  # of heads outside, too
+    distances[inside] = mean_distance(heads, neighbours=3)
     if recipe.merge:
         heads = merge_heads(heads)
     density = density_map(heads, SIGMA_RULES[recipe.sigma](heads, size), size, recipe.border)
@@ -127,6 +141,7 @@ def _write_density(
         with h5py.File(unfinished, "w") as file:
             file["density"] = density
             file["points"] = points
+            file["distances"] = distances  # to the three nearest heads
             file.attrs.update(vars(recipe))
         os.replace(unfinished, path)
     finally:
@@ -138,7 +153,7 @@ def _is_up_to_date(pair: AnnotatedImage, path: Path, recipe: Recipe) -> bool:
         written = path.stat().st_mtime
         with h5py.File(path) as file:
             same = all(file.attrs.get(k) == v for k, v in vars(recipe).items())
-            same = same and "density" in file and "points" in file
+            same = same and {"density", "points", "distances"} <= file.keys()
     except OSError:  # missing, or not an HDF5 file
         return False
     return same and written >= max(p.stat().st_mtime for p in (pair.image, pair.annotation))

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sourced by the experiments' scripts. `prepare` brings the density maps and lists of DATASET up to
-# date, drawing the demonstration crowd first, and sets lists=(train val test).
+# date, and sets lists=(train val test); it draws the demonstration crowd first, and rescales
+# UCF-QNRF for BL.
 
 # shellcheck source=utils/setup.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../utils/setup.sh"
@@ -9,6 +10,7 @@
 DATASET=${DATASET:-DEMO}         # SHA, SHB, QNRF, or DEMO: the built-in crowd
 ROOT=${ROOT:-}                   # the data set's folder
 GT_ROOT=${GT_ROOT:-}             # where density maps go; default: beside the annotations
+ARCH=${ARCH:-csrnet}             # network: csrnet or bl
 TRAIN_ON_VAL=${TRAIN_ON_VAL:-}   # 1: train on the validation images as well, as the original
 GPU=${GPU:-}                     # number, or cpu; default: the first, or the CPU where none is
 RUNS=${RUNS:-$project/runs}      # where trainings, lists and results go
@@ -26,11 +28,14 @@ case $GPU in
   cpu) device=(--cpu) ;;
   *) device=(--gpu "$GPU") ;;
 esac
-protocol=()
+case $ARCH in
+  csrnet | bl) ;;
+  *) die "ARCH must be csrnet or bl, got $ARCH" ;;
+esac
 case $DATASET in
   SHA) prefix=A generator=ShanghaiTech_GT_generation.py parts=(--part A) ;;
   SHB) prefix=B generator=ShanghaiTech_GT_generation.py parts=(--part B) ;;
-  QNRF) prefix=QNRF generator=UCF_GT_generation.py parts=() protocol=(--protocol cells) ;;
+  QNRF) prefix=QNRF generator=UCF_GT_generation.py parts=() ;;
   DEMO) prefix=demo generator=ShanghaiTech_GT_generation.py parts=(--part A) ;;
   *) die "DATASET must be SHA, SHB, QNRF or DEMO, got $DATASET" ;;
 esac
@@ -42,9 +47,20 @@ if [ -z "$ROOT" ]; then
   esac
 fi
 name=${DATASET,,}
+short_side='' # of images that are rescaled, in pixels
+[ "$DATASET $ARCH" != "QNRF bl" ] || short_side=512:2048
 
-# shellcheck disable=SC2034 # the scripts that source this read it
-common=("${device[@]}" "${protocol[@]}" "${train_on_val[@]}") # options of both trainings
+# shellcheck disable=SC2034 # the scripts that source this read these
+common=(--arch "$ARCH" --dataset "$DATASET" "${device[@]}" "${train_on_val[@]}") # of all trainings
+teacher=() student=() size=()
+# shellcheck disable=SC2034
+if [ "$DATASET" = DEMO ]; then
+  # The teacher a third as wide, random weights, small crops: minutes on a CPU instead of days.
+  common+=(--crop 96x96 --crops-per-image 4 --batch-size 8 --cosine --weight-decay 0)
+  teacher=(--width 1/3 --init kaiming --optimizer adam --lr 5e-4 --epochs 7)
+  student=(--lr 1e-3 --epochs 7)
+  size=(--size "$DEMO_SIZE") # of cost and latency
+fi
 
 # refuse_options OPTION...: what the scripts must know themselves is set, not appended
 refuse_options() {
@@ -53,12 +69,15 @@ refuse_options() {
     case $option in
       --out | --out=*) die "set OUT=... in place of --out" ;;
       --gpu | --gpu=* | --cpu) die "set GPU=... (a number, or cpu) in place of $option" ;;
+      --arch | --arch=*) die "set ARCH=... in place of --arch" ;;
+      --dataset | --dataset=* | -d) die "set DATASET=... in place of --dataset" ;;
     esac
   done
 }
 
 prepare() {
   local folder=$RUNS/lists_$name
+  [ -z "$short_side" ] || folder+=_bl
   # shellcheck disable=SC2034 # the script that sources this reads it
   lists=("$folder/${prefix}_train.json" "$folder/${prefix}_val.json" "$folder/${prefix}_test.json")
   [ -z "${PREPARED:-}" ] || return 0 # by the script that called this one
@@ -68,14 +87,33 @@ prepare() {
       --train "$DEMO_TRAIN" --test "$DEMO_TEST" --size "$DEMO_SIZE"
   fi
   local gt=() listed=()
-  if [ -z "$GT_ROOT" ] && [ -d "$ROOT" ] && [ ! -w "$ROOT" ]; then
+  if [ -n "$short_side" ]; then
+    GT_ROOT=${GT_ROOT:-$project/data/UCF-QNRF_bl} # images, too
+    gt=(--short-side "$short_side")
+  elif [ -z "$GT_ROOT" ] && [ -d "$ROOT" ] && [ ! -w "$ROOT" ]; then
     GT_ROOT=$project/data/density_$name # the data set is read-only
   fi
-  [ -z "$GT_ROOT" ] || gt=(--out "$GT_ROOT") listed=(--gt-root "$GT_ROOT")
+  [ -z "$GT_ROOT" ] || gt+=(--out "$GT_ROOT") listed=(--gt-root "$GT_ROOT")
   stage "Density maps of $ROOT"
   "$PYTHON" "$project/preprocess/$generator" --root "$ROOT" "${parts[@]}" "${gt[@]}"
+  if [ -n "$short_side" ]; then
+    ROOT=$GT_ROOT listed=() # a data set of its own
+  fi
   stage "Lists of training, validation and test images"
   "$PYTHON" "$project/preprocess/make_json.py" --dataset "$DATASET" --root "$ROOT" \
     --out "$folder" "${listed[@]}" "${train_on_val[@]}"
   export PREPARED=1
+}
+
+# find_teacher: sets TEACHER, where it is not given, to one that train_teacher.sh has trained
+find_teacher() {
+  [ -z "${TEACHER:-}" ] || return 0
+  local out=$RUNS/teacher_${ARCH}_$name resume=()
+  TEACHER=$out/best_mae.pth
+  if [ -e "$out/result.json" ]; then
+    stage "Teacher: $TEACHER is trained already"
+    return
+  fi
+  [ ! -e "$out/last.pth" ] || resume=(--resume)
+  OUT=$out bash "$project/train_teacher.sh" "${resume[@]}"
 }

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from preprocess.density import (
     SIGMA_RULES,
     density_map,
-    heads_inside,
+    lie_inside,
     merge_heads,
     sigmas_by_nearest,
     sigmas_by_three_nearest,
@@ -52,7 +52,7 @@ def test_coincident_and_corner_heads_keep_their_mass(rule):
 
 def test_heads_outside_are_left_out():
     points = np.array([[-1, 5], [5, -0.1], [160, 5], [5, 120], [0, 0], [159.9, 119.9]], float)
-    assert heads_inside(points, SIZE).tolist() == points[4:].tolist()
+    assert lie_inside(points, SIZE).tolist() == [False] * 4 + [True] * (len(points) - 4)
 
 
 def test_sigmas_follow_their_rules():

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,9 +14,10 @@ import pytest
 import torch
 from conftest import PROJECT, assert_one_line_error, run_program
 
-from models.build import build_network, init_kaiming
+from models.build import NETWORKS, build_network, init_kaiming
+from models.distillation import TERMS
 from utils.checkpoint import read_checkpoint, save_checkpoint
-from utils.evaluation import predict_cells
+from utils.recipes import student_recipe, teacher_recipe
 
 DISTIL = "SKT_distill.py"
 FAST = ["--workers", 0, "--cpu"]
@@ -119,12 +121,64 @@ def test_a_student_may_start_from_a_checkpoint(distilled, crowd_lists, teacher, 
             torch.testing.assert_close(after[part][name], tensor, atol=1e-8, rtol=1e-4)
 
 
-def test_a_lambda_of_0_takes_its_term_away(crowd_lists, teacher, tmp_path):
-    options = ["--epochs", 1, "-laf", 0, "-lac", 0]
-    assert distil(crowd_lists, teacher, tmp_path / "skt", *options).returncode == 0
-    assert {"hard", "soft"} == records(tmp_path / "skt")[0].keys() & {
-        "hard", "soft", "intra", "inter",
-    }  # fmt: skip
+@pytest.mark.parametrize("terms", ["hard,soft", "soft,inter", "hard,soft,intra,inter"])
+def test_terms_are_switches(crowd_lists, teacher, tmp_path, terms):
+    options = ["--epochs", 1, "--terms", terms, *(["--intra", "l2"] if "intra" in terms else [])]
+    result = distil(crowd_lists, teacher, tmp_path / "skt", *options)
+    assert result.returncode == 0, result.stderr
+    assert set(terms.split(",")) == records(tmp_path / "skt")[0].keys() & set(TERMS)
+    adapted = "inter" in terms
+    assert ("adapters" in read_checkpoint(tmp_path / "skt/last.pth")) == adapted
+
+
+@pytest.mark.parametrize("arch", NETWORKS)
+def test_a_student_learns_alone_in_the_same_program(crowd_lists, tmp_path, arch):
+    options = ["--arch", arch, "--width", "1/16", "--terms", "hard", "--epochs", 1]
+    options += ["--crop", "32x32", "--batch-size", 2, "--out", tmp_path / "alone"]
+    result = run_program(DISTIL, *crowd_lists, *FAST, *options)
+    assert result.returncode == 0, result.stderr
+    assert records(tmp_path / "alone")[0]["hard"] > 0
+    assert read_checkpoint(tmp_path / "alone/last.pth")["arch"] == arch
+
+
+def test_csrnet_may_learn_from_points_and_bl_from_maps(crowd_lists, teacher, tmp_path):
+    seen = {}
+    for hard in ("density", "bayesian"):
+        out = tmp_path / hard
+        options = ["--epochs", 1, "--hard", hard, "--terms", "hard,soft", "--lr", 1e-9]
+        result = distil(crowd_lists, teacher, out, *options)
+        assert result.returncode == 0, result.stderr
+        seen[hard] = records(out)[0]
+    assert seen["density"]["soft"] == seen["bayesian"]["soft"]
+    assert seen["density"]["hard"] != seen["bayesian"]["hard"]
+    options = ["--arch", "bl", "--hard", "density", "--width", "1/16", "--init", "kaiming"]
+    options += ["--epochs", 1, "--crop", "0.5:1", "--out", tmp_path / "bl"]
+    result = run_program("train_teacher.py", *crowd_lists, *FAST, *options)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arch", "dataset", "options"),
+    [
+        (teacher_recipe, "csrnet", "SHA", {"lr": 1e-7, "flip": 0.2, "hard": "density"}),
+        (teacher_recipe, "bl", "SHA", {"lr": 1e-6, "flip": 0.5, "background": 0.1}),
+        (teacher_recipe, "bl", "QNRF", {"lr": 1e-5, "boxes": "QNRF", "background": 1.0}),
+        (student_recipe, "csrnet", "SHA", {"lr": 1e-4, "epochs": 1000, "crop": "0.5:1"}),
+        (student_recipe, "csrnet", "QNRF", {"protocol": "cells", "weight_decay": 5e-4}),
+        (student_recipe, "bl", "SHB", {"hard": "bayesian", "crop": "256x256", "boxes": "SHA"}),
+        (student_recipe, "bl", "QNRF", {"crop": "512x512", "protocol": "rescaled"}),
+    ],
+)
+def test_recipes_are_the_published_ones(recipe, arch, dataset, options):
+    assert options.items() <= recipe(arch, dataset).items()
+
+
+def test_defaults_follow_network_and_data_set():
+    result = run_program("train_teacher.py", "-d", "qnrf", "--arch", "bl", "--help")
+    options = re.split(r" (?=--[a-z])", " ".join(result.stdout.partition("options:")[2].split()))
+    for name, value in teacher_recipe("bl", "QNRF").items():
+        text = next(o for o in options if o.startswith(f"--{name.replace('_', '-')} "))
+        assert f"(default: {value})" in text
 
 
 def test_a_teacher_trains_from_random_weights(crowd_lists, tmp_path):
@@ -222,17 +276,6 @@ def test_a_run_whose_log_was_cut_and_whose_teacher_moved_resumes(
     assert records(out) == records(distilled)[:2]
 
 
-def test_cells_of_512_pixels_add_up_as_published():
-    network = build_network("csrnet", Fraction(1, 16)).eval()
-    image = torch.rand(1, 3, 530, 1100)
-    with torch.no_grad():
-        count, density = predict_cells(network, image)
-        rows, columns = [(0, 265), (265, 530)], [(0, 366), (366, 732), (732, 1100)]
-        parts = [network(image[..., a:b, c:d]).sum().item() for a, b in rows for c, d in columns]
-    assert count == pytest.approx(sum(parts), rel=1e-5)
-    assert density.shape == (1, 1, 530, 1100)
-
-
 def test_user_mistakes_in_distilling(distilled, crowd_lists, teacher, tmp_path):
     new = tmp_path / "new"
     kept = (distilled / "last.pth").read_bytes()
@@ -246,8 +289,17 @@ def test_user_mistakes_in_distilling(distilled, crowd_lists, teacher, tmp_path):
     refuse("trained with lr 0.0001, not 0.5", out=distilled, options=["--resume", "--lr", 0.5])
     refuse("--lr", "more than 0", options=["--lr", -1])
     refuse("--lr", "number", options=["--lr", "fast"])
-    refuse("--lamb_fsp", "at least 0", options=["-laf", "nan"])
-    refuse("--lamb_cos", "at least 0", options=["-lac", -0.5])
+    refuse("--lamb_fsp", "more than 0", options=["-laf", "nan"])
+    refuse("--lamb_cos", "more than 0", options=["-lac", 0])
+    refuse("--flip", "at least 0 and at most 1", options=["--flip", 1.5])
+    refuse("--terms", "must be of hard,soft,intra,inter", options=["--terms", "hard,fsp"])
+    off = ["--terms", "hard,soft"]
+    refuse("--lamb_fsp belongs to inter, which --terms leaves out", options=[*off, "-laf", 0.5])
+    refuse("--intra belongs to intra", options=[*off, "--intra", "cos"])
+    refuse("--hard belongs to hard", options=["--terms", "soft", "--hard", "density"])
+    refuse("--boxes needs --hard bayesian", options=["--boxes", "SHA"])
+    refuse("--sigma needs --hard bayesian", options=["--sigma", 8])
+    refuse("--teacher_ckpt has nothing to teach", options=["--terms", "hard"])
     refuse("width", "(0, 1]", options=["--width", 3])
     refuse("needs crops of one size", options=["--batch-size", 2])
     refuse("is a 1/16 csrnet, not a 1/8", options=["-sc", distilled / "last.pth", "--width", "1/8"])
@@ -256,7 +308,10 @@ def test_user_mistakes_in_distilling(distilled, crowd_lists, teacher, tmp_path):
     refuse("1 images stand in both", lists=[crowd_lists[1], *crowd_lists[1:]])
     bl = tmp_path / "bl.pth"
     save_checkpoint(bl, build_network("bl", 1 / 8).state_dict())
-    refuse("must be a csrnet, not bl", teacher=bl)
+    refuse("bl.pth is a bl, not a csrnet; --arch bl distils it", teacher=bl)
+    refuse("teacher.pth is a csrnet, not a bl", options=["--arch", "bl"])
+    result = run_program(DISTIL, *crowd_lists, "--out", new, *FAST)
+    assert_one_line_error(result, "--terms hard,soft,intra,inter needs a teacher: --teacher_ckpt")
     assert (distilled / "last.pth").read_bytes() == kept
 
 

@@ -106,6 +106,7 @@ def train_one_epoch(
     terms: Terms,
     weights: Mapping[str, float],
     training: Training,
+    device: torch.device,
     rate: Callable[[], float],
     stop: StopRequest,
     bar: tqdm,
@@ -119,7 +120,8 @@ def train_one_epoch(
     """
     progress = training.progress
     for batch in loader:
-        losses = terms(batch)
+        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        losses = terms(moved)
         loss = sum(weights[name] * value for name, value in losses.items())
         values = {name: value.item() for name, value in losses.items()}
         if not torch.isfinite(loss):
@@ -150,6 +152,7 @@ def fit(
     terms: Terms,
     weights: Mapping[str, float],
     validate: Callable[[], Scores],
+    device: torch.device,
     epochs: int,
     eval_every: int,
     cosine: bool,
@@ -161,6 +164,7 @@ def fit(
         terms: a batch -> its unweighted loss terms.
         weights: of the terms.
         validate: scores the network as it is; called every `eval_every` epochs and at the end.
+        device: where `terms` gets its batches.
         cosine: whether the learning rate falls to 0 along half a cosine, or stays.
 
     Raises:
@@ -180,7 +184,7 @@ def fit(
             bar.set_description(f"epoch {progress.epoch + 1}/{epochs}")
             began = time.perf_counter()
             sampler.epoch, sampler.start = progress.epoch, progress.step * loader.batch_size
-            train_one_epoch(loader, terms, weights, training, rate, stop, bar)
+            train_one_epoch(loader, terms, weights, training, device, rate, stop, bar)
             progress.seconds += time.perf_counter() - began
             save_checkpoint(run.last, training.checkpoint())  # a long validation may be killed
             if stop:

@@ -1,4 +1,4 @@
-"""Counting images with a network: whole, or by the published cells."""
+"""Counting images with a network: whole, by the published protocols, or in tiles."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -9,35 +9,80 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from utils.metrics import CountResult
+from utils.pixels import normalise
 
 CELL = 512  # pixels, about, of a published cell's side
+SHORT_SIDE = (512, 2048)  # pixels, within which BL brings it
+WINDOW = 1024  # pixels of the side of what a network sees of a tiled image
+ALIGNMENT = 16  # pixels, the networks' coarsest stride: where tiles may begin
 
 Predict = Callable[[nn.Module, Tensor], tuple[float, Tensor]]
 
 
 def predict_whole(network: nn.Module, image: Tensor) -> tuple[float, Tensor]:
-    """Returns the count of one (1, 3, H, W) image taken whole, and its (1, 1, h, w) density."""
-    density = network(image)
+    """Returns the count of one (1, 3, H, W) uint8 image taken whole, and (1, 1, h, w) density."""
+    density = network(normalise(image))
     return density.sum().item(), density
 
 
 def predict_cells(network: nn.Module, image: Tensor) -> tuple[float, Tensor]:
-    """Returns the count of one (1, 3, H, W) image cut into cells, SKT's protocol of UCF-QNRF.
+    """Returns the count of an image cut into cells, SKT's protocol of UCF-QNRF.
 
     There are int(W/512)+1 by int(H/512)+1 cells, which do not overlap, the last ones taking the
     rest. The (1, 1, H, W) density beside the count has each cell's map spread over its pixels.
     """
-    count, density = 0.0, image.new_zeros(1, 1, *image.shape[-2:])
+    count, density = 0.0, torch.zeros(1, 1, *image.shape[-2:], device=image.device)
     for top, bottom in _cell_edges(image.shape[-2]):
         for left, right in _cell_edges(image.shape[-1]):
-            part = network(image[..., top:bottom, left:right])
+            part = network(normalise(image[..., top:bottom, left:right]))
             count += part.sum().item()
             spread = F.interpolate(part, (bottom - top, right - left))
             density[..., top:bottom, left:right] = spread * part.numel() / spread.numel()
     return count, density
 
 
-PROTOCOLS: dict[str, Predict] = {"whole": predict_whole, "cells": predict_cells}
+def predict_rescaled(network: nn.Module, image: Tensor) -> tuple[float, Tensor]:
+    """Returns the count of an image whose short side is brought within 512..2048, BL's protocol.
+
+    Bicubic as BL's; images that are rescaled already stay as they are.
+    """
+    short = min(image.shape[-2:])
+    scale = min(max(short, SHORT_SIDE[0]), SHORT_SIDE[1]) / short
+    if scale != 1:
+        size = [round(scale * side) for side in image.shape[-2:]]
+        image = F.interpolate(image.float(), size, mode="bicubic").round_().clamp_(0, 255)
+    return predict_whole(network, image)
+
+
+def predict_tiled(network: nn.Module, image: Tensor) -> tuple[float, Tensor]:
+    """Returns what `predict_whole` does, in memory that does not grow with the image.
+
+    A network sees windows of at most 1024x1024 pixels, which overlap by twice its `margin`; of each
+    map only that part is taken which nothing outside the window could have changed.
+    """
+    height, width = image.shape[-2:]
+    stride = network.stride
+    density = torch.zeros(1, 1, -(-height // stride), -(-width // stride), device=image.device)
+    for top, bottom, above, below in _tiles(height, network.margin):
+        for left, right, before, behind in _tiles(width, network.margin):
+            window = normalise(image[..., above:below, before:behind])
+            part = network.forward_part(window, (above, before), (height, width))
+            rows, columns = (
+                slice(first // stride, -(-last // stride))
+                for first, last in ((top - above, bottom - above), (left - before, right - before))
+            )
+            density[
+                ..., top // stride : -(-bottom // stride), left // stride : -(-right // stride)
+            ] = part[..., rows, columns]
+    return density.sum().item(), density
+
+
+PROTOCOLS: dict[str, Predict] = {
+    "whole": predict_whole,
+    "cells": predict_cells,
+    "rescaled": predict_rescaled,
+    "tiled": predict_tiled,
+}
 
 
 @torch.no_grad()
@@ -46,8 +91,7 @@ def predict_each(
 ) -> Iterator[tuple[dict[str, Any], Tensor, CountResult]]:
     """Yields, for every image of a loader, its batch of one, its density and its counts."""
     for batch in tqdm(loader, desc="counting", unit="image", leave=False):
-        image = batch["image"].to(device, memory_format=torch.channels_last)
-        count, density = predict(network, image)
+        count, density = predict(network, batch["image"].to(device))
         map_sum = batch["density"].sum(dtype=torch.float64).item()
         yield batch, density, CountResult(batch["name"][0], int(batch["heads"]), map_sum, count)
 
@@ -65,3 +109,14 @@ def _cell_edges(length: int) -> Iterator[tuple[int, int]]:
     side = length // cells
     for i in range(cells):
         yield i * side, length if i == cells - 1 else (i + 1) * side
+
+
+def _tiles(length: int, margin: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yields tiles along a side, first and last pixel, and the window around each."""
+    if length <= WINDOW:
+        yield 0, length, 0, length
+        return
+    step = (WINDOW - 2 * margin) // ALIGNMENT * ALIGNMENT
+    for first in range(0, length, step):
+        last = min(first + step, length)
+        yield first, last, max(0, first - margin), min(last + margin, length)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from utils.evaluation import PROTOCOLS
+from utils.recipes import DATASETS
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,6 +23,15 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
 
+    def refuse(self, args: argparse.Namespace, options: Iterable[str], reason: str) -> None:
+        """Ends with an error if one of `options`, such as --lr, stands on the command line."""
+        unset = object()
+        blank = argparse.Namespace(**dict.fromkeys(vars(args), unset))  # keeps defaults away
+        given = vars(self.parse_args(namespace=blank))
+        for option in options:
+            if given[option.removeprefix("--").replace("-", "_")] is not unset:
+                self.error(f"{option} {reason}")
+
 
 def fail(error: Exception) -> NoReturn:
     """Ends the program with a mistake's message in one line."""
@@ -32,17 +42,18 @@ def fail(error: Exception) -> NoReturn:
     )
 
 
-def number(low: float, exclusive: bool = False) -> Callable[[str], float]:
-    """Returns an option type: a finite number of at least, or more than, `low`."""
+def number(low: float, high: float = math.inf, exclusive: bool = False) -> Callable[[str], float]:
+    """Returns an option type: a finite number of at least, or more than, `low`, and to `high`."""
 
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value) or value < low or (exclusive and value == low):
-            bound = "more than" if exclusive else "at least"
-            raise argparse.ArgumentTypeError(f"must be a number of {bound} {low:g}, got {text!r}")
+        if not math.isfinite(value) or not low <= value <= high or (exclusive and value == low):
+            bound = f"{'more than' if exclusive else 'at least'} {low:g}"
+            bound += f" and at most {high:g}" if high < math.inf else ""
+            raise argparse.ArgumentTypeError(f"must be a number of {bound}, got {text!r}")
         return value
 
     return parse
@@ -57,6 +68,21 @@ def whole_number(low: int) -> Callable[[str], int]:
                 f"must be a whole number of at least {low}, got {text!r}"
             )
         return int(text)
+
+    return parse
+
+
+def choices(words: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """Returns an option type: at least one of `words`, with commas between, in their order."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        chosen = text.split(",")
+        for word in chosen:
+            if word not in words:
+                raise argparse.ArgumentTypeError(
+                    f"must be of {','.join(words)}, with commas between, got {text!r}"
+                )
+        return tuple(word for word in words if word in chosen)
 
     return parse
 
@@ -85,6 +111,18 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def add_experiment_options(
+    parser: argparse.ArgumentParser, networks: Iterable[str]
+) -> tuple[str, str]:
+    """Adds --arch and --dataset, and returns what they are: other options' defaults follow."""
+    for options in (parser, early := Parser(add_help=False)):
+        add = options.add_argument_group("experiment").add_argument
+        add("--arch", choices=networks, default="csrnet", help="network")
+        add("--dataset", "-d", type=str.upper, choices=DATASETS, default="SHA", help="for defaults")
+    known, _ = early.parse_known_args()
+    return known.arch, known.dataset
+
+
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     """Adds --gpu and --cpu, which `select_device` reads."""
     group = parser.add_argument_group("device").add_mutually_exclusive_group()
@@ -106,8 +144,8 @@ def select_device(args: argparse.Namespace, parser: argparse.ArgumentParser) -> 
 FREE_TO_CHANGE = {"out", "resume", "eval_every", "workers", "gpu", "cpu", "device"}
 
 
-def run_settings(args: argparse.Namespace, train: Sequence[object]) -> dict[str, str]:
-    """Returns what a resumed run must share, as text: options, and the number of `train` images.
+def run_settings(args: argparse.Namespace, images: int) -> dict[str, str]:
+    """Returns what a resumed run must share, as text: options, and the number of training images.
 
     Of a file only the name counts: data sets and teachers are moved.
     """
@@ -118,7 +156,11 @@ def run_settings(args: argparse.Namespace, train: Sequence[object]) -> dict[str,
     }
     if not args.cosine:  # then more epochs continue the same training
         del values["epochs"]
-    return {name: str(value) for name, value in values.items()} | {"images": str(len(train))}
+    return {name: _as_text(value) for name, value in values.items()} | {"images": str(images)}
+
+
+def _as_text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def build_optimizer(
@@ -132,7 +174,10 @@ def build_optimizer(
 
 
 def add_training_options(
-    parser: argparse.ArgumentParser, parse_crop: Callable[[str], Any], **defaults: Any
+    parser: argparse.ArgumentParser,
+    parse_crop: Callable[[str], Any],
+    box_rules: Iterable[str],
+    **defaults: Any,
 ) -> None:
     """Adds what every training can be told. `defaults` are the recipe's."""
     add = parser.add_argument_group("data").add_argument
@@ -146,16 +191,29 @@ def add_training_options(
     add("--batch-size", type=whole_number(1), default=1, help="crops a step")
     add("--crop", type=parse_crop, help="LOW:HIGH of the image's sides, or HEIGHTxWIDTH")
     add("--crops-per-image", type=whole_number(1), help="crops of every image an epoch")
+    add("--flip", type=number(0, 1), help="probability that a crop is mirrored")
     add("--optimizer", choices=["sgd", "adam"], help="SGD with momentum 0.95, or Adam")
     add("--lr", type=number(0, exclusive=True), help="learning rate")
     add("--cosine", action="store_true", help="let the learning rate fall to 0 along a cosine")
-    add("--weight-decay", type=number(0), default=5e-4, help="L2 penalty of the optimiser")
+    add("--weight-decay", type=number(0), help="L2 penalty of the optimiser")
     add("--seed", type=whole_number(0), default=0, help="of weights, order and crops")
+
+    add = parser.add_argument_group("ground truth").add_argument
+    add("--hard", choices=["density", "bayesian"], help="loss: squared error of maps, or Bayesian")
+    add("--boxes", choices=box_rules, help="data set whose rule says which heads a crop holds")
+    add("--background", type=number(0, exclusive=True), help="its reach / the image's short side")
+    add("--sigma", type=number(0, exclusive=True), default=8.0, help="of a head, in pixels")
 
     add = parser.add_argument_group("run").add_argument
     add("--out", type=Path, help="folder of checkpoints, log and figures")
     add("--resume", action="store_true", help="continue the run in --out")
-    add("--protocol", choices=PROTOCOLS, default="whole", help="how images are counted")
+    add("--protocol", choices=PROTOCOLS, help="how images are counted")
     add("--eval-every", type=whole_number(1), default=1, help="epochs between validations")
     add_device_options(parser)
     parser.set_defaults(**defaults)
+
+
+def check_training_options(args: argparse.Namespace, parser: Parser) -> None:
+    """Ends with an error where an option was given that another one leaves without effect."""
+    if args.hard != "bayesian":
+        parser.refuse(args, ["--boxes", "--background", "--sigma"], "needs --hard bayesian")

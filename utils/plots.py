@@ -1,6 +1,12 @@
-"""Figures: learning curves, counts against counts, and density on a picture."""
+"""Figures: learning curves, counts against counts, density on a picture, and ablations.
 
+`python -m utils.plots FOLDER` draws the table and the figure of the runs in a folder.
+"""
+
+import json
+import sys
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +79,77 @@ def draw_overlay(
     _save(figure, path)
 
 
+def read_results(folder: Path) -> list[dict[str, Any]]:
+    """Returns the result.json of every run in a folder, the widest and plainest ones first.
+
+    Raises:
+        ValueError: no run in it is finished, or a result has no loss terms.
+    """
+    results = [json.loads(path.read_text()) for path in folder.glob("*/result.json")]
+    if not results:
+        raise ValueError(f"{folder} holds no run that is finished (FOLDER/*/result.json)")
+    for result in results:
+        if "terms" not in result["settings"]:
+            raise ValueError(f"{folder} holds runs that are no distillations")
+    return sorted(results, key=lambda r: (-Fraction(r["width"]), len(_terms(r)), _terms(r)))
+
+
+def format_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Returns a Markdown table of runs: what each was trained with, and its errors."""
+    rows = [("width", "parameters", "loss terms", "epochs", "val MAE", "MAE", "RMSE")]
+    rows += [("---",) * len(rows[0])]
+    for result in results:
+        errors = (result["val_mae"], result["test"]["mae"], result["test"]["rmse"])
+        rows.append(
+            (
+                result["width"],
+                f"{result['parameters']:,}",
+                _terms(result),
+                str(result["epochs"]),
+                *(f"{error:.2f}" for error in errors),
+            )
+        )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def draw_ablation(results: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draws the error against the width, with and without SKT, and that of every variant."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
+    for terms, label in ((FULL, "with SKT"), ("hard", "alone")):
+        runs = [r for r in results if _terms(r) == terms]
+        widths = [float(Fraction(r["width"])) for r in runs]
+        left.plot(widths, [r["test"]["mae"] for r in runs], ".-", label=label)
+    ticks = sorted({Fraction(r["width"]) for r in results})
+    left.set_xticks([float(tick) for tick in ticks], [str(tick) for tick in ticks])
+    left.set(xlabel="channels, as a part of the plan's", ylabel="MAE", ylim=(0, None))
+    left.legend()
+    names = [f"{r['width']}  {_terms(r)}" for r in results]
+    errors = [r["test"]["mae"] for r in results]
+    bars = right.barh(names, errors, color="0.7")
+    right.bar_label(bars, fmt="%.1f", padding=2)
+    right.invert_yaxis()
+    right.set(xlabel="MAE", xlim=(0, 1.1 * max(errors)))
+    _save(figure, path)
+
+
+FULL = "hard + soft + intra + inter"
+
+
+def _terms(result: Mapping[str, Any]) -> str:
+    """Such as hard + soft + intra (l2)."""
+    settings = result["settings"]
+    terms = settings["terms"].replace(",", " + ")
+    return terms if settings["intra"] == "cos" else terms.replace("intra", "intra (l2)")
+
+
+def main(folder: Path) -> None:
+    results = read_results(folder)
+    table = format_table(results)
+    (folder / "ablation.md").write_text(table + "\n")
+    draw_ablation(results, folder / "ablation.png")
+    print(table)
+
+
 def _per_pixel(density: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Brings a map to (height, width), in heads per pixel whatever its resolution was."""
     cells = density.size / (size[0] * size[1])
@@ -82,3 +159,12 @@ def _per_pixel(density: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _save(figure: plt.Figure, path: Path) -> None:
     figure.savefig(path, dpi=100)
     plt.close(figure)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m utils.plots FOLDER")
+    try:
+        main(Path(sys.argv[1]))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

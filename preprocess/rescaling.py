@@ -1,0 +1,126 @@
+"""Annotated images -> the same with their short side within limits, as BL trains on UCF-QNRF."""
+
+import argparse
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from datasets.splits import DataError
+from preprocess.annotations import write_ucf_points
+from preprocess.layouts import AnnotatedImage
+
+Size = tuple[int, int]  # height, width
+QUALITY = 95  # of the JPEGs, BL's
+
+
+def parse_limits(text: str) -> tuple[int, int]:
+    """Reads LOW:HIGH in pixels.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not of that form.
+    """
+    low, _, high = text.partition(":")
+    if not (low.isdecimal() and high.isdecimal() and 0 < int(low) <= int(high)):
+        raise argparse.ArgumentTypeError(
+            f"must be LOW:HIGH in pixels, such as 512:2048, got {text!r}"
+        )
+    return int(low), int(high)
+
+
+def rescaled_size(size: Size, limits: tuple[int, int]) -> Size:
+    """Returns the (height, width) that brings the short side within limits, proportions kept."""
+    scale = min(max(min(size), limits[0]), limits[1]) / min(size)
+    height, width = (round(scale * side) for side in size)
+    return height, width
+
+
+def rescale(
+    pairs: Sequence[AnnotatedImage],
+    root: Path,
+    out: Path,
+    limits: tuple[int, int],
+    read_points: Callable[[Path], np.ndarray],
+    workers: int,
+) -> list[AnnotatedImage]:
+    """Writes images and annotations of the layout `root` into the same one under `out`.
+
+    What is there already, and newer than its source, stays. Images within the limits are copied.
+
+    Returns:
+        The annotated images under `out`.
+
+    Raises:
+        DataError: an image or annotation is unreadable; files finished before it stay.
+    """
+    moved = [
+        AnnotatedImage(*(out / path.relative_to(root) for path in (pair.image, pair.annotation)))
+        for pair in pairs
+    ]
+    with ProcessPoolExecutor(max_workers=min(workers, len(pairs))) as pool:
+        work = partial(_rescale, limits=limits, read_points=read_points)
+        try:
+            results = pool.map(work, pairs, moved)
+            list(tqdm(results, total=len(pairs), desc="rescaling", unit="image"))
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return moved
+
+
+def _rescale(
+    pair: AnnotatedImage,
+    moved: AnnotatedImage,
+    limits: tuple[int, int],
+    read_points: Callable[[Path], np.ndarray],
+) -> None:
+    size = _read_size(pair.image)
+    wanted = rescaled_size(size, limits)
+    if _is_up_to_date(pair, moved, wanted):
+        return
+    moved.image.parent.mkdir(parents=True, exist_ok=True)
+    scale = np.array(wanted[::-1]) / size[::-1]
+    _write(moved.annotation, lambda p: write_ucf_points(p, read_points(pair.annotation) * scale))
+    if wanted == size:
+        _write(moved.image, lambda path: shutil.copyfile(pair.image, path))
+        return
+    try:
+        pixels = np.asarray(Image.open(pair.image).convert("RGB"))
+    except (OSError, SyntaxError) as error:
+        raise DataError(f"{pair.image} is not a readable image ({error})") from None
+    pixels = cv2.resize(pixels, wanted[::-1], interpolation=cv2.INTER_CUBIC)
+    _write(moved.image, lambda path: Image.fromarray(pixels).save(path, quality=QUALITY))
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    """Puts a file in its place only when it is complete."""
+    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        write(unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _is_up_to_date(pair: AnnotatedImage, moved: AnnotatedImage, size: Size) -> bool:
+    try:  # the image is written last
+        newest = max(path.stat().st_mtime for path in (pair.image, pair.annotation))
+        written = min(path.stat().st_mtime for path in (moved.image, moved.annotation))
+        return written >= newest and _read_size(moved.image) == size
+    except (OSError, DataError):
+        return False
+
+
+def _read_size(path: Path) -> Size:
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except OSError as error:
+        raise DataError(f"{path} is not a readable image ({error})") from None
