@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights, VGG19_Weights
 
 from datasets.loaders import build_evaluation_loader, build_training_loader
 from datasets.points import BOX_RULES
@@ -37,7 +36,7 @@ from utils.pixels import normalise
 from utils.recipes import teacher_recipe
 from utils.runlog import RunError
 
-IMAGENET = {"csrnet": VGG16_Weights.IMAGENET1K_V1, "bl": VGG19_Weights.IMAGENET1K_V1}
+IMAGENET = {"csrnet": "VGG16_Weights.IMAGENET1K_V1", "bl": "VGG19_Weights.IMAGENET1K_V1"}
 
 
 def parse_args() -> argparse.Namespace:
@@ -84,11 +83,14 @@ def build_teacher(args: argparse.Namespace) -> nn.Module:
 
 def download_vgg(arch: str) -> dict[str, Tensor]:
     """Returns torchvision's ImageNet weights of the VGG that a network begins with."""
+    from torchvision.models import get_weight  # takes seconds to import, and only this needs it
+
+    weights = get_weight(IMAGENET[arch])
     try:
-        return IMAGENET[arch].get_state_dict(progress=True, check_hash=True)
+        return weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network; a download that was cut
         raise CheckpointError(
-            f"{IMAGENET[arch].url} cannot be downloaded ({error}); --init FILE takes a copy"
+            f"{weights.url} cannot be downloaded ({error}); --init FILE takes a copy"
         ) from None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 from PIL import Image
 
@@ -63,6 +64,16 @@ def write_shanghaitech(
             points = rng.random((count, 2)) * [size[1], size[0]]
             write_shanghaitech_points(annotations / f"GT_IMG_{number}.mat", points)
     return root
+
+
+def write_qnrf(root: Path, split: str, points: Sequence, size: tuple[int, int] = (70, 90)) -> None:
+    """Writes black pictures of `size` with these heads, after what the split has already."""
+    folder = root / split
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, heads in enumerate(points, start=1 + len(list(folder.glob("*.jpg")))):
+        Image.new("RGB", size[::-1]).save(folder / f"img_{number:04}.jpg")
+        heads = np.array(heads, float).reshape(-1, 2)
+        scipy.io.savemat(folder / f"img_{number:04}_ann.mat", {"annPoints": heads})
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
-from conftest import assert_one_line_error, run_program, write_shanghaitech
+from conftest import assert_one_line_error, run_program, write_qnrf, write_shanghaitech
 from PIL import Image
 
 from datasets.splits import DataError, read_list
@@ -18,6 +18,7 @@ from preprocess.annotations import (
     read_ucf_points,
     write_shanghaitech_points,
 )
+from preprocess.rescaling import rescaled_size
 
 GENERATE = "preprocess/ShanghaiTech_GT_generation.py"
 GENERATE_UCF = "preprocess/UCF_GT_generation.py"
@@ -102,29 +103,99 @@ def test_original_merges_loses_and_says_so(tmp_path):
         assert file.attrs["border"] == "constant" and file.attrs["shrink"] == "bicubic"
 
 
-def write_qnrf(root, split: str, points: list) -> None:
-    folder = root / split
-    folder.mkdir(parents=True)
-    for number, heads in enumerate(points, start=1):
-        Image.new("RGB", (90, 70)).save(folder / f"img_{number:04}.jpg")
-        heads = np.array(heads, float).reshape(-1, 2)
-        scipy.io.savemat(folder / f"img_{number:04}_ann.mat", {"annPoints": heads})
-
-
 def test_qnrf_with_heads_outside_the_image(tmp_path):
-    write_qnrf(tmp_path, "Train", [[[5, 5], [-3, 5], [200, 5]], [], [[1, 1]]])
+    write_qnrf(tmp_path, "Train", [[[5, 5], [-3, 5], [200, 5], [9, 8]], [], [[1, 1]]])
     write_qnrf(tmp_path, "Test", [[[8, 8], [9, 9]]])
     for mode in ("train", "test"):
         result = run_program(GENERATE_UCF, "--root", tmp_path, "--mode", mode)
         assert result.returncode == 0, result.stderr
     with h5py.File(tmp_path / "Train/img_0001.h5") as file:
-        assert file["density"][:].sum() == pytest.approx(1, abs=1e-5)
-        assert file["points"].shape == (3, 2)
+        assert file["density"][:].sum() == pytest.approx(2, abs=1e-5)
+        assert file["points"].shape == (4, 2)
+        np.testing.assert_array_equal(file["distances"], np.float32([5, np.nan, np.nan, 5]))
+    with h5py.File(tmp_path / "Train/img_0003.h5") as file:
+        assert file["distances"][:].tolist() == [np.inf]  # one head alone
     result = run_program(
         MAKE_JSON, "--root", tmp_path, "--dataset", "QNRF", "--out", tmp_path / "lists"
     )
     assert result.returncode == 0, result.stderr
     assert len(read_list(tmp_path / "lists/QNRF_train.json")) == 2
+
+
+def test_maps_without_distances_are_brought_up_to_date(tmp_path):
+    write_qnrf(tmp_path, "Train", [[[5, 5], [9, 8]]])
+    path = tmp_path / "Train/img_0001.h5"
+    for _ in range(2):
+        result = run_program(GENERATE_UCF, "--root", tmp_path, "--mode", "train")
+        assert "1 density maps written, 0 up to date" in result.stdout, result.stderr
+        with h5py.File(path, "a") as file:
+            del file["distances"]  # as older versions wrote it
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((300, 400), (512, 683)),
+        ((512, 2048), (512, 2048)),
+        ((2032, 2912), (2032, 2912)),
+        ((5779, 3890), (3043, 2048)),
+        ((100, 100), (512, 512)),
+    ],
+)
+def test_the_short_side_comes_within_its_limits(size, expected):
+    assert rescaled_size(size, (512, 2048)) == expected
+
+
+def test_qnrf_rescaled_for_bl_is_a_data_set_of_its_own(tmp_path):
+    root, out = tmp_path / "qnrf", tmp_path / "rescaled"
+    heads = [[1000, 500], [1010, 500], [3889, 5778], [-5, 3]]
+    write_qnrf(root, "Train", [heads], size=(5779, 3890))  # a real size of UCF-QNRF
+    write_qnrf(root, "Train", [[[200, 150]], []], size=(300, 400))
+    write_qnrf(root, "Test", [[[30, 30]]], size=(600, 520))
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    options = ["--root", root, "--short-side", "512:2048", "--out", out]
+    result = run_program(GENERATE_UCF, *options)
+    assert result.returncode == 0, result.stderr
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+    with Image.open(out / "Train/img_0001.jpg") as image:
+        assert image.size == (2048, 3043)
+    scale = np.array([2048 / 3890, 3043 / 5779])
+    points = read_ucf_points(out / "Train/img_0001_ann.mat")
+    np.testing.assert_allclose(points, heads * scale, rtol=1e-5)
+    with h5py.File(out / "Train/img_0001.h5") as file:
+        assert file["density"].shape == (3043, 2048)
+        assert file["density"][:].sum(dtype=float) == pytest.approx(3, abs=1e-4)
+    test = "Test/img_0001.jpg"
+    assert (out / test).read_bytes() == (root / test).read_bytes()  # not compressed again
+
+    result = run_program(MAKE_JSON, "--root", out, "--dataset", "QNRF", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert read_list(tmp_path / "QNRF_test.json")[0].image == out / test
+
+    written = (out / "Train/img_0001.jpg").stat().st_mtime_ns
+    (out / "Train/img_0002.jpg").write_bytes(b"cut short")
+    result = run_program(GENERATE_UCF, *options)
+    assert "1 density maps written, 2 up to date" in result.stdout, result.stderr
+    assert (out / "Train/img_0001.jpg").stat().st_mtime_ns == written
+    assert not list(out.rglob(".*"))
+
+
+def test_mistakes_in_rescaling_end_in_one_line_and_lose_nothing(tmp_path):
+    write_qnrf(tmp_path, "Train", [[[5, 5]]])
+    for options, word in (
+        (["--short-side", "512:2048"], "--short-side needs --out"),
+        (["--short-side", "512:2048", "--out", tmp_path], "another folder than --root"),
+        (["--short-side", "2048:512", "--out", tmp_path / "out"], "LOW:HIGH in pixels"),
+        (["--workers", 0], "at least 1"),
+    ):
+        result = run_program(GENERATE_UCF, "--root", tmp_path, *options)
+        assert result.returncode == 2 and word in result.stderr.splitlines()[-1]
+    image = tmp_path / "Train/img_0001.jpg"
+    image.write_bytes(image.read_bytes()[:-200])
+    options = ["--root", tmp_path, "--short-side", "512:2048", "--out", tmp_path / "out"]
+    result = run_program(GENERATE_UCF, *options)
+    assert_one_line_error(result, "img_0001.jpg is not a readable image")
+    assert not list((tmp_path / "out").rglob("*.jpg"))
 
 
 def test_part_a_validates_on_the_published_images(tmp_path):

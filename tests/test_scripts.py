@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, write_qnrf
+from PIL import Image
 
 from datasets.splits import read_list
+from utils.checkpoint import read_checkpoint
 
 
 def run_script(script: str, *options: str, **settings: object) -> subprocess.CompletedProcess:
@@ -34,6 +36,15 @@ def demo(tmp_path_factory):
     return folder, result.stdout
 
 
+@pytest.fixture(scope="module")
+def bl_demo(demo):
+    """The same with ARCH=bl, in the same folder."""
+    folder, _ = demo
+    result = run_script("SKT_distill.sh", ARCH="bl", **settings(folder))
+    assert result.returncode == 0, result.stderr
+    return folder, result.stdout
+
+
 def settings(folder: Path) -> dict[str, object]:
     small = {"DATASET": "DEMO", "DEMO_TRAIN": 12, "DEMO_TEST": 3, "DEMO_SIZE": "112x144"}
     return {
@@ -44,9 +55,10 @@ def settings(folder: Path) -> dict[str, object]:
     } | small
 
 
-def test_one_command_goes_from_nothing_to_a_result_table(demo):
-    folder, printed = demo
-    student = folder / "runs/skt_csrnet_demo"
+@pytest.mark.parametrize(("fixture", "arch"), [("demo", "csrnet"), ("bl_demo", "bl")])
+def test_one_command_goes_from_nothing_to_a_result_table(fixture, arch, request):
+    folder, printed = request.getfixturevalue(fixture)
+    student, label = folder / f"runs/skt_{arch}_demo", {"csrnet": "CSRNet", "bl": "BL"}[arch]
     for stage in (
         "Demonstration crowd",
         "Density maps",
@@ -56,15 +68,49 @@ def test_one_command_goes_from_nothing_to_a_result_table(demo):
         "Test",
     ):
         assert stage in printed
-    assert "ours: 1/3-CSRNet" in printed and "ours: 1/4-CSRNet" in printed
+    assert f"ours: 1/3-{label}" in printed and f"ours: 1/4-{label}" in printed
     log = [json.loads(line) for line in (student / "log.jsonl").read_text().splitlines()]
     assert all(log[-1][term] < log[0][term] for term in ("hard", "soft", "intra", "inter"))
     tested = json.loads((student / "test.json").read_text())
     result = json.loads((student / "result.json").read_text())
     assert tested["mae"] == pytest.approx(result["test"]["mae"], rel=1e-5)
+    assert result["settings"]["hard"] == ("bayesian" if arch == "bl" else "density")
     assert len(list((student / "maps").glob("*.png"))) == 3
     train, test = (read_list(folder / f"runs/lists_demo/demo_{s}.json") for s in ("train", "test"))
     assert len(train) == 10 and len(test) == 3
+
+
+def test_an_ablation_ends_in_a_table_and_a_figure(demo):
+    folder, _ = demo
+    ablate = {"ABLATIONS": "widths inter", "WIDTHS": "1/8", "WIDTH": "1/8"}
+    result = run_script("ablation.sh", **settings(folder) | ablate | {"EPOCHS": 1})
+    assert result.returncode == 0, result.stderr
+    assert "teacher_csrnet_demo/best_mae.pth is trained already" in result.stdout
+    out = folder / "runs/ablation_csrnet_demo"
+    table = (out / "ablation.md").read_text()
+    assert table in result.stdout
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()]
+    terms = ["hard", "hard + soft", "hard + soft + intra", "hard + soft + intra + inter"]
+    assert [row[2] for row in rows[2:]] == terms
+    for row in rows[2:]:
+        run = out / f"1-8_{row[2].replace(' + ', ',')}"
+        measured = json.loads((run / "result.json").read_text())
+        assert row[4:] == [
+            f"{error:.2f}"
+            for error in (measured["val_mae"], measured["test"]["mae"], measured["test"]["rmse"])
+        ]
+    with Image.open(out / "ablation.png") as figure:
+        assert figure.size == (1200, 500)
+    result = run_script("ablation.sh", **settings(folder) | ablate | {"ABLATIONS": "inter"})
+    assert result.stdout.count("is there already") == 3 and table in result.stdout
+
+
+def test_a_student_alone_needs_no_teacher(tmp_path, demo):
+    folder, _ = demo
+    alone = settings(folder) | {"TERMS": "hard", "EPOCHS": 1, "OUT": tmp_path / "alone"}
+    result = run_script("SKT_distill.sh", **alone)
+    assert result.returncode == 0, result.stderr
+    assert "learns alone" in result.stdout and result.stdout.count("ours:") == 1
 
 
 def test_the_test_script_measures_the_student_again(demo):
@@ -94,6 +140,9 @@ def test_a_second_run_is_refused_and_loses_nothing(demo):
         ([], {"TRAIN_ON_VAL": "yes"}, "TRAIN_ON_VAL must be 1, 0 or empty, got yes"),
         (["--out", "x"], {}, "set OUT=... in place of --out"),
         (["--cpu"], {}, "set GPU=... (a number, or cpu) in place of --cpu"),
+        (["--arch", "bl"], {}, "set ARCH=... in place of --arch"),
+        ([], {"ARCH": "vgg"}, "ARCH must be csrnet or bl, got vgg"),
+        ([], {"TERMS": "hard", "TEACHER": "t.pth"}, "TERMS=hard trains without a teacher"),
         ([], {"PYTHON": "/bin/false"}, "PYTHON=/bin/false lacks one of"),
     ],
 )
@@ -102,3 +151,29 @@ def test_wrong_settings_are_refused_at_once(options, settings, message, tmp_path
     assert result.returncode == 1
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith(f"error: {message}")
+
+
+def test_an_unknown_ablation_is_refused_before_any_training(tmp_path):
+    result = run_script("ablation.sh", RUNS=tmp_path, ABLATIONS="inter depth")
+    assert result.returncode == 1
+    assert "must be of widths, truth, intra and inter, got depth" in result.stderr
+
+
+def test_qnrf_is_rescaled_for_bl_alone(tmp_path):
+    root = tmp_path / "qnrf"
+    for split, count in (("Train", 3), ("Test", 1)):
+        write_qnrf(root, split, [[[30, 30], [60, 200], [90, 90]]] * count, size=(256, 300))
+    for arch, size in (("csrnet", (256, 300)), ("bl", (512, 600))):
+        shared = {"ARCH": arch, "DATASET": "QNRF", "ROOT": root, "RUNS": tmp_path / "runs"}
+        options = ["--width", "1/32", "--init", "kaiming", "--workers", "0"]
+        result = run_script(
+            "train_teacher.sh", *options, **shared, GPU="cpu", TEACHER_EPOCHS=1,
+            GT_ROOT=tmp_path / f"maps_{arch}",
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        lists = tmp_path / ("runs/lists_qnrf" if arch == "csrnet" else "runs/lists_qnrf_bl")
+        (sample,) = read_list(lists / "QNRF_test.json")
+        with Image.open(sample.image) as image:
+            assert (image.height, image.width) == size
+        settings = read_checkpoint(tmp_path / f"runs/teacher_{arch}_qnrf/last.pth")["settings"]
+        assert settings["protocol"] == ("cells" if arch == "csrnet" else "rescaled")
