@@ -141,7 +141,8 @@ def read_image(path: Path) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
+            # Converting RGB would copy it, which large pictures have no room for.
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except (OSError, SyntaxError) as error:
         raise DataError(f"{path} is not a readable image ({error})") from None
 
