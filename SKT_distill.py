@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable, Collection
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -35,7 +34,12 @@ from utils.pixels import normalise
 from utils.recipes import student_recipe
 from utils.runlog import RunError
 
-LAMBDAS = {"hard": "lamb_hard", "soft": "lamb_soft", "intra": "lamb_cos", "inter": "lamb_fsp"}
+WEIGHT_OPTIONS = {
+    "hard": "lamb_hard",
+    "soft": "lamb_soft",
+    "intra": "lamb_cos",
+    "inter": "lamb_fsp",
+}
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,6 +64,10 @@ def parse_args() -> argparse.Namespace:
     add("--lamb_fsp", "-laf", type=weight, default=0.5, help="weight of inter-layer relations")
     add("--lamb_cos", "-lac", type=weight, default=0.5, help="weight of intra-layer patterns")
     add("--intra", choices=INTRA_DISTANCES, default="cos", help="distance between two features")
+    parser.add_argument(
+        "--check", action="store_true", help="only see whether the options are right"
+    )
+    parser.add_argument("--check", action="store_true", help="only check the options")
     args = parser.parse_args()
     check_training_options(args, parser)
     check_terms(args, parser)
@@ -69,7 +77,7 @@ def parse_args() -> argparse.Namespace:
 
 def check_terms(args: argparse.Namespace, parser: Parser) -> None:
     """Ends with an error where an option belongs to a term that is off, or the teacher lacks."""
-    options = {term: [f"--{name}"] for term, name in LAMBDAS.items()}
+    options = {term: [f"--{name}"] for term, name in WEIGHT_OPTIONS.items()}
     options["hard"] += ["--hard", "--boxes", "--background", "--sigma"]
     options["intra"] += ["--intra"]
     for term in TERMS:
@@ -156,13 +164,21 @@ def build_terms(
         with torch.no_grad():
             taught = read_teacher(images)
         adapted = adapters(features) if adapters else []
-        hard = partial(hard_loss, batch=batch)
-        return distillation_terms(names, (predicted, adapted), taught, hard, taps, intra)
+        return distillation_terms(
+            names,
+            (predicted, adapted),
+            taught,
+            lambda density: hard_loss(density, batch),
+            taps,
+            intra,
+        )
 
     return terms
 
 
 def main(args: argparse.Namespace) -> None:
+    if args.check:
+        return
     train, val, test = read_splits(
         args.train_json, args.val_json, args.test_json, args.train_on_val
     )
@@ -172,7 +188,7 @@ def main(args: argparse.Namespace) -> None:
     modules, adapters = {"model": student.network}, None
     if FEATURE_TERMS & set(args.terms):
         modules["adapters"] = adapters = build_adapters(args, student, teacher)
-    weights = {term: getattr(args, LAMBDAS[term]) for term in args.terms}
+    weights = {term: getattr(args, WEIGHT_OPTIONS[term]) for term in args.terms}
     hard_loss = build_hard_loss(args.hard, args.background, args.sigma)
     boxes = BOX_RULES[args.boxes] if args.hard == "bayesian" and "hard" in args.terms else None
     loader = build_training_loader(

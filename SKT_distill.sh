@@ -21,6 +21,7 @@ else
   OUT=${OUT:-$RUNS/skt_${ARCH}_$name}
 fi
 
+setting+=([--width]=WIDTH [--terms]=TERMS [--teacher_ckpt]=TEACHER [-tc]=TEACHER)
 refuse_options "$@"
 options=(--out "$OUT" "${common[@]}" --width "$WIDTH" --terms "$TERMS" "${student[@]}")
 options+=(${LAMB_FSP:+--lamb_fsp "$LAMB_FSP"} ${LAMB_COS:+--lamb_cos "$LAMB_COS"})
@@ -31,12 +32,16 @@ case " $* " in
   *) [ ! -e "$OUT/last.pth" ] || die "$OUT already holds a run; append --resume, or set OUT" ;;
 esac
 set_up requirements.txt
+if [ "$TERMS" != hard ]; then
+  find_teacher
+  options+=(--teacher_ckpt "$TEACHER")
+fi
+check_options "${options[@]}" "$@" # before a teacher is trained for days
 prepare
 if [ "$TERMS" = hard ]; then
   stage "Training: the $WIDTH student learns alone, into $OUT"
 else
-  find_teacher
-  options+=(--teacher_ckpt "$TEACHER")
+  train_teacher
   stage "Distillation: the $WIDTH student learns from $TEACHER, into $OUT"
 fi
 "$PYTHON" "$project/SKT_distill.py" "${lists[@]}" "${options[@]}" "$@"

@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
 # The paper's ablations: every variant distilled at one budget, as one table and one figure.
 # Usage: EPOCHS=100 DATASET=SHA ROOT=/data/ShanghaiTech TEACHER=teacher.pth \
-#          bash ablation.sh [more options of SKT_distill.py]
+#          bash ablation.sh [more options of SKT_distill.py, for every variant]
 # What is finished is kept, and what was interrupted goes on. With nothing set: the demonstration.
 set -euo pipefail
 # shellcheck source=preprocess/prepare.sh
 . "$(dirname "${BASH_SOURCE[0]}")/preprocess/prepare.sh"
 
 ABLATIONS=${ABLATIONS:-widths truth intra inter} # which of them
-EPOCHS=${EPOCHS:-}                    # the budget; default: 100, and 7 for the demonstration
-WIDTHS=${WIDTHS:-1/2 1/3 1/4 1/5}     # channel preservation rates, with and without SKT
-WIDTH=${WIDTH:-1/4}                   # of the others
-TEACHER=${TEACHER:-}                  # checkpoint; default: train one
+EPOCHS=${EPOCHS:-}                # the budget; default: 100, and 7 for the demonstration
+WIDTHS=${WIDTHS:-1/2 1/3 1/4 1/5} # channel preservation rates, with and without SKT
+WIDTH=${WIDTH:-1/4}               # of the others
+TEACHER=${TEACHER:-}              # checkpoint; default: train one
+LR=${LR:-}                        # learning rate; default: 1e-4, and 1e-3 for the demonstration
+LAMB_FSP=${LAMB_FSP:-}            # weight of the inter-layer relations; default: 0.5
+LAMB_COS=${LAMB_COS:-}            # weight of the intra-layer patterns; default: 0.5
+HARD=${HARD:-}                    # density or bayesian; default: the network's
 OUT=${OUT:-$RUNS/ablation_${ARCH}_$name}
 
 for ablation in $ABLATIONS; do
@@ -20,26 +24,49 @@ for ablation in $ABLATIONS; do
     *) die "ABLATIONS must be of widths, truth, intra and inter, got $ablation" ;;
   esac
 done
+setting+=([--width]=WIDTH [--terms]=ABLATIONS [--intra]=ABLATIONS [--hard]=HARD)
+setting+=([--teacher_ckpt]=TEACHER [-tc]=TEACHER [--lamb_fsp]=LAMB_FSP [-laf]=LAMB_FSP)
+setting+=([--lamb_cos]=LAMB_COS [-lac]=LAMB_COS)
 refuse_options "$@"
+for option in "$@"; do
+  case ${option%%=*} in
+    --resume) die "what was interrupted goes on by itself: leave --resume away" ;;
+    --boxes | --background | --sigma | --lamb_hard | --lamb_soft)
+      die "$option belongs to a term that not every variant has"
+      ;;
+  esac
+done
+
 set_up requirements.txt
-prepare
 find_teacher
-options=("${common[@]}" --epochs 100 "${student[@]}" ${EPOCHS:+--epochs "$EPOCHS"} "$@")
+shared=("${common[@]}" --epochs 100 "${student[@]}" ${EPOCHS:+--epochs "$EPOCHS"})
+shared+=(${LR:+--lr "$LR"} "$@")
+
+# choose WIDTH TERMS [INTRA]: sets options=(...) to those of a variant
+choose() {
+  options=("${shared[@]}" --width "$1" --terms "$2" ${3:+--intra "$3"})
+  [ "$2" = hard ] || options+=(--teacher_ckpt "$TEACHER")
+  [[ $2 != *hard* ]] || options+=(${HARD:+--hard "$HARD"})
+  [[ $2 != *intra* ]] || options+=(${LAMB_COS:+--lamb_cos "$LAMB_COS"})
+  [[ $2 != *inter* ]] || options+=(${LAMB_FSP:+--lamb_fsp "$LAMB_FSP"})
+}
 
 # variant WIDTH TERMS [INTRA]: distils a student, unless that is done
 variant() {
-  local out=$OUT/${1//\//-}_$2${3:+_$3} own=(--width "$1" --terms "$2" ${3:+--intra "$3"})
-  if [ -e "$out/result.json" ]; then
-    stage "Variant: $out is there already"
-    return
-  fi
-  [ "$2" = hard ] || own+=(--teacher_ckpt "$TEACHER")
-  [ ! -e "$out/last.pth" ] || own+=(--resume)
+  local out=$OUT/${1//\//-}_$2${3:+_$3} resume=()
+  [ ! -e "$out/last.pth" ] || resume=(--resume)
   stage "Variant: $1 wide, ${2//,/ + }${3:+ ($3)}, into $out"
-  "$PYTHON" "$project/SKT_distill.py" "${lists[@]}" --out "$out" "${own[@]}" "${options[@]}"
+  choose "$@"
+  "$PYTHON" "$project/SKT_distill.py" "${lists[@]}" --out "$out" "${options[@]}" "${resume[@]}"
 }
 
 skt=hard,soft,intra,inter
+for width in $WIDTH $WIDTHS; do
+  choose "$width" "$skt"
+  check_options "${options[@]}" # before a teacher is trained for days
+done
+prepare
+train_teacher
 for ablation in $ABLATIONS; do
   case $ablation in
     widths)
@@ -66,4 +93,4 @@ for ablation in $ABLATIONS; do
   esac
 done
 stage "Table and figure of $OUT"
-PYTHONPATH=$project exec "$PYTHON" -m utils.plots "$OUT"
+exec "$PYTHON" "$project/utils/plots.py" "$OUT"

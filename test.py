@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from datasets.crowd import read_image
+from datasets.files import read_image
 from datasets.loaders import build_evaluation_loader
 from datasets.splits import DataError, read_list
 from models.build import build_network
@@ -75,6 +75,12 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if not args.cost and (args.test_json is None or args.checkpoint is None):
         parser.error("a list of images and --checkpoint are needed, or --cost alone")
+    if args.cost:
+        parser.refuse(
+            args,
+            ["test_json", "--checkpoint", "--json", "--per-image", "--save-maps"],
+            "has no place beside --cost, which measures no checkpoint",
+        )
     args.size = args.size or SIZES.get(args.dataset, SIZES["SHA"])
     args.device = select_device(args, parser)
     return args

@@ -7,7 +7,7 @@ set -euo pipefail
 
 CHECKPOINT=${CHECKPOINT:-$RUNS/skt_${ARCH}_$name/best_mae.pth}
 LIST=${LIST:-}     # JSON list of images; default: the data set's test images
-OUT=${OUT:-$RUNS/test_$name}
+OUT=${OUT:-$RUNS/test_${ARCH}_$name}
 BESIDE=${BESIDE:-} # an earlier result's JSON, shown in the table too
 
 refuse_options "$@"

@@ -47,6 +47,7 @@ def parse_args() -> argparse.Namespace:
     add("--width", type=checked(parse_width), default="1", help="channels, as a part of the plan's")
     add(
         "--init",
+        type=parse_init,
         default="imagenet",
         help="imagenet: torchvision's VGG in front (16 for csrnet, 19 for bl), normal behind; "
         "a file of such weights; kaiming: all of it at random",
@@ -55,6 +56,11 @@ def parse_args() -> argparse.Namespace:
     check_training_options(args, parser)
     args.device = select_device(args, parser)
     return args
+
+
+def parse_init(text: str) -> str | Path:
+    """Reads --init: a word, or else a file's path."""
+    return text if text in ("imagenet", "kaiming") else Path(text)
 
 
 def build_teacher(args: argparse.Namespace) -> nn.Module:
@@ -77,7 +83,7 @@ def build_teacher(args: argparse.Namespace) -> nn.Module:
             raise CheckpointError(f"ImageNet weights need --width 1, got {args.width}")
         fill_front(download_vgg(args.arch))
     else:
-        read_weights(Path(args.init), fill_front)
+        read_weights(args.init, fill_front)
     return network
 
 

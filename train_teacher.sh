@@ -8,10 +8,10 @@ set -euo pipefail
 
 OUT=${OUT:-$RUNS/teacher_${ARCH}_$name}
 TEACHER_EPOCHS=${TEACHER_EPOCHS:-} # default: the recipe's, and 7 for the demonstration
-INIT=${INIT:-imagenet} # or a file of VGG's weights: 16 for csrnet, 19 for bl
+INIT=${INIT:-} # a file of VGG's weights, 16 for csrnet, 19 for bl; default: torchvision's
 
 refuse_options "$@"
-options=(--out "$OUT" "${common[@]}" --init "$INIT" "${teacher[@]}")
+options=(--out "$OUT" "${common[@]}" "${teacher[@]}" ${INIT:+--init "$INIT"})
 options+=(${TEACHER_EPOCHS:+--epochs "$TEACHER_EPOCHS"})
 
 set_up requirements.txt

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-LEAST_SIDE = 16  # of a crop: two cells, since relations are between positions
+STRIDE = 8  # pixels per cell of every density map that is trained on
+LEAST_SIDE = 32  # of a crop: two cells of the coarsest relations, which are between positions
+MEAN_COLOUR = (124, 116, 104)  # of ImageNet: what a network takes for nothing
 
 Box = tuple[int, int, int, int]  # top, left, height, width; may reach beyond the image
 Crop = Callable[[np.random.Generator, tuple[int, int]], Box]
@@ -65,6 +67,23 @@ def _random_corner(
 ) -> tuple[int, int]:
     top, left = (int(rng.integers(max(0, s - c) + 1)) for s, c in zip(size, crop, strict=True))
     return top, left
+
+
+def cut(array: np.ndarray, box: Box) -> np.ndarray:
+    """Returns what of an (H, W, ...) array, or of an h5py dataset, lies in a box."""
+    top, left, height, width = box
+    return array[top : top + height, left : left + width]
+
+
+def pad(array: np.ndarray, box: Box) -> np.ndarray:
+    """Fills an array up to a box's size: a map with nobody, a picture with the mean colour."""
+    if array.shape[:2] == box[2:]:
+        return np.ascontiguousarray(array)
+    padded = np.zeros((*box[2:], *array.shape[2:]), array.dtype)
+    if array.ndim == 3:
+        padded[:] = MEAN_COLOUR
+    padded[: array.shape[0], : array.shape[1]] = array
+    return padded
 
 
 def sum_cells(density: np.ndarray, stride: int) -> np.ndarray:

@@ -49,16 +49,25 @@ def bayesian_loss(
 def build_hard_loss(
     name: str, background: float, sigma: float
 ) -> Callable[[Tensor, Mapping[str, Tensor]], Tensor]:
-    """Returns the loss of a map against a batch's ground truth, by name.
+    """Returns the loss of a (B, 1, h, w) map against a batch's ground truth.
 
-    "density" is the squared error against `density`, "bayesian" the loss of `points`, `targets`
-    and `side`, which the last two arguments are of.
+    Args:
+        name: "density" compares with the map `density`, "bayesian" with `points`, `targets` and
+            the images' shorter `side`.
+        background: of the Bayesian loss, as is `sigma`.
+
+    Raises:
+        ValueError: there is no loss of that name.
     """
-    if name == "density":
-        return lambda predicted, batch: squared_error(predicted, batch["density"])
-    return lambda predicted, batch: bayesian_loss(
-        predicted, batch["points"], batch["targets"], batch["side"], background, sigma
-    )
+    losses = {
+        "density": lambda predicted, batch: squared_error(predicted, batch["density"]),
+        "bayesian": lambda predicted, batch: bayesian_loss(
+            predicted, batch["points"], batch["targets"], batch["side"], background, sigma
+        ),
+    }
+    if name not in losses:
+        raise ValueError(f"the hard loss must be one of {', '.join(losses)}, got {name!r}")
+    return losses[name]
 
 
 def expected_counts(

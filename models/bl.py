@@ -89,8 +89,8 @@ class BL(nn.Module):
 def _upsampling(length: int, source: int, sources: int, target: int, targets: int) -> Tensor:
     """The weights of `forward`'s upsampling along one side of an image, of `length` pixels.
 
-    (targets, sources): those of the stride-8 cells from `target` on that the stride-16 cells from
-    `source` on have in them.
+    A block (targets, sources): how much each stride-16 cell, from number `source` on, weighs in
+    each stride-8 cell, from number `target` on.
     """
     coarse, fine = -(-length // 16), -(-length // 8)
     doubled = _linear(2 * coarse, coarse, target, targets + 1, source, sources)

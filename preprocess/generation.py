@@ -24,6 +24,7 @@ from preprocess.density import (
 )
 from preprocess.layouts import AnnotatedImage
 
+Image.MAX_IMAGE_PIXELS = None  # data sets have pictures of any size
 PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -151,10 +152,11 @@ def _write_density(
 def _is_up_to_date(pair: AnnotatedImage, path: Path, recipe: Recipe) -> bool:
     try:
         written = path.stat().st_mtime
-        with h5py.File(path) as file:
+        with h5py.File(path) as file, Image.open(pair.image) as image:
             same = all(file.attrs.get(k) == v for k, v in vars(recipe).items())
             same = same and {"density", "points", "distances"} <= file.keys()
-    except OSError:  # missing, or not an HDF5 file
+            same = same and file["density"].shape == (image.height, image.width)
+    except OSError:  # missing, not an HDF5 file, or no image, as will be said
         return False
     return same and written >= max(p.stat().st_mtime for p in (pair.image, pair.annotation))
 

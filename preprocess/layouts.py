@@ -78,12 +78,17 @@ def _only(folders: list[Path], name: str, parent: Path) -> Path:
     return folders[0]
 
 
+def _files(folder: Path) -> list[Path]:
+    """Hidden ones apart, which systems, and writers that were killed, leave behind."""
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
 def _pair(
     images: Path, annotations: Path, annotation_name: Callable[[Path], str]
 ) -> list[AnnotatedImage]:
-    by_name = {p.name.lower(): p for p in annotations.iterdir() if p.suffix.lower() == ".mat"}
+    by_name = {p.name.lower(): p for p in _files(annotations) if p.suffix.lower() == ".mat"}
     pairs = []
-    for image in sorted(images.iterdir(), key=natural_order):
+    for image in sorted(_files(images), key=natural_order):
         if image.suffix.lower() not in IMAGE_ENDINGS:
             continue
         annotation = by_name.pop(annotation_name(image).lower(), None)

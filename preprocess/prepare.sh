@@ -62,16 +62,17 @@ if [ "$DATASET" = DEMO ]; then
   size=(--size "$DEMO_SIZE") # of cost and latency
 fi
 
-# refuse_options OPTION...: what the scripts must know themselves is set, not appended
+# What the scripts must know themselves is set, not appended: option -> variable.
+declare -A setting=([--out]=OUT [--gpu]=GPU [--cpu]=GPU)
+setting+=([--arch]=ARCH [--dataset]=DATASET [-d]=DATASET)
+
+# refuse_options OPTION...: ends with an error at an option that is to be set
 refuse_options() {
   local option
   for option in "$@"; do
-    case $option in
-      --out | --out=*) die "set OUT=... in place of --out" ;;
-      --gpu | --gpu=* | --cpu) die "set GPU=... (a number, or cpu) in place of $option" ;;
-      --arch | --arch=*) die "set ARCH=... in place of --arch" ;;
-      --dataset | --dataset=* | -d) die "set DATASET=... in place of --dataset" ;;
-    esac
+    option=${option%%=*}
+    [ -z "$option" ] || [ -z "${setting[$option]:-}" ] ||
+      die "set ${setting[$option]}=... in place of $option"
   done
 }
 
@@ -88,7 +89,7 @@ prepare() {
   fi
   local gt=() listed=()
   if [ -n "$short_side" ]; then
-    GT_ROOT=${GT_ROOT:-$project/data/UCF-QNRF_bl} # images, too
+    GT_ROOT=${GT_ROOT:-$project/data/UCF-QNRF}_bl # images, too
     gt=(--short-side "$short_side")
   elif [ -z "$GT_ROOT" ] && [ -d "$ROOT" ] && [ ! -w "$ROOT" ]; then
     GT_ROOT=$project/data/density_$name # the data set is read-only
@@ -105,11 +106,20 @@ prepare() {
   export PREPARED=1
 }
 
-# find_teacher: sets TEACHER, where it is not given, to one that train_teacher.sh has trained
+# find_teacher: sets TEACHER, where it is not given, to the one that train_teacher.sh makes
 find_teacher() {
-  [ -z "${TEACHER:-}" ] || return 0
+  TEACHER=${TEACHER:-$RUNS/teacher_${ARCH}_$name/best_mae.pth}
+}
+
+# check_options OPTION...: ends with SKT_distill.py's error where it would not take these
+check_options() {
+  "$PYTHON" "$project/SKT_distill.py" "$@" --check
+}
+
+# train_teacher: makes the teacher that find_teacher has named, unless it is there
+train_teacher() {
   local out=$RUNS/teacher_${ARCH}_$name resume=()
-  TEACHER=$out/best_mae.pth
+  [ "$TEACHER" = "$out/best_mae.pth" ] || return 0
   if [ -e "$out/result.json" ]; then
     stage "Teacher: $TEACHER is trained already"
     return

@@ -17,6 +17,7 @@ from datasets.splits import DataError
 from preprocess.annotations import write_ucf_points
 from preprocess.layouts import AnnotatedImage
 
+Image.MAX_IMAGE_PIXELS = None  # data sets have pictures of any size
 Size = tuple[int, int]  # height, width
 QUALITY = 95  # of the JPEGs, BL's
 

@@ -160,6 +160,8 @@ def test_the_hard_loss_is_chosen_by_name():
     assert build_hard_loss("density", BACKGROUND, SIGMA)(density, batch).item() == 6 * 9
     found = build_hard_loss("bayesian", BACKGROUND, SIGMA)(density, batch)
     assert found == loss_of((density, points, targets, sides))
+    with pytest.raises(ValueError, match="must be one of density, bayesian, got 'l2'"):
+        build_hard_loss("l2", BACKGROUND, SIGMA)
 
 
 CROP = (100, 200, 64, 80)  # top, left, height, width

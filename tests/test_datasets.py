@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.crowd import CropSampler, CrowdDataset, read_image
+from datasets.crowd import CropSampler, CrowdDataset
+from datasets.files import read_image
 from datasets.loaders import build_evaluation_loader, build_training_loader
 from datasets.points import BOX_RULES
 from datasets.splits import (
@@ -102,7 +103,7 @@ def test_scaled_crops_keep_the_images_proportions():
     assert 200 <= height.min() < 215 and 385 < height.max() <= 400
     assert (top + height <= 400).all() and (left + width <= 800).all()
     assert 280 < height.mean() < 320
-    assert ScaledCrop(0.5, 0.5)(rng, (16, 10)) == (0, 0, 16, 16)  # padded, two cells at least
+    assert ScaledCrop(0.5, 0.5)(rng, (16, 10)) == (0, 0, 32, 32)  # padded, two cells at least
 
 
 @pytest.mark.parametrize("size", [(64, 96), (61, 90), (8, 8), (1, 1)])

@@ -5,6 +5,8 @@ from itertools import combinations
 import pytest
 import torch
 
+from datasets.transforms import LEAST_SIDE
+from models.build import build_network
 from models.csrnet import CSRNET_TAPS, CSRNet
 from models.distillation import (
     distillation_terms,
@@ -78,18 +80,26 @@ def test_a_batch_of_two_is_the_mean_of_its_singles_in_any_order(loss):
     torch.testing.assert_close(loss(student, teacher), turned)
 
 
+def test_l2_takes_the_lengths_too_and_no_part_of_how_wide_a_layer_is():
+    x, y = torch.ones(1, 4, 3, 5), torch.full((1, 4, 3, 5), 3.0)
+    assert intra_layer_loss([x], [y], "l2").item() == 4 * 15
+    wide = [x.repeat(1, 8, 1, 1)], [y.repeat(1, 8, 1, 1)]
+    assert intra_layer_loss(*wide, "l2").item() == 4 * 15
+
+
 def test_squared_error_is_a_sum_over_positions_and_a_mean_over_images():
     zeros, ones = torch.zeros(4, 1, 3, 5), torch.ones(4, 1, 3, 5)
     assert squared_error(zeros, 2 * ones).item() == 60
 
 
-@pytest.mark.parametrize("size", [(64, 96), (53, 75)])
-def test_groups_share_the_stride_8_grid_for_odd_sizes_too(size):
-    network = CSRNet(1 / 8)
+@pytest.mark.parametrize(("arch", "stride"), [("csrnet", 8), ("bl", 16)])
+@pytest.mark.parametrize("size", [(64, 96), (53, 75), (LEAST_SIDE, LEAST_SIDE), (57, 121)])
+def test_groups_share_the_coarsest_grid_for_odd_sizes_too(arch, stride, size):
+    network = build_network(arch, 1 / 8)
     density, features = FeatureReader(network, network.taps)(torch.rand(2, 3, *size))
     groups = relation_groups(features, density, network.taps)
     assert len(groups) == 7
-    assert {tuple(g.shape[2:]) for g in groups} == {(-(-size[0] // 8), -(-size[1] // 8))}
+    assert {tuple(g.shape[2:]) for g in groups} == {tuple(-(-side // stride) for side in size)}
     assert len(relation_matrices(groups)) == 6
     pairs = sum(m.shape[1] * m.shape[2] for m in relation_matrices(groups))
     channels = [g.shape[1] for g in groups]

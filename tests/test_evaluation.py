@@ -104,7 +104,7 @@ COUNT_HUGE = """
 import resource, sys, torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from datasets.crowd import read_image
+from datasets.files import read_image
 from models.build import build_network
 from utils.evaluation import predict_tiled
 

@@ -122,7 +122,7 @@ def test_qnrf_with_heads_outside_the_image(tmp_path):
     assert len(read_list(tmp_path / "lists/QNRF_train.json")) == 2
 
 
-def test_maps_without_distances_are_brought_up_to_date(tmp_path):
+def test_maps_of_other_sizes_or_without_distances_are_brought_up_to_date(tmp_path):
     write_qnrf(tmp_path, "Train", [[[5, 5], [9, 8]]])
     path = tmp_path / "Train/img_0001.h5"
     for _ in range(2):
@@ -130,6 +130,12 @@ def test_maps_without_distances_are_brought_up_to_date(tmp_path):
         assert "1 density maps written, 0 up to date" in result.stdout, result.stderr
         with h5py.File(path, "a") as file:
             del file["distances"]  # as older versions wrote it
+    result = run_program(GENERATE_UCF, "--root", tmp_path, "--mode", "train")
+    with h5py.File(path, "a") as file:
+        del file["density"]
+        file["density"] = np.zeros((7, 9), np.float32)  # of another rescaling
+    result = run_program(GENERATE_UCF, "--root", tmp_path, "--mode", "train")
+    assert "1 density maps written, 0 up to date" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -171,6 +177,13 @@ def test_qnrf_rescaled_for_bl_is_a_data_set_of_its_own(tmp_path):
     result = run_program(MAKE_JSON, "--root", out, "--dataset", "QNRF", "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     assert read_list(tmp_path / "QNRF_test.json")[0].image == out / test
+
+    (out / "Train/.77.img_0002.jpg").write_bytes(b"of a writer that was killed")
+    assert (
+        run_program(MAKE_JSON, "--root", out, "--dataset", "QNRF", "--out", tmp_path).returncode
+        == 0
+    )
+    (out / "Train/.77.img_0002.jpg").unlink()
 
     written = (out / "Train/img_0001.jpg").stat().st_mtime_ns
     (out / "Train/img_0002.jpg").write_bytes(b"cut short")

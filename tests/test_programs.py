@@ -274,6 +274,10 @@ def test_a_run_whose_log_was_cut_and_whose_teacher_moved_resumes(
     result = distil(crowd_lists, moved, out, "--epochs", 2, "--resume")
     assert result.returncode == 0, result.stderr
     assert records(out) == records(distilled)[:2]
+    finished = (out / "result.json").stat().st_mtime_ns
+    result = distil(crowd_lists, moved, out, "--epochs", 2, "--resume")
+    assert result.returncode == 0 and "is finished already" in result.stdout
+    assert (out / "result.json").stat().st_mtime_ns == finished
 
 
 def test_user_mistakes_in_distilling(distilled, crowd_lists, teacher, tmp_path):
@@ -321,6 +325,7 @@ def test_user_mistakes_in_testing(distilled, crowd_lists, teacher, tmp_path):
 
     refuse("--checkpoint", options=[])
     refuse("--cost alone", lists=[])
+    refuse("--checkpoint has no place beside --cost", lists=[], options=["--cost", "-c", teacher])
     refuse("is a 1/16-CSRNet, not a bl", options=["-c", distilled / "last.pth", "-v", "bl"])
     refuse("holds no adapters", options=["-c", teacher, "-t"])
     refuse("HEIGHTxWIDTH", options=["-c", teacher, "--size", "big"])

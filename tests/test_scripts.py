@@ -95,14 +95,18 @@ def test_an_ablation_ends_in_a_table_and_a_figure(demo):
     for row in rows[2:]:
         run = out / f"1-8_{row[2].replace(' + ', ',')}"
         measured = json.loads((run / "result.json").read_text())
-        assert row[4:] == [
+        assert row[3:] == [
             f"{error:.2f}"
             for error in (measured["val_mae"], measured["test"]["mae"], measured["test"]["rmse"])
         ]
     with Image.open(out / "ablation.png") as figure:
         assert figure.size == (1200, 500)
-    result = run_script("ablation.sh", **settings(folder) | ablate | {"ABLATIONS": "inter"})
-    assert result.stdout.count("is there already") == 3 and table in result.stdout
+    again = settings(folder) | ablate | {"ABLATIONS": "inter", "EPOCHS": 1}
+    result = run_script("ablation.sh", **again | {"EPOCHS": 2})
+    assert result.returncode != 0  # of another budget
+    assert "was trained with epochs 1, not 2" in result.stderr.splitlines()[-1]
+    result = run_script("ablation.sh", **again)
+    assert result.stdout.count("is finished already") == 3 and table in result.stdout
 
 
 def test_a_student_alone_needs_no_teacher(tmp_path, demo):
@@ -119,7 +123,7 @@ def test_the_test_script_measures_the_student_again(demo):
     result = run_script("test.sh", "--size", "64x64", CHECKPOINT=checkpoint, **settings(folder))
     assert result.returncode == 0, result.stderr
     assert "ours: 1/4-CSRNet" in result.stdout
-    assert (folder / "runs/test_demo/test.csv").exists()
+    assert (folder / "runs/test_csrnet_demo/test.csv").exists()
 
 
 def test_a_second_run_is_refused_and_loses_nothing(demo):
@@ -139,7 +143,8 @@ def test_a_second_run_is_refused_and_loses_nothing(demo):
         ([], {"ROOT": "/data"}, "ROOT=/data is set: name its DATASET as well"),
         ([], {"TRAIN_ON_VAL": "yes"}, "TRAIN_ON_VAL must be 1, 0 or empty, got yes"),
         (["--out", "x"], {}, "set OUT=... in place of --out"),
-        (["--cpu"], {}, "set GPU=... (a number, or cpu) in place of --cpu"),
+        (["--cpu"], {}, "set GPU=... in place of --cpu"),
+        (["--terms=hard"], {}, "set TERMS=... in place of --terms"),
         (["--arch", "bl"], {}, "set ARCH=... in place of --arch"),
         ([], {"ARCH": "vgg"}, "ARCH must be csrnet or bl, got vgg"),
         ([], {"TERMS": "hard", "TEACHER": "t.pth"}, "TERMS=hard trains without a teacher"),
@@ -153,10 +158,36 @@ def test_wrong_settings_are_refused_at_once(options, settings, message, tmp_path
     assert line.startswith(f"error: {message}")
 
 
-def test_an_unknown_ablation_is_refused_before_any_training(tmp_path):
-    result = run_script("ablation.sh", RUNS=tmp_path, ABLATIONS="inter depth")
-    assert result.returncode == 1
-    assert "must be of widths, truth, intra and inter, got depth" in result.stderr
+@pytest.mark.parametrize(
+    ("options", "settings", "message"),
+    [
+        ([], {"ABLATIONS": "inter depth"}, "must be of widths, truth, intra and inter, got depth"),
+        (["--resume"], {}, "leave --resume away"),
+        (["--hard", "bayesian"], {}, "set HARD=... in place of --hard"),
+        (["--lamb_soft", "2"], {}, "--lamb_soft belongs to a term that not every variant has"),
+        ([], {"WIDTHS": "3"}, "width must be a number in (0, 1] such as 1/4, got '3'"),
+        ([], {"HARD": "maps"}, "--hard: invalid choice: 'maps'"),
+    ],
+)
+def test_mistakes_in_an_ablation_come_before_any_training(options, settings, message, tmp_path):
+    result = run_script("ablation.sh", *options, RUNS=tmp_path, WIDTH="1/4", **settings)
+    assert result.returncode != 0
+    assert message in result.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"TERMS": "hard,sotf"}, "--terms: must be of hard,soft,intra,inter"),
+        ({"TERMS": "hard,soft", "LAMB_FSP": 1}, "--lamb_fsp belongs to inter"),
+    ],
+)
+def test_mistakes_of_a_distillation_come_before_its_teacher(settings, message, tmp_path):
+    result = run_script("SKT_distill.sh", RUNS=tmp_path, **settings)
+    assert result.returncode != 0
+    assert message in result.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
 
 
 def test_qnrf_is_rescaled_for_bl_alone(tmp_path):
@@ -168,7 +199,7 @@ def test_qnrf_is_rescaled_for_bl_alone(tmp_path):
         options = ["--width", "1/32", "--init", "kaiming", "--workers", "0"]
         result = run_script(
             "train_teacher.sh", *options, **shared, GPU="cpu", TEACHER_EPOCHS=1,
-            GT_ROOT=tmp_path / f"maps_{arch}",
+            GT_ROOT=tmp_path / "maps",
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
         lists = tmp_path / ("runs/lists_qnrf" if arch == "csrnet" else "runs/lists_qnrf_bl")

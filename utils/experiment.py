@@ -3,7 +3,9 @@
 import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 
+import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -11,9 +13,11 @@ from utils.checkpoint import read_checkpoint, save_weights
 from utils.engine import Terms, Training, fit
 from utils.evaluation import evaluate
 from utils.metrics import CountResult, score
-from utils.options import build_optimizer, run_settings
 from utils.plots import draw_counts
 from utils.runlog import RunFolder
+
+# Options that may differ between a run and its continuation.
+FREE_TO_CHANGE = {"out", "resume", "eval_every", "workers", "gpu", "cpu", "device", "check"}
 
 
 def run_experiment(
@@ -51,6 +55,10 @@ def run_experiment(
     if args.resume:
         training.restore(run.last)
         run.rewind(training.progress.epoch)
+        if training.progress.epoch >= args.epochs and run.result.exists():
+            print(f"{run.path} is finished already")
+            return
+    run.result.unlink(missing_ok=True)  # of fewer epochs
     fit(
         run,
         training,
@@ -102,3 +110,32 @@ def _finish(
         f"images\nalways answering the mean training count, {mean:.1f}, has a test MAE of "
         f"{guessed.mae:.2f}"
     )
+
+
+def run_settings(args: argparse.Namespace, images: int) -> dict[str, str]:
+    """Returns what a resumed run must share, as text: options, and the number of training images.
+
+    Of a file only the name counts: data sets and teachers are moved.
+    """
+    values = {
+        name: value.name if isinstance(value, Path) else value
+        for name, value in vars(args).items()
+        if name not in FREE_TO_CHANGE
+    }
+    if not args.cosine:  # then more epochs continue the same training
+        del values["epochs"]
+    return {name: _as_text(value) for name, value in values.items()} | {"images": str(images)}
+
+
+def _as_text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def build_optimizer(
+    args: argparse.Namespace, modules: Iterable[nn.Module]
+) -> torch.optim.Optimizer:
+    """Builds the optimiser that --optimizer, --lr and --weight-decay ask for."""
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    if args.optimizer == "adam":
+        return torch.optim.Adam(parameters, args.lr, weight_decay=args.weight_decay)
+    return torch.optim.SGD(parameters, args.lr, momentum=0.95, weight_decay=args.weight_decay)

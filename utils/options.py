@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch import nn
 
 from utils.evaluation import PROTOCOLS
 from utils.recipes import DATASETS
@@ -138,39 +137,6 @@ def select_device(args: argparse.Namespace, parser: argparse.ArgumentParser) -> 
     if args.cpu or not available:
         return torch.device("cpu")
     return torch.device("cuda", args.gpu or 0)
-
-
-# Options that may differ between a run and its continuation.
-FREE_TO_CHANGE = {"out", "resume", "eval_every", "workers", "gpu", "cpu", "device"}
-
-
-def run_settings(args: argparse.Namespace, images: int) -> dict[str, str]:
-    """Returns what a resumed run must share, as text: options, and the number of training images.
-
-    Of a file only the name counts: data sets and teachers are moved.
-    """
-    values = {
-        name: value.name if isinstance(value, Path) else value
-        for name, value in vars(args).items()
-        if name not in FREE_TO_CHANGE
-    }
-    if not args.cosine:  # then more epochs continue the same training
-        del values["epochs"]
-    return {name: _as_text(value) for name, value in values.items()} | {"images": str(images)}
-
-
-def _as_text(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def build_optimizer(
-    args: argparse.Namespace, modules: Iterable[nn.Module]
-) -> torch.optim.Optimizer:
-    """Builds the optimiser that --optimizer, --lr and --weight-decay ask for."""
-    parameters = [parameter for module in modules for parameter in module.parameters()]
-    if args.optimizer == "adam":
-        return torch.optim.Adam(parameters, args.lr, weight_decay=args.weight_decay)
-    return torch.optim.SGD(parameters, args.lr, momentum=0.95, weight_decay=args.weight_decay)
 
 
 def add_training_options(

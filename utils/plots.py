@@ -1,11 +1,13 @@
 """Figures: learning curves, counts against counts, density on a picture, and ablations.
 
-`python -m utils.plots FOLDER` draws the table and the figure of the runs in a folder.
+`python utils/plots.py FOLDER` draws the table and the figure of the distillations in a folder.
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,10 @@ matplotlib.use("Agg")  # before pyplot: servers have no screen
 import numpy as np  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.metrics import CountResult  # noqa: E402
+
+ALL_TERMS = "hard,soft,intra,inter"
 
 
 def draw_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -79,75 +84,85 @@ def draw_overlay(
     _save(figure, path)
 
 
-def read_results(folder: Path) -> list[dict[str, Any]]:
-    """Returns the result.json of every run in a folder, the widest and plainest ones first.
+@dataclass(frozen=True)
+class Variant:
+    """A distillation of an ablation, and its errors."""
+
+    width: Fraction
+    parameters: int
+    terms: str  # of the loss, with commas
+    intra: str  # distance
+    budget: str  # what variants must share to be compared
+    val_mae: float
+    mae: float
+    rmse: float
+
+    @property
+    def label(self) -> str:
+        """Such as hard + soft + intra (l2)."""
+        terms = self.terms.replace(",", " + ")
+        return terms if self.intra == "cos" else terms.replace("intra", f"intra ({self.intra})")
+
+
+def read_variants(folder: Path) -> list[Variant]:
+    """Returns the finished runs in a folder, the widest and those of the fewest terms first.
 
     Raises:
-        ValueError: no run in it is finished, or a result has no loss terms.
+        ValueError: there is none, a result is no distillation's, or they cannot be compared.
     """
-    results = [json.loads(path.read_text()) for path in folder.glob("*/result.json")]
-    if not results:
-        raise ValueError(f"{folder} holds no run that is finished (FOLDER/*/result.json)")
-    for result in results:
-        if "terms" not in result["settings"]:
-            raise ValueError(f"{folder} holds runs that are no distillations")
-    return sorted(results, key=lambda r: (-Fraction(r["width"]), len(_terms(r)), _terms(r)))
+    variants = [_read_variant(path) for path in sorted(folder.glob("*/result.json"))]
+    if not variants:
+        raise ValueError(f"{folder} holds no finished run (FOLDER/RUN/result.json)")
+    budgets = sorted({variant.budget for variant in variants})
+    if len(budgets) > 1:
+        raise ValueError(f"{folder} mixes runs of {' and of '.join(budgets)}: name another folder")
+    return sorted(variants, key=lambda v: (-v.width, v.terms.count(","), v.terms, v.intra))
 
 
-def format_table(results: Sequence[Mapping[str, Any]]) -> str:
-    """Returns a Markdown table of runs: what each was trained with, and its errors."""
-    rows = [("width", "parameters", "loss terms", "epochs", "val MAE", "MAE", "RMSE")]
-    rows += [("---",) * len(rows[0])]
-    for result in results:
-        errors = (result["val_mae"], result["test"]["mae"], result["test"]["rmse"])
-        rows.append(
-            (
-                result["width"],
-                f"{result['parameters']:,}",
-                _terms(result),
-                str(result["epochs"]),
-                *(f"{error:.2f}" for error in errors),
-            )
+def _read_variant(path: Path) -> Variant:
+    try:
+        result = json.loads(path.read_text())
+        settings, test = result["settings"], result["test"]
+        return Variant(
+            Fraction(result["width"]),
+            result["parameters"],
+            settings["terms"],
+            settings["intra"],
+            f"{result['arch']} on {settings['dataset']} for {result['epochs']} epochs",
+            result["val_mae"],
+            test["mae"],
+            test["rmse"],
         )
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is no distillation's result") from None
+
+
+def format_table(variants: Sequence[Variant]) -> str:
+    """Returns a Markdown table: what each variant was trained with, and its errors."""
+    rows = [("width", "parameters", "loss terms", "val MAE", "MAE", "RMSE")]
+    rows += [("---",) * len(rows[0])]
+    for v in variants:
+        errors = (f"{error:.2f}" for error in (v.val_mae, v.mae, v.rmse))
+        rows.append((str(v.width), f"{v.parameters:,}", v.label, *errors))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def draw_ablation(results: Sequence[Mapping[str, Any]], path: Path) -> None:
+def draw_ablation(variants: Sequence[Variant], path: Path) -> None:
     """Draws the error against the width, with and without SKT, and that of every variant."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
-    for terms, label in ((FULL, "with SKT"), ("hard", "alone")):
-        runs = [r for r in results if _terms(r) == terms]
-        widths = [float(Fraction(r["width"])) for r in runs]
-        left.plot(widths, [r["test"]["mae"] for r in runs], ".-", label=label)
-    ticks = sorted({Fraction(r["width"]) for r in results})
-    left.set_xticks([float(tick) for tick in ticks], [str(tick) for tick in ticks])
+    for terms, label in ((ALL_TERMS, "with SKT"), ("hard", "alone")):
+        runs = [v for v in variants if v.terms == terms and v.intra == "cos"]
+        left.plot([float(v.width) for v in runs], [v.mae for v in runs], ".-", label=label)
+    widths = sorted({v.width for v in variants})
+    left.set_xticks([float(width) for width in widths], [str(width) for width in widths])
     left.set(xlabel="channels, as a part of the plan's", ylabel="MAE", ylim=(0, None))
     left.legend()
-    names = [f"{r['width']}  {_terms(r)}" for r in results]
-    errors = [r["test"]["mae"] for r in results]
-    bars = right.barh(names, errors, color="0.7")
-    right.bar_label(bars, fmt="%.1f", padding=2)
+    rows, errors = range(len(variants)), [v.mae for v in variants]
+    right.bar_label(right.barh(rows, errors, color="0.7"), fmt="%.1f", padding=2)
+    right.set_yticks(rows, [f"{v.width}  {v.label}" for v in variants])
     right.invert_yaxis()
-    right.set(xlabel="MAE", xlim=(0, 1.1 * max(errors)))
+    right.set(xlabel="MAE", xlim=(0, 1.1 * max(errors)), title=variants[0].budget)
     _save(figure, path)
-
-
-FULL = "hard + soft + intra + inter"
-
-
-def _terms(result: Mapping[str, Any]) -> str:
-    """Such as hard + soft + intra (l2)."""
-    settings = result["settings"]
-    terms = settings["terms"].replace(",", " + ")
-    return terms if settings["intra"] == "cos" else terms.replace("intra", "intra (l2)")
-
-
-def main(folder: Path) -> None:
-    results = read_results(folder)
-    table = format_table(results)
-    (folder / "ablation.md").write_text(table + "\n")
-    draw_ablation(results, folder / "ablation.png")
-    print(table)
 
 
 def _per_pixel(density: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -161,10 +176,18 @@ def _save(figure: plt.Figure, path: Path) -> None:
     plt.close(figure)
 
 
+def main(folder: Path) -> None:
+    variants = read_variants(folder)
+    table = format_table(variants)
+    (folder / "ablation.md").write_text(table + "\n")
+    draw_ablation(variants, folder / "ablation.png")
+    print(f"{table}\n\n{variants[0].budget}; the figure is {folder / 'ablation.png'}")
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m utils.plots FOLDER")
+    parser = argparse.ArgumentParser(description="Table and figure of an ablation's runs.")
+    parser.add_argument("folder", type=Path, help="whose folders are the runs")
     try:
-        main(Path(sys.argv[1]))
+        main(parser.parse_args().folder)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -32,24 +32,24 @@ def choose_protocol(arch: str, dataset: str) -> str:
 
 def teacher_recipe(arch: str, dataset: str) -> dict[str, Any]:
     """Returns the options of a teacher's training."""
-    kin = _kin(dataset)
-    own = {"lr": BL_TEACHER_LR[kin], "crop": BL_CROP[kin]}
+    key = _recipe_key(dataset)
+    own = {"lr": BL_TEACHER_LR[key], "crop": BL_CROP[key]}
     recipe = CSRNET | CSRNET_TEACHER if arch == "csrnet" else BL | own
     return _complete(recipe, arch, dataset, out=Path(f"runs/teacher_{arch}"))
 
 
 def student_recipe(arch: str, dataset: str) -> dict[str, Any]:
     """Returns the options of a distillation; BL's is its training's but for the learning rate."""
-    own = {"lr": BL_STUDENT_LR, "crop": BL_CROP[_kin(dataset)]}
+    own = {"lr": BL_STUDENT_LR, "crop": BL_CROP[_recipe_key(dataset)]}
     recipe = CSRNET | CSRNET_STUDENT if arch == "csrnet" else BL | own
     return _complete(recipe, arch, dataset, out=Path(f"runs/skt_{arch}"))
 
 
 def _complete(recipe: dict[str, Any], arch: str, dataset: str, out: Path) -> dict[str, Any]:
-    kin = _kin(dataset)
-    points = {"boxes": kin, "background": BACKGROUND[kin]}
+    key = _recipe_key(dataset)
+    points = {"boxes": key, "background": BACKGROUND[key]}
     return recipe | points | {"out": out, "protocol": choose_protocol(arch, dataset)}
 
 
-def _kin(dataset: str) -> str:
+def _recipe_key(dataset: str) -> str:
     return dataset if dataset in BACKGROUND else "SHA"

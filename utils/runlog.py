@@ -26,7 +26,7 @@ class RunFolder:
         self.last, self.best_mae, self.best_rmse = (
             path / f"{name}.pth" for name in ("last", "best_mae", "best_rmse")
         )
-        self._log = path / "log.jsonl"
+        self.result, self._log = path / "result.json", path / "log.jsonl"
         if resume and not self.last.exists():
             raise RunError(f"--resume: {path} holds no last.pth to continue from")
         if not resume and (self.last.exists() or self._log.exists()):
@@ -63,4 +63,4 @@ class RunFolder:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Writes result.json."""
-        (self.path / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+        self.result.write_text(json.dumps(result, indent=1) + "\n")
