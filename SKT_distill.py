@@ -64,9 +64,6 @@ def parse_args() -> argparse.Namespace:
     add("--lamb_fsp", "-laf", type=weight, default=0.5, help="weight of inter-layer relations")
     add("--lamb_cos", "-lac", type=weight, default=0.5, help="weight of intra-layer patterns")
     add("--intra", choices=INTRA_DISTANCES, default="cos", help="distance between two features")
-    parser.add_argument(
-        "--check", action="store_true", help="only see whether the options are right"
-    )
     parser.add_argument("--check", action="store_true", help="only check the options")
     args = parser.parse_args()
     check_training_options(args, parser)
