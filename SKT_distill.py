@@ -45,7 +45,7 @@ WEIGHT_OPTIONS = {
 def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     recipe = student_recipe(*add_experiment_options(parser, NETWORKS))
-    add_training_options(parser, checked(parse_crop), BOX_RULES, **recipe)
+    add_training_options(parser, checked(parse_crop), BOX_RULES)
     add = parser.add_argument_group("networks").add_argument
     add("--teacher_ckpt", "-tc", type=Path, help="the teacher's checkpoint")
     add("--student_ckpt", "-sc", type=Path, help="checkpoint that the student starts from")
@@ -65,6 +65,7 @@ def parse_args() -> argparse.Namespace:
     add("--lamb_cos", "-lac", type=weight, default=0.5, help="weight of intra-layer patterns")
     add("--intra", choices=INTRA_DISTANCES, default="cos", help="distance between two features")
     parser.add_argument("--check", action="store_true", help="only check the options")
+    parser.set_defaults(**recipe)
     args = parser.parse_args()
     check_training_options(args, parser)
     check_terms(args, parser)

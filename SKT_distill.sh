@@ -23,7 +23,7 @@ fi
 
 setting+=([--width]=WIDTH [--terms]=TERMS [--teacher_ckpt]=TEACHER [-tc]=TEACHER)
 refuse_options "$@"
-options=(--out "$OUT" "${common[@]}" --width "$WIDTH" --terms "$TERMS" "${student[@]}")
+options=(--out "$OUT" "${common[@]}" --width "$WIDTH" --terms "$TERMS")
 options+=(${LAMB_FSP:+--lamb_fsp "$LAMB_FSP"} ${LAMB_COS:+--lamb_cos "$LAMB_COS"})
 options+=(${LR:+--lr "$LR"} ${EPOCHS:+--epochs "$EPOCHS"})
 

@@ -39,8 +39,8 @@ done
 
 set_up requirements.txt
 find_teacher
-shared=("${common[@]}" --epochs 100 "${student[@]}" ${EPOCHS:+--epochs "$EPOCHS"})
-shared+=(${LR:+--lr "$LR"} "$@")
+[ "$DATASET" = DEMO ] || EPOCHS=${EPOCHS:-100}
+shared=("${common[@]}" ${EPOCHS:+--epochs "$EPOCHS"} ${LR:+--lr "$LR"} "$@")
 
 # choose WIDTH TERMS [INTRA]: sets options=(...) to those of a variant
 choose() {
@@ -61,7 +61,7 @@ variant() {
 }
 
 skt=hard,soft,intra,inter
-for width in $WIDTH $WIDTHS; do
+for width in $(tr ' ' '\n' <<< "$WIDTH $WIDTHS" | sort -u); do
   choose "$width" "$skt"
   check_options "${options[@]}" # before a teacher is trained for days
 done

@@ -73,14 +73,11 @@ def parse_args() -> argparse.Namespace:
     add("--per-image", type=Path, help="CSV file: name, heads, predicted")
     add("--save-maps", type=Path, help="folder for pictures with true and predicted density")
     args = parser.parse_args()
-    if not args.cost and (args.test_json is None or args.checkpoint is None):
+    if args.cost == (args.test_json is not None) or not (args.cost or args.checkpoint):
         parser.error("a list of images and --checkpoint are needed, or --cost alone")
     if args.cost:
-        parser.refuse(
-            args,
-            ["test_json", "--checkpoint", "--json", "--per-image", "--save-maps"],
-            "has no place beside --cost, which measures no checkpoint",
-        )
+        options = ["--checkpoint", "--json", "--beside", "--per-image", "--save-maps"]
+        parser.refuse(args, options, "has no place beside --cost, which measures no checkpoint")
     args.size = args.size or SIZES.get(args.dataset, SIZES["SHA"])
     args.device = select_device(args, parser)
     return args

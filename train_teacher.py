@@ -42,16 +42,16 @@ IMAGENET = {"csrnet": "VGG16_Weights.IMAGENET1K_V1", "bl": "VGG19_Weights.IMAGEN
 def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     recipe = teacher_recipe(*add_experiment_options(parser, NETWORKS))
-    add_training_options(parser, checked(parse_crop), BOX_RULES, **recipe)
+    add_training_options(parser, checked(parse_crop), BOX_RULES)
     add = parser.add_argument_group("teacher").add_argument
-    add("--width", type=checked(parse_width), default="1", help="channels, as a part of the plan's")
+    add("--width", type=checked(parse_width), help="channels, as a part of the plan's")
     add(
         "--init",
         type=parse_init,
-        default="imagenet",
         help="imagenet: torchvision's VGG in front (16 for csrnet, 19 for bl), normal behind; "
         "a file of such weights; kaiming: all of it at random",
     )
+    parser.set_defaults(**recipe)
     args = parser.parse_args()
     check_training_options(args, parser)
     args.device = select_device(args, parser)

@@ -11,7 +11,7 @@ TEACHER_EPOCHS=${TEACHER_EPOCHS:-} # default: the recipe's, and 7 for the demons
 INIT=${INIT:-} # a file of VGG's weights, 16 for csrnet, 19 for bl; default: torchvision's
 
 refuse_options "$@"
-options=(--out "$OUT" "${common[@]}" "${teacher[@]}" ${INIT:+--init "$INIT"})
+options=(--out "$OUT" "${common[@]}" ${INIT:+--init "$INIT"})
 options+=(${TEACHER_EPOCHS:+--epochs "$TEACHER_EPOCHS"})
 
 set_up requirements.txt

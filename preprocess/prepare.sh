@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Sourced by the experiments' scripts. `prepare` brings the density maps and lists of DATASET up to
-# date, and sets lists=(train val test); it draws the demonstration crowd first, and rescales
-# UCF-QNRF for BL.
+# date, lists=(train val test); it draws the demonstration crowd first, and rescales UCF-QNRF for BL.
 
 # shellcheck source=utils/setup.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../utils/setup.sh"
@@ -52,15 +51,15 @@ short_side='' # of images that are rescaled, in pixels
 
 # shellcheck disable=SC2034 # the scripts that source this read these
 common=(--arch "$ARCH" --dataset "$DATASET" "${device[@]}" "${train_on_val[@]}") # of all trainings
-teacher=() student=() size=()
+size=() # of cost and latency
 # shellcheck disable=SC2034
-if [ "$DATASET" = DEMO ]; then
-  # The teacher a third as wide, random weights, small crops: minutes on a CPU instead of days.
-  common+=(--crop 96x96 --crops-per-image 4 --batch-size 8 --cosine --weight-decay 0)
-  teacher=(--width 1/3 --init kaiming --optimizer adam --lr 5e-4 --epochs 7)
-  student=(--lr 1e-3 --epochs 7)
-  size=(--size "$DEMO_SIZE") # of cost and latency
-fi
+[ "$DATASET" != DEMO ] || size=(--size "$DEMO_SIZE")
+
+list_folder=$RUNS/lists_$name${short_side:+_$ARCH}
+lists=()
+for split in train val test; do
+  lists+=("$list_folder/${prefix}_$split.json")
+done
 
 # What the scripts must know themselves is set, not appended: option -> variable.
 declare -A setting=([--out]=OUT [--gpu]=GPU [--cpu]=GPU)
@@ -77,10 +76,6 @@ refuse_options() {
 }
 
 prepare() {
-  local folder=$RUNS/lists_$name
-  [ -z "$short_side" ] || folder+=_bl
-  # shellcheck disable=SC2034 # the script that sources this reads it
-  lists=("$folder/${prefix}_train.json" "$folder/${prefix}_val.json" "$folder/${prefix}_test.json")
   [ -z "${PREPARED:-}" ] || return 0 # by the script that called this one
   if [ "$DATASET" = DEMO ]; then
     stage "Demonstration crowd: drawing pictures and annotations in $ROOT"
@@ -102,7 +97,7 @@ prepare() {
   fi
   stage "Lists of training, validation and test images"
   "$PYTHON" "$project/preprocess/make_json.py" --dataset "$DATASET" --root "$ROOT" \
-    --out "$folder" "${listed[@]}" "${train_on_val[@]}"
+    --out "$list_folder" "${listed[@]}" "${train_on_val[@]}"
   export PREPARED=1
 }
 
@@ -113,7 +108,7 @@ find_teacher() {
 
 # check_options OPTION...: ends with SKT_distill.py's error where it would not take these
 check_options() {
-  "$PYTHON" "$project/SKT_distill.py" "$@" --check
+  "$PYTHON" "$project/SKT_distill.py" "${lists[@]}" "$@" --check
 }
 
 # train_teacher: makes the teacher that find_teacher has named, unless it is there

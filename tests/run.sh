@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=utils/setup.sh
 . utils/setup.sh
-set_up tests/requirements.txt pytest
+set_up tests/requirements.txt pytest xdist
 
 scripts=(*.sh preprocess/*.sh utils/*.sh tests/*.sh .ci/run)
 PATH=$(dirname "$PYTHON"):$PATH # where pip puts ruff and shellcheck
@@ -23,4 +23,4 @@ lint ruff check .
 lint ruff format --check .
 lint shellcheck -x "${scripts[@]}"
 stage "Tests"
-exec "$PYTHON" -m pytest "$@"
+exec "$PYTHON" -m pytest --numprocesses 2 --dist loadfile "$@"

@@ -143,9 +143,8 @@ def add_training_options(
     parser: argparse.ArgumentParser,
     parse_crop: Callable[[str], Any],
     box_rules: Iterable[str],
-    **defaults: Any,
 ) -> None:
-    """Adds what every training can be told. `defaults` are the recipe's."""
+    """Adds what every training can be told; a recipe has the defaults."""
     add = parser.add_argument_group("data").add_argument
     for split in ("train", "val", "test"):
         add(f"{split}_json", type=Path, help=f"list of {split} images")
@@ -154,13 +153,17 @@ def add_training_options(
 
     add = parser.add_argument_group("recipe").add_argument
     add("--epochs", type=whole_number(1), help="passes over the training list")
-    add("--batch-size", type=whole_number(1), default=1, help="crops a step")
+    add("--batch-size", type=whole_number(1), help="crops a step")
     add("--crop", type=parse_crop, help="LOW:HIGH of the image's sides, or HEIGHTxWIDTH")
     add("--crops-per-image", type=whole_number(1), help="crops of every image an epoch")
     add("--flip", type=number(0, 1), help="probability that a crop is mirrored")
     add("--optimizer", choices=["sgd", "adam"], help="SGD with momentum 0.95, or Adam")
     add("--lr", type=number(0, exclusive=True), help="learning rate")
-    add("--cosine", action="store_true", help="let the learning rate fall to 0 along a cosine")
+    add(
+        "--cosine",
+        action=argparse.BooleanOptionalAction,
+        help="let the learning rate fall to 0 along a cosine",
+    )
     add("--weight-decay", type=number(0), help="L2 penalty of the optimiser")
     add("--seed", type=whole_number(0), default=0, help="of weights, order and crops")
 
@@ -176,7 +179,6 @@ def add_training_options(
     add("--protocol", choices=PROTOCOLS, help="how images are counted")
     add("--eval-every", type=whole_number(1), default=1, help="epochs between validations")
     add_device_options(parser)
-    parser.set_defaults(**defaults)
 
 
 def check_training_options(args: argparse.Namespace, parser: Parser) -> None:
