@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from datasets.loaders import build_evaluation_loader, build_training_loader
+from datasets.loaders import build_loaders
 from datasets.points import BOX_RULES
-from datasets.splits import DataError, read_splits
+from datasets.splits import DataError
 from datasets.transforms import parse_crop
 from models.bayesian import build_hard_loss
 from models.build import NETWORKS, build_network, init_kaiming, parse_width
@@ -177,9 +177,7 @@ def build_terms(
 def main(args: argparse.Namespace) -> None:
     if args.check:
         return
-    train, val, test = read_splits(
-        args.train_json, args.val_json, args.test_json, args.train_on_val
-    )
+    loaders = build_loaders(args, points=args.hard == "bayesian" and "hard" in args.terms)
     torch.manual_seed(args.seed)
     teacher = load_teacher(args) if args.teacher_ckpt else None
     student = build_student(args)
@@ -188,25 +186,13 @@ def main(args: argparse.Namespace) -> None:
         modules["adapters"] = adapters = build_adapters(args, student, teacher)
     weights = {term: getattr(args, WEIGHT_OPTIONS[term]) for term in args.terms}
     hard_loss = build_hard_loss(args.hard, args.background, args.sigma)
-    boxes = BOX_RULES[args.boxes] if args.hard == "bayesian" and "hard" in args.terms else None
-    loader = build_training_loader(
-        train,
-        args.crop,
-        args.flip,
-        boxes,
-        args.crops_per_image,
-        args.batch_size,
-        args.seed,
-        args.workers,
-    )
     run_experiment(
         args,
         {"arch": student.arch, "width": str(student.width)},
         modules,
         build_terms(args.terms, args.intra, hard_loss, student.network, teacher, adapters),
         weights,
-        loader,
-        *(build_evaluation_loader(samples, args.workers) for samples in (val, test)),
+        *loaders,
     )
 
 

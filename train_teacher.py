@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from datasets.loaders import build_evaluation_loader, build_training_loader
+from datasets.loaders import build_loaders
 from datasets.points import BOX_RULES
-from datasets.splits import DataError, read_splits
+from datasets.splits import DataError
 from datasets.transforms import parse_crop
 from models.bayesian import build_hard_loss
 from models.build import (
@@ -101,23 +101,10 @@ def download_vgg(arch: str) -> dict[str, Tensor]:
 
 
 def main(args: argparse.Namespace) -> None:
-    train, val, test = read_splits(
-        args.train_json, args.val_json, args.test_json, args.train_on_val
-    )
+    loaders = build_loaders(args, points=args.hard == "bayesian")
     torch.manual_seed(args.seed)
     teacher = build_teacher(args).to(args.device, memory_format=torch.channels_last)
     hard_loss = build_hard_loss(args.hard, args.background, args.sigma)
-    boxes = BOX_RULES[args.boxes] if args.hard == "bayesian" else None
-    loader = build_training_loader(
-        train,
-        args.crop,
-        args.flip,
-        boxes,
-        args.crops_per_image,
-        args.batch_size,
-        args.seed,
-        args.workers,
-    )
 
     def terms(batch: dict) -> dict[str, Tensor]:
         return {"hard": hard_loss(teacher(normalise(batch["image"])), batch)}
@@ -128,8 +115,7 @@ def main(args: argparse.Namespace) -> None:
         {"model": teacher},
         terms,
         {"hard": 1.0},
-        loader,
-        *(build_evaluation_loader(samples, args.workers) for samples in (val, test)),
+        *loaders,
     )
 
 

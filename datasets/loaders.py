@@ -1,5 +1,6 @@
 """Loaders of crops to train on and of whole images to count."""
 
+import argparse
 import math
 import signal
 from collections.abc import Sequence
@@ -9,11 +10,39 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, default_collate
 
 from datasets.crowd import CropSampler, Crowd, CrowdDataset
-from datasets.points import BoxRule
-from datasets.splits import DataError, Sample
+from datasets.points import BOX_RULES, BoxRule
+from datasets.splits import DataError, Sample, read_splits
 from datasets.transforms import Crop, FixedCrop
 
 NOWHERE = {"points": math.inf, "targets": 0.0}  # what stands for heads that a crop lacks
+
+
+def build_loaders(
+    args: argparse.Namespace, points: bool
+) -> tuple[DataLoader, DataLoader, DataLoader]:
+    """Returns the loaders of training crops, validation images and test images.
+
+    Args:
+        args: a training's options.
+        points: whether crops carry their heads, by the rule of --boxes.
+
+    Raises:
+        DataError: as `read_splits`, `build_training_loader` and `CrowdDataset`.
+    """
+    train, val, test = read_splits(
+        args.train_json, args.val_json, args.test_json, args.train_on_val
+    )
+    crops = build_training_loader(
+        train,
+        args.crop,
+        args.flip,
+        BOX_RULES[args.boxes] if points else None,
+        args.crops_per_image,
+        args.batch_size,
+        args.seed,
+        args.workers,
+    )
+    return crops, *(build_evaluation_loader(samples, args.workers) for samples in (val, test))
 
 
 def build_training_loader(

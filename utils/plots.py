@@ -149,7 +149,8 @@ def format_table(variants: Sequence[Variant]) -> str:
 
 def draw_ablation(variants: Sequence[Variant], path: Path) -> None:
     """Draws the error against the width, with and without SKT, and that of every variant."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
+    size = (12, max(5, 0.4 * len(variants)))
+    figure, (left, right) = plt.subplots(1, 2, figsize=size, layout="constrained")
     for terms, label in ((ALL_TERMS, "with SKT"), ("hard", "alone")):
         runs = [v for v in variants if v.terms == terms and v.intra == "cos"]
         left.plot([float(v.width) for v in runs], [v.mae for v in runs], ".-", label=label)
