@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
 import numpy as np
@@ -26,6 +27,7 @@ from preprocess.layouts import AnnotatedImage
 
 Image.MAX_IMAGE_PIXELS = None  # data sets have pictures of any size
 PROJECT = Path(__file__).resolve().parents[1]
+Job = TypeVar("Job")
 
 
 @dataclass(frozen=True)
@@ -89,16 +91,23 @@ def write_densities(
         DataError: an image or annotation is unreadable; files finished before it stay.
     """
     stale = [job for job in jobs if not _is_up_to_date(*job, recipe)]
-    if stale:
-        with ProcessPoolExecutor(max_workers=min(workers, len(stale))) as pool:
-            work = partial(_write_density, read_points=read_points, recipe=recipe)
-            try:
-                results = pool.map(work, stale, chunksize=1)
-                list(tqdm(results, total=len(stale), desc="density maps", unit="image"))
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+    work = partial(_write_density, read_points=read_points, recipe=recipe)
+    run_in_processes(work, stale, workers, "density maps")
     return len(stale)
+
+
+def run_in_processes(
+    work: Callable[[Job], None], jobs: Sequence[Job], workers: int, description: str
+) -> None:
+    """Does every job, showing progress; the first error ends it, and finished jobs stay."""
+    if not jobs:
+        return
+    with ProcessPoolExecutor(max_workers=min(workers, len(jobs))) as pool:
+        try:
+            list(tqdm(pool.map(work, jobs), total=len(jobs), desc=description, unit="image"))
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
 
 
 def read_image_size(path: Path) -> tuple[int, int]:

@@ -4,20 +4,18 @@ import argparse
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from datasets.splits import DataError
 from preprocess.annotations import write_ucf_points
+from preprocess.generation import run_in_processes
 from preprocess.layouts import AnnotatedImage
 
-Image.MAX_IMAGE_PIXELS = None  # data sets have pictures of any size
 Size = tuple[int, int]  # height, width
 QUALITY = 95  # of the JPEGs, BL's
 
@@ -65,23 +63,17 @@ def rescale(
         AnnotatedImage(*(out / path.relative_to(root) for path in (pair.image, pair.annotation)))
         for pair in pairs
     ]
-    with ProcessPoolExecutor(max_workers=min(workers, len(pairs))) as pool:
-        work = partial(_rescale, limits=limits, read_points=read_points)
-        try:
-            results = pool.map(work, pairs, moved)
-            list(tqdm(results, total=len(pairs), desc="rescaling", unit="image"))
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    work = partial(_rescale, limits=limits, read_points=read_points)
+    run_in_processes(work, list(zip(pairs, moved, strict=True)), workers, "rescaling")
     return moved
 
 
 def _rescale(
-    pair: AnnotatedImage,
-    moved: AnnotatedImage,
+    job: tuple[AnnotatedImage, AnnotatedImage],
     limits: tuple[int, int],
     read_points: Callable[[Path], np.ndarray],
 ) -> None:
+    pair, moved = job
     size = _read_size(pair.image)
     wanted = rescaled_size(size, limits)
     if _is_up_to_date(pair, moved, wanted):
