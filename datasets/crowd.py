@@ -1,45 +1,49 @@
 """Images with their density maps and heads, as a training step and an evaluation receive them."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
 
-from datasets.files import read_density, read_heads, read_image
+from datasets.cache import FileStore, MemoryStore, Store
+from datasets.cutting import cut_images, cut_maps
+from datasets.files import Heads, read_heads
 from datasets.points import BoxRule
+from datasets.sampler import CropIndex
 from datasets.splits import DataError, Sample
-from datasets.transforms import Crop, cut, pad
-
-CropIndex = tuple[int, tuple[int, ...]]  # which image, and the seed of everything random in it
+from datasets.transforms import Augmentation, Draw, Size
 
 
 class Crowd(TypedDict, total=False):
-    """One item; a batch has one more dimension in front, and a list of names.
+    """A batch; what nobody asked for is absent.
 
-    The last three are there where points are asked for. A batch has as many points for every crop
-    as the fullest has: infinitely far ones, with target 0, stand for those that a crop lacks.
+    It has as many points for every crop as the fullest has: infinitely far ones, with target 0,
+    stand for those that a crop lacks.
     """
 
-    image: Tensor  # (3, H, W) uint8 RGB
-    density: Tensor  # (1, ceil(H/8), ceil(W/8)) float32, heads a cell
-    heads: int  # annotated in the whole image, without those outside it
-    name: str  # the image's path
-    points: Tensor  # (N, 2) float32 heads in the image's pixels, x then y
-    targets: Tensor  # (N,) float32, what each counts
-    side: float  # the shorter one of the whole image, in pixels
+    image: Tensor  # (B, 3, H, W) uint8 RGB, channels-last
+    heads: Tensor  # (B,) int64, annotated in the whole image, without those outside it
+    name: list[str]  # the images' paths
+    density: Tensor  # (B, 1, ceil(H/8), ceil(W/8)) float32, heads a cell
+    points: Tensor  # (B, N, 2) float32 heads in the crop's pixels, x then y
+    targets: Tensor  # (B, N) float32, what each counts
+    side: Tensor  # (B,) float64, the shorter one of the whole image, in the crop's pixels
+    colour: Tensor  # (B, 3) float32 factors of brightness, contrast and saturation, to be applied
 
 
 class CrowdDataset(Dataset):
-    """Whole images by number or, with a crop, what `CropSampler` draws by `CropIndex`.
+    """Batches of whole images by number or, with an augmentation, of crops by `CropIndex`.
 
-    Small images are padded to the crop with the mean colour, at the right and the bottom.
+    A batch needs images or crops of one size.
 
     Args:
-        crop: what a step sees of an image; flipped with the probability `flip`.
-        boxes: gives every item its heads; without a rule there are density maps alone.
+        boxes: gives every batch its heads as points.
+        density: whether batches have maps.
 
     Raises:
         DataError: an image or a density map is damaged, or of another size than the other; or
@@ -49,13 +53,14 @@ class CrowdDataset(Dataset):
     def __init__(
         self,
         samples: Sequence[Sample],
-        crop: Crop | None = None,
-        flip: float = 0.0,
+        augmentation: Augmentation | None = None,
         boxes: BoxRule | None = None,
+        density: bool = True,
     ):
         self._heads = [read_heads(sample) for sample in samples]  # finds what is damaged, too
-        self._samples = samples
-        self._crop, self._flip, self._boxes = crop, flip, boxes
+        self._samples, self._augmentation = samples, augmentation
+        self._boxes, self._density = boxes, density
+        self._store: Store = FileStore(samples)
         for sample, heads in zip(samples, self._heads, strict=True):
             if boxes and heads.distances is None:
                 raise DataError(
@@ -71,48 +76,67 @@ class CrowdDataset(Dataset):
         """How many are annotated in every image."""
         return [len(heads.points) for heads in self._heads]
 
-    def __getitem__(self, index: int | CropIndex) -> Crowd:
-        number, seed = (index, None) if self._crop is None else index
-        sample, heads = self._samples[number], self._heads[number]
-        image = read_image(sample.image)
-        size = image.shape[:2]
-        box, flip = (0, 0, *size), False
-        if self._crop is not None:
-            rng = np.random.default_rng(seed)
-            box, flip = self._crop(rng, size), rng.random() < self._flip
-        density = read_density(sample.density, box, flip)
-        image = cut(image, box)[:, :: -1 if flip else 1]
+    @property
+    def sizes(self) -> list[Size]:
+        """Every image's height and width."""
+        return [heads.size for heads in self._heads]
+
+    def hold(self, device: torch.device, quiet: bool = False) -> None:
+        """Reads all files now; images and maps of batches are made on the device from then on."""
+        boxes = [Draw.whole(size).box for size in self.sizes]
+        files = FileStore(self._samples)
+        self._store = MemoryStore(files, boxes, self._density, device, quiet)
+
+    def __getitem__(self, indices: Sequence[int] | Sequence[CropIndex]) -> Crowd:
+        """Returns the batch of these; images and maps are where they are held, the rest in RAM."""
+        if self._augmentation is None:
+            numbers = indices
+            draws = [Draw.whole(self._heads[number].size) for number in numbers]
+        else:
+            numbers = [number for number, _ in indices]
+            draws = [self._augmentation.draw(seed, self._heads[n].size) for n, seed in indices]
+        heads = [self._heads[number] for number in numbers]
         crowd = Crowd(
-            image=torch.from_numpy(pad(image, box)).permute(2, 0, 1),
-            density=torch.from_numpy(density)[None],
-            heads=len(heads.points),
-            name=str(sample.image),
+            heads=torch.tensor([len(head.points) for head in heads]),
+            name=[str(self._samples[number].image) for number in numbers],
         )
+        if self._density:  # before the picture, as a large image has no room for both
+            maps = [self._store.density(n, d.box) for n, d in zip(numbers, draws, strict=True)]
+            crowd["density"] = cut_maps(maps, draws, [head.shrink for head in heads])
+            del maps
+        crowd["image"] = self._cut_images(numbers, draws)
         if self._boxes:
-            points, targets = self._boxes(heads.points, heads.distances, box)
-            if flip:  # where padding follows at the right, the picture alone is mirrored
-                points[:, 0] = image.shape[1] - points[:, 0]
-            crowd["points"], crowd["targets"] = map(torch.from_numpy, (points, targets))
-            crowd["side"] = float(min(size))
+            crowd |= _place_heads(heads, draws, self._boxes)
+        if draws[0].colour:
+            crowd["colour"] = torch.tensor([draw.colour for draw in draws])
         return crowd
 
+    def _cut_images(self, numbers: Sequence[int], draws: Sequence[Draw]) -> Tensor:
+        parts = [self._store.image(n, d.box) for n, d in zip(numbers, draws, strict=True)]
+        if self._augmentation is None and len(parts) == 1:
+            return parts[0][None]  # a large image has no room for a copy
+        return cut_images(parts, draws)
 
-class CropSampler(Sampler[CropIndex]):
-    """Passes `crops_per_image` crops of every image, in an order that seed and epoch fix.
 
-    What is drawn depends on nothing else, so the number of workers does not matter, and an epoch
-    can be taken up at crop number `start` again.
-    """
+def _place_heads(heads: Sequence[Heads], draws: Sequence[Draw], boxes: BoxRule) -> Crowd:
+    placed = [_place(head, draw, boxes) for head, draw in zip(heads, draws, strict=True)]
+    points, targets, sides = zip(*placed, strict=True)
+    return Crowd(
+        points=pad_sequence(points, batch_first=True, padding_value=math.inf),
+        targets=pad_sequence(targets, batch_first=True),
+        side=torch.tensor(sides, dtype=torch.float64),
+    )
 
-    def __init__(self, images: int, crops_per_image: int, seed: int):
-        self._images, self._crops, self._seed = images, images * crops_per_image, seed
-        self.epoch = 0
-        self.start = 0
 
-    def __len__(self) -> int:
-        return self._crops - self.start
-
-    def __iter__(self) -> Iterator[CropIndex]:
-        order = np.random.default_rng((self._seed, self.epoch)).permutation(self._crops)
-        for position in range(self.start, self._crops):
-            yield int(order[position]) % self._images, (self._seed, self.epoch, position)
+def _place(heads: Heads, draw: Draw, boxes: BoxRule) -> tuple[Tensor, Tensor, float]:
+    """Returns a crop's points, targets and side, all of them of the enlarged image."""
+    (top, left, _, width), (down, across) = draw.box, draw.stretch
+    points, targets = boxes(
+        heads.points * np.float32([across, down]),
+        heads.distances * draw.enlargement,
+        (down * top, across * left, *draw.size),
+    )
+    if draw.flip:  # where padding follows at the right, the picture alone is mirrored
+        points[:, 0] = across * min(width, heads.size[1] - left) - points[:, 0]
+    side = draw.enlargement * min(heads.size)
+    return torch.from_numpy(points), torch.from_numpy(targets), side

@@ -8,17 +8,21 @@ import numpy as np
 from PIL import Image
 
 from datasets.splits import DataError, Sample
-from datasets.transforms import SHRINK, STRIDE, Box, cut, pad
+from datasets.transforms import Box, Size
+
+SHRINKS = ("sum", "bicubic")  # how a map may say that it is brought to stride 8
 
 Image.MAX_IMAGE_PIXELS = None  # pictures of any size are counted here
 
 
 @dataclass(frozen=True)
 class Heads:
-    """The annotated heads of one image, without those outside it."""
+    """What is known of one image without its pixels; heads outside it do not count."""
 
     points: np.ndarray  # (N, 2) float32, x then y
     distances: np.ndarray | None  # (N,) mean distance to the three nearest; old files lack it
+    size: Size  # of the image, in pixels
+    shrink: str  # one of SHRINKS
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -49,31 +53,44 @@ def read_heads(sample: Sample) -> Heads:
     path = sample.density
     try:
         with h5py.File(path) as file:
-            missing = {"density", "points"} - file.keys()
-            if missing:
-                raise DataError(
-                    f"{path} has no dataset {min(missing)!r}; the GT generation commands write it"
-                )
-            if file["density"].shape != (height, width):
-                found = "x".join(map(str, file["density"].shape))
-                raise DataError(f"{path}: density is {found}, its image {height}x{width}")
+            _check_density(path, file, (height, width))
+            shrink = file.attrs.get("shrink", "sum")
             points = file["points"][:]
             distances = file["distances"][:] if "distances" in file else None
-            if distances is not None and len(distances) != len(points):
-                raise DataError(f"{path}: {len(points)} points have {len(distances)} distances")
     except OSError as error:
         raise DataError(f"{path} is not a readable density map ({error})") from None
+    if distances is not None and len(distances) != len(points):
+        raise DataError(f"{path}: {len(points)} points have {len(distances)} distances")
     x, y = points.T
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    return Heads(points[inside], None if distances is None else distances[inside])
+    distances = None if distances is None else distances[inside]
+    return Heads(points[inside], distances, (height, width), shrink)
 
 
-def read_density(path: Path, box: Box, flip: bool) -> np.ndarray:
-    """Returns the part of a map in a box, of which nothing lies outside, at stride 8."""
+def read_density(path: Path, box: Box) -> np.ndarray:
+    """Returns what of a map lies in a box, (h, w) float32.
+
+    Raises:
+        DataError: the .h5 cannot be read.
+    """
+    top, left, height, width = box
     try:
         with h5py.File(path) as file:
-            shrink = SHRINK[file.attrs.get("shrink", "sum")]
-            density = cut(file["density"], box)
+            density = file["density"][top : top + height, left : left + width]
     except OSError as error:
         raise DataError(f"{path} is not a readable density map ({error})") from None
-    return shrink(pad(density[:, :: -1 if flip else 1], box), STRIDE)
+    return density.astype(np.float32, copy=False)
+
+
+def _check_density(path: Path, file: h5py.File, size: Size) -> None:
+    missing = {"density", "points"} - file.keys()
+    if missing:
+        raise DataError(
+            f"{path} has no dataset {min(missing)!r}; the GT generation commands write it"
+        )
+    if file["density"].shape != size:
+        found, expected = ("x".join(map(str, sides)) for sides in (file["density"].shape, size))
+        raise DataError(f"{path}: density is {found}, its image {expected}")
+    shrink = file.attrs.get("shrink", "sum")
+    if shrink not in SHRINKS:
+        raise DataError(f"{path}: shrink must be one of {', '.join(SHRINKS)}, got {shrink!r}")

@@ -1,100 +1,151 @@
 """Loaders of crops to train on and of whole images to count."""
 
 import argparse
-import math
+import multiprocessing
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-import cv2
-from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, default_collate
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
 
-from datasets.crowd import CropSampler, Crowd, CrowdDataset
-from datasets.points import BOX_RULES, BoxRule
+from datasets.cache import read_in_threads
+from datasets.crowd import Crowd, CrowdDataset
+from datasets.memory import check_memory, crop_bytes, image_bytes
+from datasets.points import BOX_RULES
+from datasets.sampler import CropSampler
 from datasets.splits import DataError, Sample, read_splits
-from datasets.transforms import Crop, FixedCrop
+from datasets.transforms import Augmentation, FixedCrop
 
-NOWHERE = {"points": math.inf, "targets": 0.0}  # what stands for heads that a crop lacks
+CACHES = ("none", "ram", "gpu")
+
+
+class ResidentLoader:
+    """What a training needs of a DataLoader, for a data set that is held on the device.
+
+    Batches are made there by this process, as they are asked for.
+    """
+
+    def __init__(self, dataset: CrowdDataset, sampler: CropSampler, device: torch.device):
+        self.dataset, self.sampler, self._device = dataset, sampler, device
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Crowd]:
+        for indices in self.sampler:
+            yield _move(self.dataset[indices], self._device)
 
 
 def build_loaders(
-    args: argparse.Namespace, points: bool
-) -> tuple[DataLoader, DataLoader, DataLoader]:
-    """Returns the loaders of training crops, validation images and test images.
+    args: argparse.Namespace,
+    density: bool,
+    points: bool,
+    rank: int = 0,
+    processes: int = 1,
+    neighbours: int = 1,
+) -> tuple[DataLoader | ResidentLoader, Iterable[Crowd], DataLoader]:
+    """Returns the loaders of crops to train on, validation images and test images.
+
+    The first one's `sampler` is a `CropSampler`. With a cache, the files of the first two are read
+    now, and validation images are a list.
 
     Args:
         args: a training's options.
+        density: whether crops carry density maps.
         points: whether crops carry their heads, by the rule of --boxes.
+        rank: which of the `processes` this one is; it gets its part of every batch of crops, and
+            of the images to count.
+        neighbours: how many of them share this machine's memory.
 
     Raises:
-        DataError: as `read_splits`, `build_training_loader` and `CrowdDataset`.
+        DataError: as `read_splits`, `CrowdDataset`, `CropSampler` and `check_memory`; crops of
+            different sizes cannot make a batch; or workers cannot share the RAM.
     """
     train, val, test = read_splits(
         args.train_json, args.val_json, args.test_json, args.train_on_val
     )
-    crops = build_training_loader(
-        train,
-        args.crop,
-        args.flip,
-        BOX_RULES[args.boxes] if points else None,
-        args.crops_per_image,
-        args.batch_size,
-        args.seed,
-        args.workers,
+    _check_options(args)
+    sampler = CropSampler(
+        len(train), args.crops_per_image, args.batch_size, args.seed, rank, processes
     )
-    return crops, *(build_evaluation_loader(samples, args.workers) for samples in (val, test))
+    augmentation = Augmentation(args.crop, args.flip, args.scale, args.colour)
+    crops = CrowdDataset(train, augmentation, BOX_RULES[args.boxes] if points else None, density)
+    pin = args.device.type == "cuda"
+    test_loader = build_evaluation_loader(test[rank::processes], args.workers, pin)
+    if args.cache == "none":
+        val_loader = build_evaluation_loader(val[rank::processes], args.workers, pin)
+        return _build_loader(crops, sampler, args.workers, pin), val_loader, test_loader
+    validated = CrowdDataset(val[rank::processes])
+    device = args.device if args.cache == "gpu" else torch.device("cpu")
+    needed = crop_bytes(crops.sizes, density) + image_bytes(validated.sizes)
+    check_memory(args.cache, needed, device, neighbours)
+    crops.hold(device, quiet=rank > 0)
+    val_images = _read_once(validated, device, quiet=rank > 0)
+    if args.cache == "gpu":
+        return ResidentLoader(crops, sampler, device), val_images, test_loader
+    context = "fork" if args.workers else None
+    return _build_loader(crops, sampler, args.workers, pin, context), val_images, test_loader
 
 
-def build_training_loader(
-    samples: Sequence[Sample],
-    crop: Crop,
-    flip: float,
-    boxes: BoxRule | None,
-    crops_per_image: int,
-    batch_size: int,
-    seed: int,
-    workers: int,
-) -> DataLoader:
-    """Returns a loader of crops whose `sampler` is a `CropSampler`.
-
-    Args:
-        flip: the probability that a crop is mirrored.
-        boxes: gives the crops their heads, for losses on points.
-
-    Raises:
-        DataError: crops of different sizes cannot make a batch; or as `CrowdDataset`.
-    """
-    if batch_size > 1 and not isinstance(crop, FixedCrop):
+def _check_options(args: argparse.Namespace) -> None:
+    if args.batch_size > 1 and not isinstance(args.crop, FixedCrop):
         raise DataError(
-            f"--batch-size {batch_size} needs crops of one size; give --crop as HEIGHTxWIDTH"
+            f"--batch-size {args.batch_size} needs crops of one size; give --crop as HEIGHTxWIDTH"
         )
+    methods = multiprocessing.get_all_start_methods()
+    if args.cache == "ram" and args.workers and "fork" not in methods:
+        raise DataError(
+            f"--cache ram: --workers {args.workers} would share the RAM by fork, which this system "
+            "lacks; --workers 0 needs none"
+        )
+
+
+def build_evaluation_loader(
+    samples: Sequence[Sample], workers: int, pin_memory: bool = False
+) -> DataLoader:
+    """Returns a loader of whole images, one by one and in order."""
+    numbers = [[number] for number in range(len(samples))]
+    return _build_loader(CrowdDataset(samples), numbers, workers, pin_memory)
+
+
+def _build_loader(
+    dataset: CrowdDataset,
+    batches: Iterable[list],
+    workers: int,
+    pin_memory: bool,
+    context: str | None = None,
+) -> DataLoader:
     return DataLoader(
-        CrowdDataset(samples, crop, flip, boxes),
-        batch_size,
-        sampler=CropSampler(len(samples), crops_per_image, seed),
+        dataset,
+        batch_size=None,  # the data set makes whole batches
+        sampler=batches,
         num_workers=workers,
-        collate_fn=_collate,
+        pin_memory=pin_memory,
         persistent_workers=workers > 0,
         worker_init_fn=_quiet_worker,
+        multiprocessing_context=context,
     )
 
 
-def build_evaluation_loader(samples: Sequence[Sample], workers: int) -> DataLoader:
-    """Returns a loader of whole images, one by one and in order."""
-    return DataLoader(CrowdDataset(samples), num_workers=workers, worker_init_fn=_quiet_worker)
+def _read_once(dataset: CrowdDataset, device: torch.device, quiet: bool) -> list[Crowd]:
+    """Returns every image, on the device, with its ground truth, which only the CPU looks at."""
+
+    def read(number: int) -> Crowd:
+        crowd = dataset[[number]]
+        crowd["image"] = crowd["image"].to(device)
+        return crowd
+
+    return read_in_threads(read, range(len(dataset)), "validation images", quiet)
 
 
-def _collate(crops: list[Crowd]) -> dict:
-    batch = default_collate([{k: v for k, v in c.items() if k not in NOWHERE} for c in crops])
-    for name, filler in NOWHERE.items():
-        if name in crops[0]:
-            batch[name] = pad_sequence(
-                [crop[name] for crop in crops], batch_first=True, padding_value=filler
-            )
-    return batch
+def _move(crowd: Crowd, device: torch.device) -> Crowd:
+    return {
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for name, value in crowd.items()
+    }
 
 
 def _quiet_worker(_: int) -> None:
-    """Leaves Ctrl-C to the main process, and the cores to the other workers."""
+    """Leaves Ctrl-C to the main process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.transforms import Box
-
 
 @dataclass(frozen=True)
 class BoxRule:
@@ -23,13 +21,14 @@ class BoxRule:
     partial: bool
 
     def __call__(
-        self, points: np.ndarray, distances: np.ndarray, crop: Box
+        self, points: np.ndarray, distances: np.ndarray, crop: tuple[float, float, float, float]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns a crop's heads, in its own pixels, and what each counts.
 
         Args:
             points: (N, 2) in the image, x then y.
             distances: (N,) mean distances to the three nearest heads, in pixels.
+            crop: top, left, height and width in the image.
 
         Returns:
             (M, 2) float32, x then y, of which some may lie just outside; and (M,) float32.

@@ -1,17 +1,16 @@
-"""What is cut out of an image for a training step, and how density maps shrink."""
+"""What a crop shows of an image: drawn at random, before any pixel is read."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
-STRIDE = 8  # pixels per cell of every density map that is trained on
 LEAST_SIDE = 32  # of a crop: two cells of the coarsest relations, which are between positions
-MEAN_COLOUR = (124, 116, 104)  # of ImageNet: what a network takes for nothing
 
+Size = tuple[int, int]  # height, width
 Box = tuple[int, int, int, int]  # top, left, height, width; may reach beyond the image
-Crop = Callable[[np.random.Generator, tuple[int, int]], Box]
+Crop = Callable[[np.random.Generator, Size, float], tuple[Box, Size]]
 
 
 @dataclass(frozen=True)
@@ -21,10 +20,15 @@ class ScaledCrop:
     low: float
     high: float
 
-    def __call__(self, rng: np.random.Generator, size: tuple[int, int]) -> Box:
-        scale = rng.uniform(self.low, self.high)
-        height, width = (max(LEAST_SIDE, int(scale * side)) for side in size)
-        return *_random_corner(rng, size, (height, width)), height, width
+    def __call__(
+        self, rng: np.random.Generator, size: Size, enlargement: float = 1.0
+    ) -> tuple[Box, Size]:
+        """Returns a box of an image of `size`, and the size of the crop that it becomes."""
+        part = rng.uniform(self.low, self.high)
+        least = math.ceil(LEAST_SIDE / enlargement)
+        height, width = (max(least, int(part * side)) for side in size)
+        crop = tuple(max(LEAST_SIDE, round(enlargement * side)) for side in (height, width))
+        return (*_random_corner(rng, size, (height, width)), height, width), crop
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,13 @@ class FixedCrop:
     height: int
     width: int
 
-    def __call__(self, rng: np.random.Generator, size: tuple[int, int]) -> Box:
+    def __call__(
+        self, rng: np.random.Generator, size: Size, enlargement: float = 1.0
+    ) -> tuple[Box, Size]:
+        """Returns a box of an image of `size`, and the size of the crop that it becomes."""
         crop = (self.height, self.width)
-        return *_random_corner(rng, size, crop), *crop
+        height, width = (max(1, round(side / enlargement)) for side in crop)
+        return (*_random_corner(rng, size, (height, width)), height, width), crop
 
 
 def parse_crop(text: str) -> Crop:
@@ -62,44 +70,56 @@ def parse_crop(text: str) -> Crop:
     )
 
 
-def _random_corner(
-    rng: np.random.Generator, size: tuple[int, int], crop: tuple[int, int]
-) -> tuple[int, int]:
-    top, left = (int(rng.integers(max(0, s - c) + 1)) for s, c in zip(size, crop, strict=True))
+@dataclass(frozen=True)
+class Draw:
+    """Everything that is random in a crop; with `whole`, an image as it is."""
+
+    box: Box  # in the image's pixels
+    size: Size  # of the crop, in pixels: the box is resized to it
+    enlargement: float = 1.0  # of the image, but for rounding the box's to `size`
+    flip: bool = False
+    colour: Sequence[float] | None = None  # factors of brightness, contrast and saturation
+
+    @classmethod
+    def whole(cls, size: Size) -> "Draw":
+        return cls((0, 0, *size), size)
+
+    @property
+    def resized(self) -> bool:
+        return self.box[2:] != self.size
+
+    @property
+    def stretch(self) -> tuple[float, float]:
+        """Pixels of the crop for each pixel of the box, down and across."""
+        return self.size[0] / self.box[2], self.size[1] / self.box[3]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How crops are drawn; what is off leaves no trace in the others' random numbers.
+
+    Args:
+        crop: the part of the image.
+        flip: the probability that a crop is mirrored.
+        scale: least and greatest factor by which the image is enlarged, log-uniform between.
+        colour: brightness, contrast and saturation change by factors of up to 1 -+ this.
+    """
+
+    crop: Crop
+    flip: float = 0.0
+    scale: tuple[float, float] | None = None
+    colour: float = 0.0
+
+    def draw(self, seed: Sequence[int], size: Size) -> Draw:
+        """Returns what the crop of this seed shows of an image of `size`."""
+        rng = np.random.default_rng(seed)
+        enlargement = math.exp(rng.uniform(*np.log(self.scale))) if self.scale else 1.0
+        box, crop = self.crop(rng, size, enlargement)
+        flip = bool(rng.random() < self.flip)
+        colour = rng.uniform(1 - self.colour, 1 + self.colour, 3).tolist() if self.colour else None
+        return Draw(box, crop, enlargement, flip, colour)
+
+
+def _random_corner(rng: np.random.Generator, size: Size, box: Size) -> Size:
+    top, left = (int(rng.integers(max(0, s - b) + 1)) for s, b in zip(size, box, strict=True))
     return top, left
-
-
-def cut(array: np.ndarray, box: Box) -> np.ndarray:
-    """Returns what of an (H, W, ...) array, or of an h5py dataset, lies in a box."""
-    top, left, height, width = box
-    return array[top : top + height, left : left + width]
-
-
-def pad(array: np.ndarray, box: Box) -> np.ndarray:
-    """Fills an array up to a box's size: a map with nobody, a picture with the mean colour."""
-    if array.shape[:2] == box[2:]:
-        return np.ascontiguousarray(array)
-    padded = np.zeros((*box[2:], *array.shape[2:]), array.dtype)
-    if array.ndim == 3:
-        padded[:] = MEAN_COLOUR
-    padded[: array.shape[0], : array.shape[1]] = array
-    return padded
-
-
-def sum_cells(density: np.ndarray, stride: int) -> np.ndarray:
-    """Shrinks (H, W) to (ceil(H/stride), ceil(W/stride)), every head kept."""
-    height, width = density.shape
-    rows, columns = -(-height // stride), -(-width // stride)
-    if (rows * stride, columns * stride) != (height, width):
-        density = np.pad(density, ((0, rows * stride - height), (0, columns * stride - width)))
-    return density.reshape(rows, stride, columns, stride).sum((1, 3))
-
-
-def resize_bicubic(density: np.ndarray, stride: int) -> np.ndarray:
-    """Shrinks (H, W) as the published code does; the sum is kept roughly."""
-    height, width = density.shape
-    grid = (-(-width // stride), -(-height // stride))  # OpenCV's order
-    return cv2.resize(density, grid, interpolation=cv2.INTER_CUBIC) * stride**2
-
-
-SHRINK = {"sum": sum_cells, "bicubic": resize_bicubic}

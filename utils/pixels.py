@@ -5,13 +5,42 @@ from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+GREY = (0.299, 0.587, 0.114)  # of red, green and blue in ITU-R 601 luma
 
 
-def normalise(pixels: Tensor) -> Tensor:
-    """Maps (B, 3, H, W) uint8 RGB to float32 with ImageNet's mean and deviation, channels-last."""
-    mean, std = (
-        torch.tensor(values, device=pixels.device).view(3, 1, 1)
-        for values in (IMAGENET_MEAN, IMAGENET_STD)
-    )
+def normalise(pixels: Tensor, colour: Tensor | None = None) -> Tensor:
+    """Maps (B, 3, H, W) uint8 RGB to float32 with ImageNet's mean and deviation, channels-last.
+
+    Args:
+        colour: (B, 3) factors by which the images' colours are changed first, see `change_colour`.
+    """
+    mean, std = (_channels(values, pixels.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
     values = pixels.contiguous(memory_format=torch.channels_last) / 255
+    if colour is not None:
+        values = change_colour(values, colour)
     return values.sub_(mean).div_(std)
+
+
+def change_colour(values: Tensor, colour: Tensor) -> Tensor:
+    """Changes brightness, then contrast about an image's mean grey, then saturation.
+
+    One sum of the pixel, its grey and the image's mean grey, clamped to 0..1 at the end.
+
+    Args:
+        values: (B, 3, H, W) RGB in 0..1.
+        colour: (B, 3), a factor for each; 1 leaves it as it is.
+
+    Returns:
+        (B, 3, H, W).
+    """
+    brightness, contrast, saturation = colour.view(-1, 3, 1, 1, 1).unbind(1)  # (B, 1, 1, 1)
+    grey = (values * _channels(GREY, values.device)).sum(1, keepdim=True)  # (B, 1, H, W)
+    mean = grey.mean((2, 3), keepdim=True)
+    strength = brightness * contrast
+    shared = strength * (1 - saturation) * grey + brightness * (1 - contrast) * mean
+    return (strength * saturation * values).add_(shared).clamp_(0, 1)
+
+
+def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Filled there: a GPU would be waited for to take a tensor of them."""
+    return torch.stack([torch.full((1, 1), value, device=device) for value in values])

@@ -1,0 +1,129 @@
+"""Draws carried out: crops of pictures and of density maps, as tensors on any device."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from datasets.transforms import Draw, Size
+
+STRIDE = 8  # pixels per cell of every density map that is trained on
+MEAN_COLOUR = (124, 116, 104)  # of ImageNet: what a network takes for nothing
+
+
+def cut_images(parts: Sequence[Tensor], draws: Sequence[Draw]) -> Tensor:
+    """Returns crops of one size as (B, 3, H, W) uint8, channels-last.
+
+    Small pictures are filled up with the mean colour at the right and the bottom, also where the
+    picture is mirrored. What is resized is so bilinearly, with antialiasing.
+
+    Args:
+        parts: (3, h, w) uint8 each: what of the picture lies in the draw's box.
+        draws: all of one size.
+    """
+    height, width = draws[0].size
+    crops = parts[0].new_empty(len(draws), height, width, 3).permute(0, 3, 1, 2)
+    for crop, part, draw in zip(crops, parts, draws, strict=True):
+        part = part.flip(-1) if draw.flip else part
+        if part.shape[1:] != draw.box[2:]:
+            part = _fill_up(part, draw.box[2:])
+        crop.copy_(_resize(part, draw.size) if draw.resized else part)
+    return crops
+
+
+def cut_maps(parts: Sequence[Tensor], draws: Sequence[Draw], shrinks: Sequence[str]) -> Tensor:
+    """Returns density of one size at stride 8, (B, 1, ceil(H/8), ceil(W/8)) float32.
+
+    Args:
+        parts: (h, w) float32 each: what of the map lies in the draw's box.
+        draws: all of one size.
+        shrinks: how each map shrinks: "sum" keeps every head, "bicubic" is the published code's,
+            which keeps them roughly.
+    """
+    parts = [part.flip(-1) if draw.flip else part for part, draw in zip(parts, draws, strict=True)]
+    if set(shrinks) == {"sum"} and not any(draw.resized for draw in draws):
+        return sum_cells(_stack(parts, draws[0].size))[:, None]
+    shrunk = [_shrink(*one) for one in zip(parts, draws, shrinks, strict=True)]
+    return torch.stack(shrunk)[:, None]
+
+
+def sum_cells(density: Tensor) -> Tensor:
+    """Shrinks (B, H, W) to (B, ceil(H/8), ceil(W/8)), every head kept.
+
+    The order of additions is fixed, so that all devices and batch sizes round alike.
+    """
+    height, width = density.shape[1:]
+    if height % STRIDE or width % STRIDE:
+        density = F.pad(density, (0, -width % STRIDE, 0, -height % STRIDE))
+    while density.shape[2] > -(-width // STRIDE):
+        density = density[..., ::2] + density[..., 1::2]
+    first, *rest = density.unflatten(1, (-1, STRIDE)).unbind(2)
+    for row in rest:
+        first = first + row
+    return first
+
+
+def share_cells(density: Tensor, draw: Draw) -> Tensor:
+    """Shrinks an (h, w) part of a resized map to the crop's cells, every head kept.
+
+    A pixel in which cells meet is shared between them by area. In float64, which no setting of
+    fast matrix products concerns.
+    """
+    down, across = (
+        _overlaps(cells, pixels, STRIDE / stretch, density.device)
+        for cells, pixels, stretch in zip(
+            _grid(draw.size), density.shape, draw.stretch, strict=True
+        )
+    )
+    return (down @ density.double() @ across.T).float()
+
+
+def resize_bicubic(density: Tensor, draw: Draw) -> Tensor:
+    """Shrinks an (h, w) map of a draw's box as the published code does, with OpenCV's kernel."""
+    down, across = draw.stretch
+    shrunk = F.interpolate(density[None, None].double(), _grid(draw.size), mode="bicubic")
+    return (shrunk[0, 0] * (STRIDE**2 / (down * across))).float()
+
+
+def _shrink(part: Tensor, draw: Draw, shrink: str) -> Tensor:
+    if shrink == "sum" and draw.resized:
+        return share_cells(part, draw)
+    (height, width), (rows, columns) = draw.box[2:], part.shape
+    density = F.pad(part, (0, width - columns, 0, height - rows))
+    return resize_bicubic(density, draw) if shrink == "bicubic" else sum_cells(density[None])[0]
+
+
+def _stack(parts: Sequence[Tensor], size: Size) -> Tensor:
+    """(h, w) maps -> (B, *size), nobody beyond them."""
+    if len(parts) == 1 and parts[0].shape == size:
+        return parts[0][None]
+    density = parts[0].new_zeros(len(parts), *size)
+    for crop, part in zip(density, parts, strict=True):
+        crop[: part.shape[0], : part.shape[1]] = part
+    return density
+
+
+def _grid(size: Size) -> Size:
+    return -(-size[0] // STRIDE), -(-size[1] // STRIDE)
+
+
+def _overlaps(cells: int, pixels: int, length: float, device: torch.device) -> Tensor:
+    """(cells, pixels) float64: what part of each pixel lies in each cell `length` pixels long."""
+    starts = length * torch.arange(cells, device=device, dtype=torch.float64)[:, None]
+    lefts = torch.arange(pixels, device=device, dtype=torch.float64)
+    ends, rights = starts + length, lefts + 1
+    return (torch.minimum(ends, rights) - torch.maximum(starts, lefts)).clamp_(min=0)
+
+
+def _fill_up(part: Tensor, size: Size) -> Tensor:
+    """(3, h, w) pixels -> (3, *size), channels-last."""
+    filled = part.new_tensor(MEAN_COLOUR).repeat(*size, 1).permute(2, 0, 1)
+    filled[:, : part.shape[1], : part.shape[2]] = part
+    return filled
+
+
+def _resize(part: Tensor, size: Size) -> Tensor:
+    """(3, h, w) uint8 -> (3, *size) float32 whole numbers."""
+    resized = F.interpolate(part[None].float(), size, mode="bilinear", antialias=True)
+    return resized[0].round_()
