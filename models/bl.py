@@ -56,8 +56,11 @@ class BL(nn.Module):
         features = F.interpolate(
             self.features(images), scale_factor=2, mode="bilinear", align_corners=True
         )
-        grid = tuple(-(-side // self.stride) for side in images.shape[-2:])
-        if features.shape[-2:] != grid:  # ceil(ceil(H/8)/2)*2 may be one row more
+        grid = tuple((side + self.stride - 1) // self.stride for side in images.shape[-2:])
+        # ceil(ceil(H/8)/2)*2 may be one row more. A graph of all sizes has no branches: it always
+        # resizes, which changes nothing where the sizes agree.
+        compiling = torch.compiler.is_compiling() and not self.training
+        if compiling or torch.jit.is_tracing() or features.shape[-2:] != grid:
             features = F.interpolate(features, size=grid, mode="bilinear", align_corners=True)
         return self.reg_layer(features).abs()
 

@@ -1,19 +1,22 @@
 """Structured Knowledge Transfer (Liu et al., ACM MM 2020): the losses. Student first.
 
 Every loss is summed over positions, as published for single images, and averaged over the batch,
-so that a batch of two gives the mean of its two singles.
+so that a batch of two gives the mean of its two singles. All are computed in float32, or in the
+networks' type where that is more precise, under autocast too.
 """
 
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.comparison import Measure, compare, precise
 from models.taps import Tap
 
 TERMS = ("hard", "soft", "intra", "inter")
 FEATURE_TERMS = frozenset({"intra", "inter"})  # which read more of a network than its map
+LEAST_LENGTH = 1e-8  # of a vector that is divided by its length, as in F.cosine_similarity
 
 
 def squared_error(predicted: Tensor, density: Tensor) -> Tensor:
@@ -21,35 +24,56 @@ def squared_error(predicted: Tensor, density: Tensor) -> Tensor:
 
     L_hard against the ground truth, L_soft against the teacher's map.
     """
-    return (predicted - density).square().sum() / len(predicted)
+    error = F.mse_loss(precise(predicted), precise(density), reduction="sum")
+    return error / len(predicted)
 
 
-def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 - cosine similarity along channels at every position: (B, C, h, w) to (B, h, w)."""
-    return 1 - F.cosine_similarity(student, teacher, dim=1)
+def cosine_distance(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """1 - cosine similarity of vectors (..., C); and its a and b (...), see Measure."""
+    student_length = torch.linalg.vector_norm(student, dim=-1).clamp(min=LEAST_LENGTH)
+    teacher_length = torch.linalg.vector_norm(teacher, dim=-1).clamp(min=LEAST_LENGTH)
+    lengths = student_length * teacher_length
+    similarity = torch.linalg.vecdot(student, teacher) / lengths
+    return 1 - similarity, similarity / student_length.square(), -1 / lengths
 
 
-def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference over channels at every position, the ablation's "L2".
+def squared_distance(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean squared difference of vectors (..., C), the ablation's "L2"; and its a and b.
 
     The mean, where the paper leaves it open, keeps wide layers from outweighing narrow ones.
     """
-    return (student - teacher).square().mean(1)
+    distance = (student - teacher).square().mean(-1)
+    slope = torch.full_like(distance, 2 / student.shape[-1])
+    return distance, slope, -slope
 
 
-INTRA_DISTANCES = {"cos": cosine_distance, "l2": squared_distance}
+INTRA_DISTANCES: dict[str, Measure] = {"cos": cosine_distance, "l2": squared_distance}
 
 
 def intra_layer_loss(
-    student: Sequence[Tensor], teacher: Sequence[Tensor], distance: str = "cos"
-) -> Tensor:
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    adapters: Sequence[nn.Conv2d],
+    pools: Sequence[int],
+    distance: str = "cos",
+) -> tuple[Tensor, list[Tensor]]:
     """L_intra: over all taps, the sum over positions of one of INTRA_DISTANCES; "cos" is SKT's.
 
-    Both are lists of (B, C, h, w), the student's already adapted to the teacher's channels.
+    Args:
+        student: (B, C_student, H_i, W_i) of every tap.
+        teacher: (B, C_i, H_i, W_i) of every tap.
+        adapters: 1x1 convolutions from the student's channels to the teacher's; ReLU follows.
+        pools: of every tap, see `pool_sides`.
+
+    Returns:
+        The loss, and the adapted features' groups for L_inter, max-pooled by `pools`, because a
+        feature is adapted once for both.
     """
-    measure = INTRA_DISTANCES[distance]
-    distances = [measure(s, t).sum() for s, t in zip(student, teacher, strict=True)]
-    return torch.stack(distances).sum() / len(student[0])
+    compared = [
+        compare(s, t, adapter, INTRA_DISTANCES[distance], pool)
+        for s, t, adapter, pool in zip(student, teacher, adapters, pools, strict=True)
+    ]
+    return torch.stack([loss for loss, _ in compared]).sum(), [group for _, group in compared]
 
 
 def inter_layer_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
@@ -57,55 +81,52 @@ def inter_layer_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Te
 
     Both are lists of groups (B, C_i, h, w) on one grid, see `relation_groups`.
     """
-    differences = [
-        (s - t).square().sum()
-        for s, t in zip(relation_matrices(student), relation_matrices(teacher), strict=True)
-    ]
-    return torch.stack(differences).sum() / len(student[0])
+    with torch.autocast(student[0].device.type, enabled=False):
+        errors = [
+            squared_error(s, t)
+            for s, t in zip(relation_matrices(student), relation_matrices(teacher), strict=True)
+        ]
+        return torch.stack(errors).sum()
 
 
-def relation_groups(
-    features: Sequence[Tensor], density: Tensor, taps: Sequence[Tap], density_stride: int = 8
-) -> list[Tensor]:
-    """Brings the taps' features and the map onto the coarsest of their grids by max-pooling.
+def pool_sides(taps: Sequence[Tap], density_stride: int = 8) -> list[int]:
+    """Returns, for the map and then every tap, the cells in a row that the coarsest has one for."""
+    strides = [density_stride, *(tap.stride for tap in taps)]
+    return [max(strides) // stride for stride in strides]
 
-    Args:
-        features: one (B, C, ceil(H/stride), ceil(W/stride)) for every tap.
-        density: the (B, 1, h, w) output map.
 
-    Returns:
-        One (B, C, h, w) for every tap, then the map.
-    """
-    strides = [*(tap.stride for tap in taps), density_stride]
-    coarsest = max(strides)
+def relation_groups(maps: Sequence[Tensor], pools: Sequence[int]) -> list[Tensor]:
+    """Max-pools maps (B, C_i, H_i, W_i) onto one grid, that of the coarsest: (B, C_i, h, w)."""
     return [
-        F.max_pool2d(group, coarsest // stride, ceil_mode=True) if stride < coarsest else group
-        for group, stride in zip([*features, density], strides, strict=True)
+        F.max_pool2d(group, pool, ceil_mode=True) if pool > 1 else group
+        for group, pool in zip(maps, pools, strict=True)
     ]
 
 
 def relation_matrices(groups: Sequence[Tensor]) -> list[Tensor]:
     """Flow between layers (Yim et al., CVPR 2017): mean over positions of channel products.
 
-    The groups (B, C_i, h, w) are normalised per image and channel. Matrix j of the result holds
-    the relations of group j to all the groups before it, side by side: (B, C_j, C_0 + ... + C_j-1).
-    Together they are the relation matrices of every pair.
+    The groups (B, C_i, h, w) are normalised per image and channel. A matrix of the result holds
+    the relations of one group to all the groups before it, side by side:
+    (B, C_j, C_0 + ... + C_j-1), from the last group to the second. Together they are the relation
+    matrices of every pair. The order is free; least is copied where the widest group is last.
     """
-    channels = [group.shape[1] for group in groups]
-    positions = groups[0].shape[-2:].numel()
-    stack = torch.cat([F.instance_norm(group) for group in groups], 1).flatten(2)
-    matrices, before = [], channels[0]
-    for count in channels[1:]:
-        group = stack[:, before : before + count]
-        matrices.append(group @ stack[:, :before].transpose(1, 2) / positions)
-        before += count
+    stack = torch.cat([precise(group).flatten(2) for group in groups], 1)
+    positions = stack.shape[-1]
+    stack = F.layer_norm(stack, [positions])  # over positions alone: an instance norm
+    matrices = []
+    for group in reversed(groups[1:]):
+        channels = group.shape[1]
+        stack, group = stack.split([stack.shape[1] - channels, channels], 1)
+        matrices.append(group @ stack.transpose(1, 2) / positions)
     return matrices
 
 
 def distillation_terms(
     terms: Sequence[str],
-    student: tuple[Tensor, list[Tensor]],
-    teacher: tuple[Tensor, list[Tensor]],
+    student: tuple[Tensor, Sequence[Tensor]],
+    teacher: tuple[Tensor, Sequence[Tensor]],
+    adapters: Sequence[nn.Conv2d],
     hard_loss: Callable[[Tensor], Tensor],
     taps: Sequence[Tap],
     intra: str = "cos",
@@ -114,25 +135,32 @@ def distillation_terms(
 
     Args:
         terms: of TERMS.
-        student: (B, 1, h, w) map and the adapted features, (B, C_teacher, h_i, w_i) each.
+        student: (B, 1, h, w) map and the taps' features, (B, C_student, H_i, W_i) each.
         teacher: the same of the teacher.
+        adapters: 1x1 convolutions from the student's features to the teacher's.
         hard_loss: the student's map -> its loss against the ground truth.
         intra: of INTRA_DISTANCES.
 
     Raises:
         ValueError: a term is unknown.
     """
-    (predicted, features), (taught, taught_features) = student, teacher
-    losses: dict[str, Callable[[], Tensor]] = {
-        "hard": lambda: hard_loss(predicted),
-        "soft": lambda: squared_error(predicted, taught),
-        "intra": lambda: intra_layer_loss(features, taught_features, intra),
-        "inter": lambda: inter_layer_loss(
-            relation_groups(features, predicted, taps),
-            relation_groups(taught_features, taught, taps),
-        ),
-    }
-    unknown = set(terms) - losses.keys()
+    unknown = set(terms) - set(TERMS)
     if unknown:
         raise ValueError(f"unknown loss term {min(unknown)!r}; there are {', '.join(TERMS)}")
-    return {name: losses[name]() for name in terms}
+    (predicted, features), (taught, taught_features) = student, teacher
+    losses = {}
+    if "hard" in terms:
+        losses["hard"] = hard_loss(predicted)
+    if "soft" in terms:
+        losses["soft"] = squared_error(predicted, taught)
+    if FEATURE_TERMS & set(terms):
+        map_pool, *pools = pool_sides(taps)
+        losses["intra"], groups = intra_layer_loss(
+            features, taught_features, adapters, pools, intra
+        )
+    if "inter" in terms:
+        losses["inter"] = inter_layer_loss(
+            [*relation_groups([predicted], [map_pool]), *groups],
+            relation_groups([taught, *taught_features], [map_pool, *pools]),
+        )
+    return {name: losses[name] for name in terms}

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,8 @@ class Tap:
 class FeatureReader:
     """Runs a network and hands out what its taps saw: reader(images) -> (density, features).
 
-    The taps stand in the order in which images pass them.
+    The taps stand in the order in which images pass them. The hooks stay, so that torch.compile
+    sees none come and go, but keep nothing of images that the network gets from elsewhere.
 
     Raises:
         ValueError: a tap names no submodule of the network.
@@ -37,24 +37,29 @@ class FeatureReader:
                     f"it has {', '.join(name for name in modules if name)}"
                 )
         self._network = network
-        self._tapped = [modules[tap.module] for tap in taps]
+        self._features: list[Tensor] | None = None  # while a reading goes on
+        self._hooks = [modules[tap.module].register_forward_hook(self._keep) for tap in taps]
 
     def __call__(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Returns the (B, 1, h, w) density and every tap's (B, C, H/stride, W/stride) feature."""
-        features: list[Tensor] = []
-        hooks = [
-            module.register_forward_hook(lambda _module, _images, seen: features.append(seen))
-            for module in self._tapped
-        ]
+        self._features = features = []
         try:
             return self._network(images), features
-        finally:  # no hook stays behind: it would keep the features of every later image
-            for hook in hooks:
-                hook.remove()
+        finally:
+            self._features = None
+
+    def remove(self) -> None:
+        """Takes the hooks off the network; the reader reads no more features."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _keep(self, _module: nn.Module, _images: tuple[Tensor], feature: Tensor) -> None:
+        if self._features is not None:
+            self._features.append(feature)
 
 
 class Adapters(nn.ModuleDict):
-    """A 1x1 convolution and ReLU for every tap, from the student's channels to the teacher's."""
+    """A 1x1 convolution for every tap, from the student's channels to the teacher's."""
 
     def __init__(
         self,
@@ -69,17 +74,12 @@ class Adapters(nn.ModuleDict):
             }
         )
 
-    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Maps every tap's (B, C_student, h, w) to (B, C_teacher, h, w)."""
-        return [
-            F.relu(adapter(feature), inplace=True)
-            for adapter, feature in zip(self.values(), features, strict=True)
-        ]
-
 
 def tap_channels(network: nn.Module) -> list[int]:
     """Returns the channels at every tap of a network of ours, seen on a small picture."""
     image = torch.zeros(1, 3, 32, 32, device=next(network.parameters()).device)
+    reader = FeatureReader(network, network.taps)
     with torch.no_grad():
-        _, features = FeatureReader(network, network.taps)(image)
+        _, features = reader(image)
+    reader.remove()
     return [feature.shape[1] for feature in features]
