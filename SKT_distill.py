@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from datasets.loaders import build_loaders
+from datasets.loaders import CACHES, build_loaders
 from datasets.points import BOX_RULES
 from datasets.splits import DataError
 from datasets.transforms import parse_crop
@@ -16,8 +16,9 @@ from models.build import NETWORKS, build_network, init_kaiming, parse_width
 from models.distillation import FEATURE_TERMS, INTRA_DISTANCES, TERMS, distillation_terms
 from models.naming import Counter, load_counter
 from models.taps import Adapters, FeatureReader, tap_channels
+from utils import distributed
 from utils.checkpoint import CheckpointError, read_weights
-from utils.engine import Terms, TrainingError
+from utils.distributed import LostProcess
 from utils.experiment import run_experiment
 from utils.options import (
     Parser,
@@ -33,6 +34,7 @@ from utils.options import (
 from utils.pixels import normalise
 from utils.recipes import student_recipe
 from utils.runlog import RunError
+from utils.trainer import Terms, TrainingError
 
 WEIGHT_OPTIONS = {
     "hard": "lamb_hard",
@@ -45,7 +47,7 @@ WEIGHT_OPTIONS = {
 def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     recipe = student_recipe(*add_experiment_options(parser, NETWORKS))
-    add_training_options(parser, checked(parse_crop), BOX_RULES)
+    add_training_options(parser, checked(parse_crop), BOX_RULES, CACHES)
     add = parser.add_argument_group("networks").add_argument
     add("--teacher_ckpt", "-tc", type=Path, help="the teacher's checkpoint")
     add("--student_ckpt", "-sc", type=Path, help="checkpoint that the student starts from")
@@ -155,17 +157,17 @@ def build_terms(
     read_teacher = None if teacher is None else FeatureReader(teacher.network, taps)
 
     def terms(batch: dict) -> dict[str, Tensor]:
-        images = normalise(batch["image"])
+        images = normalise(batch["image"], batch.get("colour"))
         predicted, features = read_student(images)
         if read_teacher is None:
             return {"hard": hard_loss(predicted, batch)}
         with torch.no_grad():
             taught = read_teacher(images)
-        adapted = adapters(features) if adapters else []
         return distillation_terms(
             names,
-            (predicted, adapted),
+            (predicted, features),
             taught,
+            list(adapters.values()) if adapters else [],
             lambda density: hard_loss(density, batch),
             taps,
             intra,
@@ -177,7 +179,15 @@ def build_terms(
 def main(args: argparse.Namespace) -> None:
     if args.check:
         return
-    loaders = build_loaders(args, points=args.hard == "bayesian" and "hard" in args.terms)
+    truth = args.hard if "hard" in args.terms else None
+    loaders = build_loaders(
+        args,
+        truth == "density",
+        truth == "bayesian",
+        distributed.rank(),
+        distributed.processes(),
+        distributed.local_processes(),
+    )
     torch.manual_seed(args.seed)
     teacher = load_teacher(args) if args.teacher_ckpt else None
     student = build_student(args)
@@ -198,6 +208,8 @@ def main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     try:
-        main(parse_args())
-    except (DataError, CheckpointError, RunError, TrainingError, OSError) as error:
+        options = parse_args()
+        with distributed.together(options.device):
+            main(options)
+    except (DataError, CheckpointError, RunError, TrainingError, LostProcess, OSError) as error:
         fail(error)

@@ -44,7 +44,7 @@ else
   train_teacher
   stage "Distillation: the $WIDTH student learns from $TEACHER, into $OUT"
 fi
-"$PYTHON" "$project/SKT_distill.py" "${lists[@]}" "${options[@]}" "$@"
+"$PYTHON" "${launch[@]}" "$project/SKT_distill.py" "${lists[@]}" "${options[@]}" "$@"
 
 stage "Test: everything in $OUT"
 if [ -n "$TEACHER" ]; then

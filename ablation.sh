@@ -57,7 +57,7 @@ variant() {
   [ ! -e "$out/last.pth" ] || resume=(--resume)
   stage "Variant: $1 wide, ${2//,/ + }${3:+ ($3)}, into $out"
   choose "$@"
-  "$PYTHON" "$project/SKT_distill.py" "${lists[@]}" --out "$out" "${options[@]}" "${resume[@]}"
+  "$PYTHON" "${launch[@]}" "$project/SKT_distill.py" "${lists[@]}" --out "$out" "${options[@]}" "${resume[@]}"
 }
 
 skt=hard,soft,intra,inter

@@ -19,4 +19,4 @@ fi
 stage "Test: $CHECKPOINT on $LIST"
 options=(--dataset "$DATASET" --checkpoint "$CHECKPOINT" "${device[@]}")
 options+=(--json "$OUT/test.json" --per-image "$OUT/test.csv" ${BESIDE:+--beside "$BESIDE"})
-exec "$PYTHON" "$project/test.py" "$LIST" "${options[@]}" "$@"
+exec "$PYTHON" "${launch[@]}" "$project/test.py" "$LIST" "${options[@]}" "$@"

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from datasets.loaders import build_loaders
+from datasets.loaders import CACHES, build_loaders
 from datasets.points import BOX_RULES
 from datasets.splits import DataError
 from datasets.transforms import parse_crop
@@ -20,8 +20,9 @@ from models.build import (
     parse_width,
 )
 from models.vgg import convolutions
+from utils import distributed
 from utils.checkpoint import CheckpointError, read_weights
-from utils.engine import TrainingError
+from utils.distributed import LostProcess
 from utils.experiment import run_experiment
 from utils.options import (
     Parser,
@@ -35,6 +36,7 @@ from utils.options import (
 from utils.pixels import normalise
 from utils.recipes import teacher_recipe
 from utils.runlog import RunError
+from utils.trainer import TrainingError
 
 IMAGENET = {"csrnet": "VGG16_Weights.IMAGENET1K_V1", "bl": "VGG19_Weights.IMAGENET1K_V1"}
 
@@ -42,7 +44,7 @@ IMAGENET = {"csrnet": "VGG16_Weights.IMAGENET1K_V1", "bl": "VGG19_Weights.IMAGEN
 def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     recipe = teacher_recipe(*add_experiment_options(parser, NETWORKS))
-    add_training_options(parser, checked(parse_crop), BOX_RULES)
+    add_training_options(parser, checked(parse_crop), BOX_RULES, CACHES)
     add = parser.add_argument_group("teacher").add_argument
     add("--width", type=checked(parse_width), help="channels, as a part of the plan's")
     add(
@@ -101,13 +103,20 @@ def download_vgg(arch: str) -> dict[str, Tensor]:
 
 
 def main(args: argparse.Namespace) -> None:
-    loaders = build_loaders(args, points=args.hard == "bayesian")
+    loaders = build_loaders(
+        args,
+        args.hard == "density",
+        args.hard == "bayesian",
+        distributed.rank(),
+        distributed.processes(),
+        distributed.local_processes(),
+    )
     torch.manual_seed(args.seed)
     teacher = build_teacher(args).to(args.device, memory_format=torch.channels_last)
     hard_loss = build_hard_loss(args.hard, args.background, args.sigma)
 
     def terms(batch: dict) -> dict[str, Tensor]:
-        return {"hard": hard_loss(teacher(normalise(batch["image"])), batch)}
+        return {"hard": hard_loss(teacher(normalise(batch["image"], batch.get("colour"))), batch)}
 
     run_experiment(
         args,
@@ -121,6 +130,8 @@ def main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     try:
-        main(parse_args())
-    except (DataError, CheckpointError, RunError, TrainingError, OSError) as error:
+        options = parse_args()
+        with distributed.together(options.device):
+            main(options)
+    except (DataError, CheckpointError, RunError, TrainingError, LostProcess, OSError) as error:
         fail(error)

@@ -17,4 +17,4 @@ options+=(${TEACHER_EPOCHS:+--epochs "$TEACHER_EPOCHS"})
 set_up requirements.txt
 prepare
 stage "Teacher: training $ARCH into $OUT"
-exec "$PYTHON" "$project/train_teacher.py" "${lists[@]}" "${options[@]}" "$@"
+exec "$PYTHON" "${launch[@]}" "$project/train_teacher.py" "${lists[@]}" "${options[@]}" "$@"

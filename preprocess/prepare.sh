@@ -10,6 +10,8 @@ DATASET=${DATASET:-DEMO}         # SHA, SHB, QNRF, or DEMO: the built-in crowd
 ROOT=${ROOT:-}                   # the data set's folder
 GT_ROOT=${GT_ROOT:-}             # where density maps go; default: beside the annotations
 ARCH=${ARCH:-csrnet}             # network: csrnet or bl
+RECIPE=${RECIPE:-published}      # published, or fast: batches, bfloat16, data that stay on the GPU
+NPROC=${NPROC:-1}                # processes that train and count together, a GPU each
 TRAIN_ON_VAL=${TRAIN_ON_VAL:-}   # 1: train on the validation images as well, as the original
 GPU=${GPU:-}                     # number, or cpu; default: the first, or the CPU where none is
 RUNS=${RUNS:-$project/runs}      # where trainings, lists and results go
@@ -31,6 +33,20 @@ case $ARCH in
   csrnet | bl) ;;
   *) die "ARCH must be csrnet or bl, got $ARCH" ;;
 esac
+case $RECIPE in
+  published | fast) ;;
+  *) die "RECIPE must be published or fast, got $RECIPE" ;;
+esac
+case $NPROC in
+  1) launch=() ;;
+  '' | *[!0-9]* | 0*) die "NPROC must be a whole number of at least 1, got $NPROC" ;;
+  *)
+    # shellcheck disable=SC2034 # between the interpreter and a program
+    launch=(-m torch.distributed.run --standalone --nproc-per-node "$NPROC")
+    cores=$(getconf _NPROCESSORS_ONLN)
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > NPROC ? cores / NPROC : 1))}
+    ;;
+esac
 case $DATASET in
   SHA) prefix=A generator=ShanghaiTech_GT_generation.py parts=(--part A) ;;
   SHB) prefix=B generator=ShanghaiTech_GT_generation.py parts=(--part B) ;;
@@ -50,7 +66,7 @@ short_side='' # of images that are rescaled, in pixels
 [ "$DATASET $ARCH" != "QNRF bl" ] || short_side=512:2048
 
 # shellcheck disable=SC2034 # the scripts that source this read these
-common=(--arch "$ARCH" --dataset "$DATASET" "${device[@]}" "${train_on_val[@]}") # of all trainings
+common=(--arch "$ARCH" --dataset "$DATASET" --recipe "$RECIPE" "${device[@]}" "${train_on_val[@]}") # of all trainings
 size=() # of cost and latency
 # shellcheck disable=SC2034
 [ "$DATASET" != DEMO ] || size=(--size "$DEMO_SIZE")
@@ -63,7 +79,7 @@ done
 
 # What the scripts must know themselves is set, not appended: option -> variable.
 declare -A setting=([--out]=OUT [--gpu]=GPU [--cpu]=GPU)
-setting+=([--arch]=ARCH [--dataset]=DATASET [-d]=DATASET)
+setting+=([--arch]=ARCH [--dataset]=DATASET [-d]=DATASET [--recipe]=RECIPE)
 
 # refuse_options OPTION...: ends with an error at an option that is to be set
 refuse_options() {

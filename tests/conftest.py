@@ -9,15 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-import torch
 from PIL import Image
 
 from preprocess.annotations import write_shanghaitech_points
 
 PROJECT = Path(__file__).resolve().parents[1]
-
-torch.set_num_threads(2)
-
 
 def run_program(
     program: str, *arguments: object, **environment: str

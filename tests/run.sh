@@ -23,4 +23,5 @@ lint ruff check .
 lint ruff format --check .
 lint shellcheck -x "${scripts[@]}"
 stage "Tests"
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # two tests run at a time, on few cores
 exec "$PYTHON" -m pytest --numprocesses 2 --dist loadfile "$@"

@@ -173,6 +173,22 @@ def test_csrnet_may_learn_from_points_and_bl_from_maps(crowd_lists, teacher, tmp
 )
 def test_recipes_are_the_published_ones(recipe, arch, dataset, options):
     assert options.items() <= recipe(arch, dataset).items()
+    plain = {"batch_size": 1, "precision": "float32", "cache": "none", "ema": 0.0, "scale": None}
+    plain |= {"colour": 0.0, "warmup": 0, "compile": False, "cosine": False}
+    if dataset != "DEMO":
+        assert plain.items() <= recipe(arch, dataset).items()
+
+
+@pytest.mark.parametrize("arch", NETWORKS)
+def test_the_fast_recipe_changes_how_not_what_is_learnt(arch):
+    for recipe in (teacher_recipe, student_recipe):
+        published, fast = (recipe(arch, "SHA", name) for name in ("published", "fast"))
+        assert published.keys() == fast.keys()
+        same = {"hard", "boxes", "background", "protocol", "weight_decay", "out"}
+        assert all(published[name] == fast[name] for name in same)
+        assert (fast["batch_size"], fast["cache"], fast["precision"]) == (16, "gpu", "auto")
+        assert recipe(arch, "DEMO", "fast")["crop"] == "96x96"
+    assert student_recipe("csrnet", "QNRF", "fast")["cache"] == "ram"  # its maps are too large
 
 
 def test_defaults_follow_network_and_data_set():
@@ -303,6 +319,12 @@ def test_a_run_whose_log_was_cut_and_whose_teacher_moved_resumes(
         (["--sigma", "8"], "--sigma needs --hard bayesian"),
         (["--terms", "hard"], "--teacher_ckpt has nothing to teach with --terms hard"),
         (["--arch", "vgg"], "argument --arch: invalid choice: 'vgg'"),
+        (["--recipe", "slow"], "argument --recipe: invalid choice: 'slow'"),
+        (["--cache", "disk"], "argument --cache: invalid choice: 'disk'"),
+        (["--scale", "2"], "argument --scale: must be LOW:HIGH within 0.25 and 4, got '2'"),
+        (["--scale", "2:1"], "argument --scale: must be LOW:HIGH"),
+        (["--ema", "1"], "argument --ema: must be a number of at least 0 and at most 0.99999"),
+        (["--max-minutes", "0"], "argument --max-minutes: must be a number of more than 0"),
     ],
 )
 def test_wrong_options_of_a_distillation_end_in_one_line(options, message, monkeypatch, capsys):

@@ -112,6 +112,22 @@ def test_a_student_alone_needs_no_teacher(tmp_path, demo):
     assert "learns alone" in result.stdout and result.stdout.count("ours:") == 1
 
 
+def test_two_processes_distil_and_test_by_the_fast_recipe(demo):
+    folder, _ = demo
+    out = folder / "runs/fast"
+    result = run_script(
+        "SKT_distill.sh", **settings(folder) | {"RECIPE": "fast", "NPROC": 2, "GPU": "cpu"}, OUT=out
+    )
+    assert result.returncode == 0, result.stderr
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["soft"] < log[0]["soft"] and "val_ema_mae" in log[-1]
+    result = json.loads((out / "result.json").read_text())
+    assert (result["settings"]["cosine"], result["settings"]["ema"]) == ("True", "0.999")
+    tested = json.loads((out / "test.json").read_text())
+    assert tested["images"] == result["test"]["images"] == 3
+    assert tested["mae"] == pytest.approx(result["test"]["mae"], rel=1e-5)
+
+
 def test_the_test_script_measures_the_student_again(demo):
     folder, _ = demo
     checkpoint = folder / "runs/skt_csrnet_demo/model.safetensors"
@@ -141,6 +157,10 @@ def test_a_second_run_is_refused_and_loses_nothing(demo):
         (["--cpu"], {}, "set GPU=... in place of --cpu"),
         (["--terms=hard"], {}, "set TERMS=... in place of --terms"),
         (["--arch", "bl"], {}, "set ARCH=... in place of --arch"),
+        ([], {"RECIPE": "slow"}, "RECIPE must be published or fast, got slow"),
+        (["--recipe", "fast"], {}, "set RECIPE=... in place of --recipe"),
+        ([], {"NPROC": "many"}, "NPROC must be a whole number of at least 1, got many"),
+        ([], {"NPROC": "0"}, "NPROC must be a whole number of at least 1, got 0"),
         ([], {"ARCH": "vgg"}, "ARCH must be csrnet or bl, got vgg"),
         ([], {"TERMS": "hard", "TEACHER": "t.pth"}, "TERMS=hard trains without a teacher"),
         ([], {"PYTHON": "/bin/false"}, "PYTHON=/bin/false lacks one of"),

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from utils import distributed
 from utils.metrics import CountResult
 from utils.pixels import normalise
 
@@ -90,7 +91,8 @@ def predict_each(
     network: nn.Module, loader: Iterable, device: torch.device, predict: Predict
 ) -> Iterator[tuple[dict[str, Any], Tensor, CountResult]]:
     """Yields, for every image of a loader, its batch of one, its density and its counts."""
-    for batch in tqdm(loader, desc="counting", unit="image", leave=False):
+    silent = not distributed.is_main()
+    for batch in tqdm(loader, desc="counting", unit="image", leave=False, disable=silent):
         count, density = predict(network, batch["image"].to(device))
         map_sum = batch["density"].sum(dtype=torch.float64).item()
         yield batch, density, CountResult(batch["name"][0], int(batch["heads"]), map_sum, count)

@@ -1,7 +1,8 @@
 """A whole experiment: train, keep the best by validation, and score it once on the test images."""
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,15 +10,22 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from utils import distributed
 from utils.checkpoint import read_checkpoint, save_weights
-from utils.engine import Terms, Training, fit
+from utils.engine import fit
 from utils.evaluation import evaluate
-from utils.metrics import CountResult, score
+from utils.metrics import CountResult, Scores, score
 from utils.plots import draw_counts
+from utils.precision import allow_tf32, choose_precision
 from utils.runlog import RunFolder
+from utils.schedule import Schedule
+from utils.step import build_step
+from utils.trainer import Terms
+from utils.training import Progress, Training
 
 # Options that may differ between a run and its continuation.
 FREE_TO_CHANGE = {"out", "resume", "eval_every", "workers", "gpu", "cpu", "device", "check"}
+FREE_TO_CHANGE |= {"cache", "compile", "max_minutes", "recipe"}
 
 
 def run_experiment(
@@ -43,49 +51,95 @@ def run_experiment(
         weights: of the terms.
         loader: of crops; its data set knows the `heads` of every image.
     """
-    network = modules["model"]
-
-    def count(images: Iterable) -> list[CountResult]:
-        return evaluate(network, images, args.device, args.protocol)
-
+    precision = prepare_device(args)
     run = RunFolder(args.out, args.resume)
-    settings = run_settings(args, len(loader.dataset))
-    optimizer = build_optimizer(args, modules.values())
-    training = Training(dict(modules), optimizer, {**facts, "settings": settings})
+    training = build_training(args, facts, modules, precision, len(loader.dataset))
+    schedule = Schedule(
+        args.epochs,
+        args.warmup,
+        args.cosine,
+        60 * args.max_minutes,
+        closing=1 + len(test_loader) / max(1, len(val_loader)) / len(training.networks),
+    )
     if args.resume:
         training.restore(run.last)
-        run.rewind(training.progress.epoch)
-        if training.progress.epoch >= args.epochs and run.result.exists():
-            print(f"{run.path} is finished already")
+        progress = training.progress
+        if progress.steps >= schedule.plan(len(loader), progress) and run.result.exists():
+            distributed.say(f"{run.path} is finished already")
             return
-    run.result.unlink(missing_ok=True)  # of fewer epochs
+        if distributed.is_main():
+            run.rewind(progress.epoch)
+    if distributed.is_main():
+        run.result.unlink(missing_ok=True)  # of fewer epochs
+
+    def count(network: nn.Module, images: Iterable) -> list[CountResult]:
+        return distributed.gather(evaluate(network, images, args.device, args.protocol))
+
+    def validate(network: nn.Module) -> Scores:
+        return score(count(network, val_loader))
+
     fit(
         run,
         training,
         loader,
-        terms,
+        build_step(modules, terms, args.device, precision, args.compile),
         weights,
-        validate=lambda: score(count(val_loader)),
-        device=args.device,
-        epochs=args.epochs,
-        eval_every=args.eval_every,
-        cosine=args.cosine,
+        schedule,
+        validate,
+        args.device,
+        args.eval_every,
     )
-    _finish(run, training, args, lambda: count(test_loader), loader.dataset.heads)
+    network = modules["model"]
+    distributed.wait()  # for the main process's last checkpoint
+    chosen = read_checkpoint(run.best_mae)
+    network.load_state_dict(chosen["model"])
+    results = count(network, test_loader)
+    if distributed.is_main():
+        progress = Progress(**chosen["progress"])
+        write_result(run, training, args, progress, results, loader.dataset.heads)
 
 
-def _finish(
+def prepare_device(args: argparse.Namespace) -> torch.dtype:
+    """Makes the device ready for --precision and crops of one size, and returns the precision."""
+    allow_tf32(args.precision != "float32")
+    torch.backends.cudnn.benchmark = args.batch_size > 1  # crops of one size
+    return choose_precision(args.precision, args.device)
+
+
+def build_training(
+    args: argparse.Namespace,
+    facts: Mapping[str, str],
+    modules: Mapping[str, nn.Module],
+    precision: torch.dtype,
+    images: int,
+) -> Training:
+    """Builds what is trained, as the options ask for it, at its beginning."""
+    return Training(
+        dict(modules),
+        build_optimizer(args, modules.values()),
+        torch.amp.GradScaler(args.device.type, enabled=precision == torch.float16),
+        {**facts, "settings": run_settings(args, images)},
+        copy.deepcopy(modules["model"]).requires_grad_(False) if args.ema else None,
+        args.ema,
+    )
+
+
+def write_result(
     run: RunFolder,
     training: Training,
     args: argparse.Namespace,
-    count_test: Callable[[], list[CountResult]],
+    progress: Progress,
+    results: Sequence[CountResult],
     heads: Sequence[int],
 ) -> None:
-    network, facts = training.modules["model"], training.facts
-    chosen = read_checkpoint(run.best_mae)
-    network.load_state_dict(chosen["model"])
-    results = count_test()
-    scores, progress = score(results), chosen["progress"]
+    """Writes and prints the errors of the chosen checkpoint, whose weights the model has.
+
+    Args:
+        progress: of the checkpoint.
+        results: of the test images.
+        heads: of the training images.
+    """
+    network, facts, scores = training.modules["model"], training.facts, score(results)
     mean = sum(heads) / len(heads)  # the guess to beat
     guessed = score([replace(result, predicted=mean) for result in results])
     validation = "inside the training images" if args.train_on_val else "held out of training"
@@ -93,9 +147,10 @@ def _finish(
         {
             **facts,
             "parameters": sum(p.numel() for p in network.parameters()),
-            "epochs": args.epochs,
-            "epoch": progress["epoch"],
-            "val_mae": progress["best_mae"],
+            "epochs": training.progress.epochs,
+            "epoch": progress.epochs,
+            "minutes": round(training.progress.seconds / 60, 2),
+            "val_mae": progress.best_mae,
             "validation": validation,
             "test": asdict(scores),
             "test_mae_of_mean_training_count": guessed.mae,
@@ -105,7 +160,7 @@ def _finish(
     named = {name: facts[name] for name in ("arch", "width")}
     save_weights(run.path / "model.safetensors", network.state_dict(), named)
     print(
-        f"{run.path}: epoch {progress['epoch']} of {args.epochs} chosen on validation "
+        f"{run.path}: epoch {progress.epochs} of {training.progress.epochs} chosen on validation "
         f"({validation}); test MAE {scores.mae:.2f}, RMSE {scores.rmse:.2f} over {scores.images} "
         f"images\nalways answering the mean training count, {mean:.1f}, has a test MAE of "
         f"{guessed.mae:.2f}"
@@ -137,5 +192,7 @@ def build_optimizer(
     """Builds the optimiser that --optimizer, --lr and --weight-decay ask for."""
     parameters = [parameter for module in modules for parameter in module.parameters()]
     if args.optimizer == "adam":
-        return torch.optim.Adam(parameters, args.lr, weight_decay=args.weight_decay)
-    return torch.optim.SGD(parameters, args.lr, momentum=0.95, weight_decay=args.weight_decay)
+        return torch.optim.Adam(parameters, args.lr, weight_decay=args.weight_decay, fused=True)
+    return torch.optim.SGD(
+        parameters, args.lr, momentum=0.95, weight_decay=args.weight_decay, fused=True
+    )

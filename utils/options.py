@@ -3,14 +3,21 @@
 import argparse
 import math
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
+from utils import distributed
 from utils.evaluation import PROTOCOLS
-from utils.recipes import DATASETS
+from utils.precision import PRECISIONS
+from utils.recipes import DATASETS, RECIPES
+
+# Seconds before another than the main process speaks: mostly both say the same, and torchrun ends
+# all with the first.
+HEAD_START_S = 3
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,6 +27,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
+        if not distributed.is_main():
+            sys.exit(2)  # the main process has the same options, and says it
         self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
 
     def refuse(self, args: argparse.Namespace, options: Iterable[str], reason: str) -> None:
@@ -34,6 +43,8 @@ class Parser(argparse.ArgumentParser):
 
 def fail(error: Exception) -> NoReturn:
     """Ends the program with a mistake's message in one line."""
+    if not distributed.is_main():
+        time.sleep(HEAD_START_S)
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # An error in a loader's worker arrives with the worker's traceback before it.
     sys.exit(
@@ -110,16 +121,32 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def parse_scale(text: str) -> tuple[float, float]:
+    """Reads LOW:HIGH, factors of enlargement.
+
+    Raises:
+        argparse.ArgumentTypeError: they are not from 0.25 to 4, LOW first.
+    """
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError:
+        low = high = math.nan
+    if not 0.25 <= low <= high <= 4:
+        raise argparse.ArgumentTypeError(f"must be LOW:HIGH within 0.25 and 4, got {text!r}")
+    return low, high
+
+
 def add_experiment_options(
     parser: argparse.ArgumentParser, networks: Iterable[str]
-) -> tuple[str, str]:
-    """Adds --arch and --dataset, and returns what they are: other options' defaults follow."""
+) -> tuple[str, str, str]:
+    """Adds --arch, --dataset and --recipe, and returns them: other options' defaults follow."""
     for options in (parser, early := Parser(add_help=False)):
         add = options.add_argument_group("experiment").add_argument
         add("--arch", choices=networks, default="csrnet", help="network")
         add("--dataset", "-d", type=str.upper, choices=DATASETS, default="SHA", help="for defaults")
+        add("--recipe", choices=RECIPES, default="published", help="for defaults")
     known, _ = early.parse_known_args()
-    return known.arch, known.dataset
+    return known.arch, known.dataset, known.recipe
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
@@ -130,19 +157,27 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
 
 
 def select_device(args: argparse.Namespace, parser: argparse.ArgumentParser) -> torch.device:
-    """Returns the device that was asked for, or ends with an error where there is none such."""
-    available = torch.cuda.device_count()
+    """Returns the device that was asked for, or ends with an error where there is none such.
+
+    Of several processes on a machine each gets a GPU of its own.
+    """
+    available, processes = torch.cuda.device_count(), distributed.local_processes()
+    if args.gpu is not None and processes > 1:
+        parser.error(f"--gpu {args.gpu}: each of the {processes} processes takes one of its own")
     if args.gpu is not None and args.gpu >= available:
         parser.error(f"--gpu {args.gpu}: this machine has {available} GPUs; --cpu runs without")
     if args.cpu or not available:
         return torch.device("cpu")
-    return torch.device("cuda", args.gpu or 0)
+    if processes > available:
+        parser.error(f"{processes} processes need as many GPUs, this machine has {available}")
+    return torch.device("cuda", args.gpu or distributed.local_rank())
 
 
 def add_training_options(
     parser: argparse.ArgumentParser,
     parse_crop: Callable[[str], Any],
     box_rules: Iterable[str],
+    caches: Iterable[str],
 ) -> None:
     """Adds what every training can be told; a recipe has the defaults."""
     add = parser.add_argument_group("data").add_argument
@@ -150,13 +185,16 @@ def add_training_options(
         add(f"{split}_json", type=Path, help=f"list of {split} images")
     add("--train-on-val", action="store_true", help="allow validation images in the training list")
     add("--workers", type=whole_number(0), default=2, help="processes that read images")
+    add("--cache", choices=caches, help="where images stay between epochs; gpu: no workers at all")
 
     add = parser.add_argument_group("recipe").add_argument
     add("--epochs", type=whole_number(1), help="passes over the training list")
-    add("--batch-size", type=whole_number(1), help="crops a step")
+    add("--batch-size", type=whole_number(1), help="crops a step, of all processes together")
     add("--crop", type=parse_crop, help="LOW:HIGH of the image's sides, or HEIGHTxWIDTH")
     add("--crops-per-image", type=whole_number(1), help="crops of every image an epoch")
     add("--flip", type=number(0, 1), help="probability that a crop is mirrored")
+    add("--scale", type=parse_scale, help="LOW:HIGH, between which crops are enlarged at random")
+    add("--colour", type=number(0, 0.9), help="brightness, contrast, saturation vary by this part")
     add("--optimizer", choices=["sgd", "adam"], help="SGD with momentum 0.95, or Adam")
     add("--lr", type=number(0, exclusive=True), help="learning rate")
     add(
@@ -164,7 +202,17 @@ def add_training_options(
         action=argparse.BooleanOptionalAction,
         help="let the learning rate fall to 0 along a cosine",
     )
+    add("--warmup", type=whole_number(0), help="steps over which the learning rate rises from 0")
     add("--weight-decay", type=number(0), help="L2 penalty of the optimiser")
+    add("--ema", type=number(0, 0.99999), help="decay of averaged weights, validated, too; 0: none")
+    add(
+        "--max-minutes",
+        type=number(0, exclusive=True),
+        default=math.inf,
+        help="time in which the schedule, validations and test are to end, over all resumptions",
+    )
+    add("--precision", choices=PRECISIONS, help="auto: bfloat16 or float16 on a GPU; TF32 with it")
+    add("--compile", action=argparse.BooleanOptionalAction, help="let torch.compile fuse a step")
     add("--seed", type=whole_number(0), default=0, help="of weights, order and crops")
 
     add = parser.add_argument_group("ground truth").add_argument
@@ -177,7 +225,7 @@ def add_training_options(
     add("--out", type=Path, help="folder of checkpoints, log and figures")
     add("--resume", action="store_true", help="continue the run in --out")
     add("--protocol", choices=PROTOCOLS, help="how images are counted")
-    add("--eval-every", type=whole_number(1), default=1, help="epochs between validations")
+    add("--eval-every", type=whole_number(1), help="epochs between validations")
     add_device_options(parser)
 
 

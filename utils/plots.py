@@ -35,7 +35,10 @@ def draw_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     left.set(xlabel="epoch", ylabel="loss term / its first value", yscale="log")
     left.legend()
     scored = [r for r in records if "val_mae" in r]
-    for name, label in (("val_mae", "MAE"), ("val_rmse", "RMSE")):
+    curves = {"val_mae": "MAE", "val_rmse": "RMSE"}
+    if scored and "val_ema_mae" in scored[0]:
+        curves |= {"val_ema_mae": "MAE, averaged", "val_ema_rmse": "RMSE, averaged"}
+    for name, label in curves.items():
         right.plot([r["epoch"] for r in scored], [r[name] for r in scored], ".-", label=label)
     right.set(xlabel="epoch", ylabel="validation error (heads)", ylim=(0, None))
     right.legend()

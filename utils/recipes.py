@@ -1,8 +1,9 @@
-"""The published recipes: defaults of the programs' options, by network and data set."""
+"""The published recipes and the fast one: defaults of the programs' options."""
 
 from pathlib import Path
 from typing import Any
 
+RECIPES = ("published", "fast")
 DATASETS = ("SHA", "SHB", "QNRF", "DEMO")
 
 CSRNET = {"hard": "density", "flip": 0.2, "weight_decay": 5e-4, "crops_per_image": 4}
@@ -25,6 +26,39 @@ POINTS = {
     "QNRF": {"boxes": "QNRF", "background": 1.0},
 }
 
+PLAIN = {  # what the published recipes do without
+    "batch_size": 1,
+    "cosine": False,
+    "warmup": 0,
+    "ema": 0.0,
+    "scale": None,
+    "colour": 0.0,
+    "precision": "float32",
+    "cache": "none",
+    "compile": False,
+    "eval_every": 1,
+}
+
+# The fast recipe: crops of one size in batches that never leave the GPU, in bfloat16.
+FAST = {
+    "crop": "400x400",
+    "crops_per_image": 4,
+    "batch_size": 16,
+    "flip": 0.5,
+    "optimizer": "adam",
+    "cosine": True,
+    "warmup": 200,
+    "ema": 0.999,
+    "scale": "0.75:1.5",
+    "colour": 0.2,
+    "precision": "auto",
+    "cache": "gpu",
+    "eval_every": 5,
+}
+FAST_TEACHER = {"epochs": 300}
+FAST_TEACHER_LR = {"csrnet": 1e-4, "bl": 3e-5}
+FAST_STUDENT = {"epochs": 600, "lr": 5e-4}
+
 # The demonstration: small crops, random weights and a narrow teacher, minutes on a CPU.
 DEMO = {
     "epochs": 7,
@@ -34,6 +68,7 @@ DEMO = {
     "cosine": True,
     "weight_decay": 0.0,
     "background": 1.0,
+    "eval_every": 1,
 }
 DEMO_TEACHER = {"width": "1/3", "init": "kaiming", "optimizer": "adam"}
 DEMO_TEACHER_LR = {"csrnet": 5e-4, "bl": 2e-4}
@@ -47,34 +82,43 @@ def choose_protocol(arch: str, dataset: str) -> str:
     return "cells" if arch == "csrnet" else "rescaled"
 
 
-def teacher_recipe(arch: str, dataset: str) -> dict[str, Any]:
-    """Returns the options of a teacher's training."""
+def teacher_recipe(arch: str, dataset: str, recipe: str = "published") -> dict[str, Any]:
+    """Returns the options of a teacher's training; `recipe` is of RECIPES."""
     published = _published(dataset)
-    recipe = {"width": "1", "init": "imagenet", "out": Path(f"runs/teacher_{arch}")}
+    options = {"width": "1", "init": "imagenet", "out": Path(f"runs/teacher_{arch}")}
     if arch == "csrnet":
-        recipe |= CSRNET | CSRNET_TEACHER
+        options |= CSRNET | CSRNET_TEACHER
     else:
-        recipe |= BL | {"lr": BL_TEACHER_LR[published], "crop": BL_CROP[published]}
+        options |= BL | {"lr": BL_TEACHER_LR[published], "crop": BL_CROP[published]}
+    fast = FAST_TEACHER | {"lr": FAST_TEACHER_LR[arch]}
     demo = DEMO_TEACHER | {"lr": DEMO_TEACHER_LR[arch]}
-    return _complete(recipe, arch, dataset, demo)
+    return _complete(options, arch, dataset, fast if recipe == "fast" else None, demo)
 
 
-def student_recipe(arch: str, dataset: str) -> dict[str, Any]:
+def student_recipe(arch: str, dataset: str, recipe: str = "published") -> dict[str, Any]:
     """Returns the options of a distillation; BL's is its training's but for the learning rate."""
-    recipe = {"out": Path(f"runs/skt_{arch}")}
+    options = {"out": Path(f"runs/skt_{arch}")}
     if arch == "csrnet":
-        recipe |= CSRNET | CSRNET_STUDENT
+        options |= CSRNET | CSRNET_STUDENT
     else:
-        recipe |= BL | {"lr": BL_STUDENT_LR, "crop": BL_CROP[_published(dataset)]}
-    return _complete(recipe, arch, dataset, {"lr": DEMO_STUDENT_LR})
+        options |= BL | {"lr": BL_STUDENT_LR, "crop": BL_CROP[_published(dataset)]}
+    fast = FAST_STUDENT if recipe == "fast" else None
+    return _complete(options, arch, dataset, fast, {"lr": DEMO_STUDENT_LR})
 
 
 def _complete(
-    recipe: dict[str, Any], arch: str, dataset: str, demo: dict[str, Any]
+    options: dict[str, Any],
+    arch: str,
+    dataset: str,
+    fast: dict[str, Any] | None,
+    demo: dict[str, Any],
 ) -> dict[str, Any]:
-    recipe |= {"protocol": choose_protocol(arch, dataset), "batch_size": 1, "cosine": False}
-    recipe |= POINTS[_published(dataset)]
-    return recipe | DEMO | demo if dataset == "DEMO" else recipe
+    options |= PLAIN | {"protocol": choose_protocol(arch, dataset)} | POINTS[_published(dataset)]
+    if fast is not None:
+        options |= FAST | fast
+        if dataset == "QNRF" and arch == "csrnet":
+            options["cache"] = "ram"  # images and maps are 49 GB
+    return options | DEMO | demo if dataset == "DEMO" else options
 
 
 def _published(dataset: str) -> str:

@@ -1,0 +1,114 @@
+"""Several processes are one: torchrun with gloo on the CPU against a single process."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+
+import pytest
+import torch
+from conftest import PROJECT
+
+from models.build import build_network, init_kaiming
+from utils.checkpoint import read_checkpoint, save_checkpoint
+
+OPTIONS = ["--width", "1/16", "--workers", "0", "--cpu", "--crop", "32x48", "--batch-size", "4"]
+# Adam divides a first gradient by its own size, which makes of rounding a step: SGD shows the sums.
+OPTIONS += ["--crops-per-image", "1", "--optimizer", "sgd", "--lr", "1e-5"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    torch.manual_seed(0)
+    network = build_network("csrnet", Fraction(1, 8))
+    init_kaiming(network)
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pth"
+    save_checkpoint(path, {"state_dict": network.state_dict()})
+    return path
+
+
+def start(processes, program, *arguments):
+    """Starts a program in so many processes."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
+    return subprocess.Popen(
+        list(map(str, [sys.executable, *launch, PROJECT / program, *arguments])),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def distil(processes, lists, teacher, out, *options):
+    arguments = [*lists, "-tc", teacher, "--out", out, *OPTIONS, *options]
+    process = start(processes, "SKT_distill.py", *arguments)
+    printed, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    return printed
+
+
+@pytest.fixture(scope="module")
+def alone(crowd_lists, teacher, tmp_path_factory):
+    """The folder of a distillation of two epochs in one process."""
+    out = tmp_path_factory.mktemp("alone") / "skt"
+    distil(1, crowd_lists, teacher, out, "--epochs", 2)
+    return out
+
+
+def assert_same_training(first, second):
+    """Asserts that weights agree to 1e-5 of their change's scale, and the logs' numbers too."""
+    one, other = (read_checkpoint(folder / "last.pth") for folder in (first, second))
+    for part in ("model", "adapters"):
+        for name, tensor in one[part].items():
+            torch.testing.assert_close(other[part][name], tensor, rtol=1e-5, atol=1e-6)
+    one, other = (
+        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        for folder in (first, second)
+    )
+    for record, again in zip(one, other, strict=True):
+        assert record.keys() == again.keys()
+        for name in record.keys() - {"seconds"}:
+            assert again[name] == pytest.approx(record[name], rel=1e-4), name
+
+
+def test_two_processes_train_and_count_as_one_does(alone, crowd_lists, teacher, tmp_path):
+    # An epoch has five crops: a whole batch, and one crop that only one of the two can take.
+    out = tmp_path / "skt"
+    printed = distil(2, crowd_lists, teacher, out, "--epochs", 2)
+    assert_same_training(alone, out)
+    one, other = (json.loads((folder / "result.json").read_text()) for folder in (alone, out))
+    assert other["test"]["images"] == 3
+    assert other["test"]["mae"] == pytest.approx(one["test"]["mae"], rel=1e-4)
+    assert printed.count("chosen on validation") == 1
+
+
+def test_a_run_goes_on_with_another_number_of_processes(alone, crowd_lists, teacher, tmp_path):
+    out = tmp_path / "skt"
+    distil(2, crowd_lists, teacher, out, "--epochs", 1)
+    distil(1, crowd_lists, teacher, out, "--epochs", 2, "--resume")
+    assert_same_training(alone, out)
+
+
+def test_a_killed_process_ends_the_run_with_a_message(crowd_lists, teacher, tmp_path):
+    out = tmp_path / "skt"
+    arguments = [*crowd_lists, "-tc", teacher, "--out", out, *OPTIONS, "--epochs", 100000]
+    process = start(2, "SKT_distill.py", *arguments)
+    while not (out / "log.jsonl").exists():
+        time.sleep(0.1)
+        assert process.poll() is None, process.communicate()[1]
+    children = subprocess.run(
+        ["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True
+    ).stdout.split()
+    assert len(children) == 2
+    os.kill(int(children[1]), signal.SIGKILL)
+    began = time.monotonic()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert time.monotonic() - began < 60
+    assert re.search("error: process 0 lost another of the 2 .*--resume continues", errors)
+    assert "Traceback" not in errors.split("ChildFailedError")[0].split("torch/distributed")[0]
+    assert {"progress", "model"} <= read_checkpoint(out / "last.pth").keys()

@@ -1,0 +1,198 @@
+"""The schedule, averaged weights, reduced precision and time budgets of a training."""
+
+import json
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from conftest import run_program
+from torch import nn
+
+from models.bayesian import build_hard_loss
+from models.build import build_network, init_kaiming
+from models.distillation import TERMS
+from models.naming import Counter
+from models.taps import Adapters, tap_channels
+from SKT_distill import build_terms
+from utils.checkpoint import read_checkpoint
+from utils.precision import PRECISIONS, choose_precision
+from utils.schedule import Schedule
+from utils.step import build_step
+from utils.training import Progress, Training
+
+CPU = torch.device("cpu")
+
+
+def test_the_learning_rate_warms_up_and_falls_along_a_cosine():
+    schedule = Schedule(epochs=1, warmup=4, cosine=True)
+    rates = [schedule.rate(step, planned=104) for step in range(105)]
+    assert rates[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert rates[4] == 1
+    assert rates[54] == pytest.approx(0.5)
+    assert rates[104] == pytest.approx(0)
+    assert all(first >= second for first, second in zip(rates[4:], rates[5:], strict=False))
+    assert Schedule(epochs=1).rate(70, 100) == 1
+
+
+@pytest.mark.parametrize("step_seconds", [0.01, 0.3, 2.0])
+def test_a_plan_ends_in_time_whatever_a_step_takes(step_seconds):
+    # An epoch has 10 steps, and a validation takes as long as 5; the end takes two validations.
+    schedule = Schedule(epochs=10**6, cosine=True, max_seconds=100, closing=2)
+    progress, rates = Progress(), []
+    while progress.steps < schedule.plan(10, progress):
+        rates.append(schedule.rate(progress.steps, schedule.plan(10, progress)))
+        progress.steps += 1
+        progress.seconds += step_seconds
+        if progress.steps % 10 == 0:
+            progress.validation = 5 * step_seconds
+            progress.seconds += progress.validation
+    end = progress.seconds + 2 * 5 * step_seconds
+    assert 100 - 10 * step_seconds <= end <= 100 + step_seconds
+    assert rates[-1] < 0.01 and rates[len(rates) // 2] == pytest.approx(0.5, abs=0.25)
+
+
+def test_a_plan_that_has_time_is_that_of_its_epochs():
+    progress = Progress(steps=5, seconds=5.0)
+    assert Schedule(3, max_seconds=1e6).plan(10, progress) == 30
+    assert Schedule(3).plan(10, Progress()) == 30
+
+
+def test_averaged_weights_follow_by_the_definition():
+    network = nn.Linear(2, 1)
+    averaged = nn.Linear(2, 1).requires_grad_(False)
+    averaged.load_state_dict(network.state_dict())
+    training = Training({"model": network}, None, None, {}, averaged, decay=0.8)
+    expected = network.weight.detach().clone()
+    for step in range(1, 41):
+        with torch.no_grad():
+            network.weight.add_(torch.randn(1, 2))
+        training.progress.steps = step
+        training.update_average()
+        decay = min(0.8, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * network.weight.detach()
+    torch.testing.assert_close(averaged.weight, expected)
+    assert training.networks["val_ema"] is averaged
+
+
+def test_the_type_follows_the_device():
+    assert choose_precision("auto", CPU) == torch.float32
+    types = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    assert {name: choose_precision(name, CPU) for name in set(PRECISIONS) - {"auto"}} == types
+
+
+def build_student():
+    """A narrow distillation: what is trained, and its terms."""
+    torch.manual_seed(0)
+    teacher, student = (build_network("csrnet", Fraction(1, n)) for n in (8, 16))
+    adapters = Adapters(student.taps, tap_channels(student), tap_channels(teacher))
+    for module in (teacher, student, adapters):
+        init_kaiming(module)
+    teacher.requires_grad_(False)
+    hard = build_hard_loss("density", 0.1, 8)
+    terms = build_terms(
+        TERMS, "cos", hard, student, Counter(teacher, "csrnet", Fraction(1, 8), {}), adapters
+    )
+    return {"model": student, "adapters": adapters}, terms
+
+
+def train_50_steps(precision):
+    """Returns the terms of 50 steps over five batches, (50, 4)."""
+    modules, terms = build_student()
+    step = build_step(modules, terms, CPU, precision, compiled=False)
+    optimizer = torch.optim.Adam(step.parameters(), 1e-4)
+    generator = torch.Generator().manual_seed(1)
+    batches = [
+        {
+            "image": torch.randint(0, 256, (2, 3, 48, 48), generator=generator, dtype=torch.uint8),
+            "density": 0.1 * torch.rand(2, 1, 6, 6, generator=generator),
+        }
+        for _ in range(5)
+    ]
+    logged = []
+    for i in range(50):
+        losses = step(batches[i % 5])
+        assert all(loss.dtype == torch.float32 for loss in losses.values())
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        logged.append(torch.stack([losses[name].detach() for name in TERMS]))
+    return torch.stack(logged)
+
+
+def test_bfloat16_and_float32_learn_alike():
+    # bfloat16 has 8 bits: single products are off by up to 0.4 %, and steps of Adam, which
+    # normalises gradients, carry that on. Over the last ten of 50 steps every term agrees to 5 %.
+    exact, reduced = (train_50_steps(t) for t in (torch.float32, torch.bfloat16))
+    assert (exact[-10:].mean(0) < exact[:10].mean(0)).all()
+    torch.testing.assert_close(reduced[-10:].mean(0), exact[-10:].mean(0), rtol=0.05, atol=0)
+
+
+FAST = ["--workers", 0, "--cpu", "--width", "1/16", "--terms", "hard", "--crop", "32x32"]
+
+
+def test_a_time_budget_ends_a_training_that_more_time_continues(crowd_lists, tmp_path):
+    out = tmp_path / "run"
+    options = ["--out", out, *FAST, "--batch-size", 2, "--epochs", 10**6, "--cosine"]
+    options += ["--ema", 0.9, "--warmup", 5, "--scale", "0.7:1.4", "--colour", 0.3]
+
+    def run(minutes, *more):
+        result = run_program(
+            "SKT_distill.py", *crowd_lists, *options, "--max-minutes", minutes, *more
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    run(0.1)
+    last = read_checkpoint(out / "last.pth")
+    seconds, steps = last["progress"]["seconds"], last["progress"]["steps"]
+    assert seconds < 6 + 1  # what is left of a second's steps when the time is up
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    best = min(record[name] for record in log for name in ("val_mae", "val_ema_mae"))
+    assert json.loads((out / "result.json").read_text())["val_mae"] == best
+    assert "is finished already" in run(0.1, "--resume")
+    run(0.2, "--resume")
+    again = read_checkpoint(out / "last.pth")["progress"]
+    assert again["steps"] > steps and again["seconds"] < 12 + 1
+
+
+def test_the_chosen_weights_are_the_better_ones(crowd_lists, tmp_path):
+    options = ["--out", tmp_path / "run", *FAST, "--epochs", 2, "--ema", 0.99, "--lr", 1e-3]
+    result = run_program("SKT_distill.py", *crowd_lists, *options)
+    assert result.returncode == 0, result.stderr
+    assert "validation of averaged weights MAE" in result.stdout
+    log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    best = min((r[name], name) for r in log for name in ("val_mae", "val_ema_mae"))
+    checkpoint = read_checkpoint(tmp_path / "run/best_mae.pth")
+    same = all(
+        torch.equal(checkpoint["model"][name], tensor)
+        for name, tensor in checkpoint["averaged"].items()
+    )
+    assert same == (best[1] == "val_ema_mae")
+    assert math.isfinite(best[0])
+
+
+def test_a_compiled_step_gives_the_same_terms():
+    torch.manual_seed(0)
+    network = build_network("csrnet", Fraction(1, 16))
+    init_kaiming(network)
+
+    def terms(batch):
+        return {"hard": network(batch["image"]).square().sum()}
+
+    batch = {"image": torch.randn(2, 3, 48, 64)}
+    eager, compiled = (
+        build_step({"model": network}, terms, CPU, torch.float32, c)(batch)["hard"]
+        for c in (False, True)
+    )
+    torch.testing.assert_close(compiled, eager)
+
+
+def test_without_a_compiler_a_line_says_so(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/no/compiler"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.compiler.reset()
+    step = build_step({}, lambda batch: batch, CPU, torch.float32, compiled=True)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("--compile: goes on without, torch.compile failed: InvalidCxxCompiler")
+    assert step({"hard": 1}) == {"hard": 1}

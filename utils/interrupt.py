@@ -1,0 +1,34 @@
+"""Ctrl-C and SIGTERM as a wish to stop, not as an end in the middle of something."""
+
+import signal
+from typing import Any
+
+from utils import distributed
+
+
+class StopRequest:
+    """While entered, Ctrl-C or SIGTERM lets the current step end; a second one ends at once.
+
+    Under torchrun a second one means nothing: it sends several, and in the end SIGKILL.
+    """
+
+    def __init__(self) -> None:
+        self._requested = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def __bool__(self) -> bool:
+        return self._requested
+
+    def _on_signal(self, *_: object) -> None:
+        self._requested = True
+        if distributed.processes() == 1:
+            self.__exit__()

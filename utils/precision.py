@@ -1,0 +1,27 @@
+"""Which number types a training computes with."""
+
+import torch
+
+PRECISIONS = ("float32", "bfloat16", "float16", "auto")
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """Returns the type of a training's convolutions and products.
+
+    Whatever needs more, such as sums over positions, stays in float32.
+
+    Args:
+        name: of PRECISIONS; "auto" is what is fast on the device: bfloat16 on GPUs that have it,
+            float16 on others, float32 on CPUs.
+    """
+    if name != "auto":
+        return getattr(torch, name)
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Lets what stays in float32 use TF32, with 10 bits of mantissa, on GPUs that have it."""
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed

@@ -1,0 +1,103 @@
+"""What a training consists of, and how it is saved and taken up again."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from utils.checkpoint import CheckpointError, read_checkpoint
+
+
+@dataclass
+class Progress:
+    """Where a training stands."""
+
+    epoch: int = 0  # epochs done
+    step: int = 0  # batches done in the next one
+    steps: int = 0  # batches done in all
+    seconds: float = 0.0  # spent so far, on steps and validations
+    validation: float | None = None  # the longest one's seconds
+    sums: dict[str, float] = field(default_factory=dict)  # of each loss term over `step` batches
+    best_mae: float = math.inf
+    best_rmse: float = math.inf
+
+    @property
+    def epochs(self) -> int:
+        """How many were begun, a last one perhaps cut short by the time."""
+        return self.epoch + (self.step > 0)
+
+
+@dataclass
+class Training:
+    """All that a checkpoint holds."""
+
+    modules: dict[str, nn.Module]  # what is trained: "model" and, for a student, "adapters"
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler  # of float16's gradients
+    facts: dict[str, Any]  # plain values: arch, width, settings
+    averaged: nn.Module | None = None  # the model, its weights averaged over steps
+    decay: float = 0.0  # of the average, an exponential moving one
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """What is validated, by what its scores' names begin with."""
+        averaged = {} if self.averaged is None else {"val_ema": self.averaged}
+        return {"val": self.modules["model"], **averaged}
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Lets the average follow a step; after n of them the beginning weighs little."""
+        if self.averaged is None:
+            return
+        n = self.progress.steps
+        decay = min(self.decay, (1 + n) / (10 + n))
+        averages, weights = (
+            list(network.parameters()) for network in (self.averaged, self.modules["model"])
+        )
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+
+    def checkpoint(self, chosen: str = "val") -> dict[str, Any]:
+        """Returns everything needed to resume and to test.
+
+        Args:
+            chosen: of `networks`, whose weights are to be tested; to resume, "val".
+        """
+        averaged = {} if self.averaged is None else {"averaged": self.averaged.state_dict()}
+        return {
+            **self.facts,
+            **{name: module.state_dict() for name, module in self.modules.items()},
+            "model": self.networks[chosen].state_dict(),
+            **averaged,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "progress": asdict(self.progress),
+            "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
+        }
+
+    def restore(self, path: Path) -> None:
+        """Takes up a checkpoint of the same settings.
+
+        Raises:
+            CheckpointError: the file is unreadable, or was made with other settings.
+        """
+        checkpoint = read_checkpoint(path)
+        if not {"progress", "settings", *self.modules} <= checkpoint.keys():
+            raise CheckpointError(f"checkpoint {path} is not of a training that can be resumed")
+        for name, value in self.facts["settings"].items():
+            before = checkpoint["settings"].get(name)
+            if before != value:
+                raise CheckpointError(f"{path} was trained with {name} {before}, not {value}")
+        for name, module in self.modules.items():
+            module.load_state_dict(checkpoint[name])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(checkpoint["averaged"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.scaler.load_state_dict(checkpoint["scaler"])
+        self.progress = Progress(**checkpoint["progress"])
+        torch.set_rng_state(checkpoint["random"]["cpu"])
+        if len(checkpoint["random"]["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(checkpoint["random"]["cuda"])
