@@ -15,6 +15,7 @@ from preprocess.annotations import write_shanghaitech_points
 
 PROJECT = Path(__file__).resolve().parents[1]
 
+
 def run_program(
     program: str, *arguments: object, **environment: str
 ) -> subprocess.CompletedProcess:
