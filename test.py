@@ -3,23 +3,26 @@
 import argparse
 import csv
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from datasets.files import read_image
 from datasets.loaders import build_evaluation_loader
-from datasets.splits import DataError, read_list
+from datasets.splits import DataError, Sample, read_list
 from models.build import build_network
 from models.naming import Counter, load_counter
+from utils import distributed
 from utils.checkpoint import CheckpointError, read_weights
 from utils.complexity import measure_cost
-from utils.evaluation import PROTOCOLS, predict_each
-from utils.latency import describe, measure_latency
+from utils.distributed import LostProcess
+from utils.evaluation import PROTOCOLS, evaluate, predict_each
+from utils.inference import ENGINES, Engine, EngineError, choose_device
+from utils.latency import Latency, describe, measure_latency
 from utils.metrics import CountResult, score
 from utils.options import (
     Parser,
@@ -30,25 +33,9 @@ from utils.options import (
     select_device,
     whole_number,
 )
+from utils.paper import PAPER, SIZES, print_table
 from utils.plots import draw_overlay
 from utils.recipes import DATASETS, choose_protocol
-
-SIZES = {"SHA": (576, 864), "QNRF": (2032, 2912)}  # the cost columns' images, the paper's
-COLUMNS = ("model", "MAE", "RMSE", "params (M)", "FLOPs (G)", "GPU (ms)", "CPU (s)")
-PAPER = {  # Liu et al., ACM MM 2020; latency on a GTX 1080 and the authors' CPU
-    "SHA": (
-        ("CSRNet", 68.43, 105.99, 16.26, 205.88, 66.58, 7.85),
-        ("1/4-CSRNet + SKT", 71.55, 114.40, 1.02, 13.09, 8.88, 0.87),
-        ("BL", 61.46, 103.17, 21.50, 205.32, 47.89, 8.84),
-        ("1/4-BL + SKT", 62.73, 102.33, 1.35, 13.06, 7.40, 0.88),
-    ),
-    "QNRF": (
-        ("CSRNet", 145.54, 233.32, 16.26, 2447.91, 823.84, 119.67),
-        ("1/4-CSRNet + SKT", 144.36, 234.64, 1.02, 155.69, 106.08, 9.71),
-        ("BL", 87.70, 158.09, 21.50, 2441.23, 595.72, 130.76),
-        ("1/4-BL + SKT", 96.24, 156.82, 1.35, 155.30, 90.96, 9.78),
-    ),
-}
 
 
 def parse_args() -> argparse.Namespace:
@@ -62,6 +49,12 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument_group("what is measured").add_argument
     add("--dataset", "-d", type=str.upper, choices=DATASETS, default="SHA", help="for the table")
     add("--protocol", choices=PROTOCOLS, help="None: whole; for QNRF the network's paper's")
+    add(
+        "--engine",
+        choices=ENGINES,
+        default="eager",
+        help="what runs the network; compared to eager",
+    )
     add("--size", type=checked(parse_size), help="of FLOPs and latency (None: the data set's)")
     add("--version", "-v", help="what the checkpoint must be, such as csrnet or 1/4-csrnet")
     add("--transform", "-t", action="store_true", help="the checkpoint must hold its adapters")
@@ -76,10 +69,14 @@ def parse_args() -> argparse.Namespace:
     if args.cost == (args.test_json is not None) or not (args.cost or args.checkpoint):
         parser.error("a list of images and --checkpoint are needed, or --cost alone")
     if args.cost:
-        options = ["--checkpoint", "--json", "--beside", "--per-image", "--save-maps"]
+        options = ["--checkpoint", "--engine", "--json", "--beside", "--per-image", "--save-maps"]
         parser.refuse(args, options, "has no place beside --cost, which measures no checkpoint")
+    if args.protocol == "tiled" and args.engine != "eager":
+        parser.error(f"--engine {args.engine} has no place beside --protocol tiled, only eager has")
     args.size = args.size or SIZES.get(args.dataset, SIZES["SHA"])
-    args.device = select_device(args, parser)
+    args.device = choose_device(args.engine, select_device(args, parser))
+    if args.engine == "cudagraph" and args.device.type != "cuda":
+        parser.error("--engine cudagraph needs a GPU")
     return args
 
 
@@ -115,18 +112,20 @@ def load_checked(args: argparse.Namespace) -> Counter:
     return counter
 
 
-def count_images(args: argparse.Namespace, counter: Counter, protocol: str) -> list[CountResult]:
-    """Counts the images of the list, and draws them where --save-maps asks for it."""
-    loader = build_evaluation_loader(read_list(args.test_json), args.workers)
+def read_samples(args: argparse.Namespace) -> list[Sample]:
+    """Returns the list's images, of several processes this one's part."""
+    return read_list(args.test_json)[distributed.rank() :: distributed.processes()]
+
+
+def count_images(
+    args: argparse.Namespace, engine: nn.Module | Engine, protocol: str
+) -> list[CountResult]:
+    """Counts this process's images of the list, and draws them where --save-maps asks for it."""
+    loader = build_evaluation_loader(read_samples(args), args.workers)
     if args.save_maps:
         args.save_maps.mkdir(parents=True, exist_ok=True)
-    predict, results = PROTOCOLS[protocol], []
-    for batch, density, result in predict_each(
-        counter.network.to(args.device, memory_format=torch.channels_last),
-        loader,
-        args.device,
-        predict,
-    ):
+    results = []
+    for batch, density, result in predict_each(engine, loader, args.device, PROTOCOLS[protocol]):
         results.append(result)
         if args.save_maps:
             draw_overlay(
@@ -139,22 +138,62 @@ def count_images(args: argparse.Namespace, counter: Counter, protocol: str) -> l
     return results
 
 
-def measure(args: argparse.Namespace, counter: Counter) -> dict[str, Any]:
-    """Returns everything that is measured of a checkpoint, under the names of --json."""
+def compare_counts(
+    args: argparse.Namespace, network: nn.Module, results: list[CountResult], protocol: str
+) -> float | None:
+    """Returns the greatest difference of all processes' counts to eager float32's.
+
+    None if they are eager.
+    """
+    if args.engine == "eager":
+        return None
+    loader = build_evaluation_loader(read_samples(args), args.workers)
+    expected = evaluate(ENGINES["eager"](network, args.device), loader, args.device, protocol)
+    differences = [abs(r.predicted - e.predicted) for r, e in zip(results, expected, strict=True)]
+    return max(distributed.gather(differences))
+
+
+def write_counts(path: Path, results: list[CountResult]) -> None:
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["name", "heads", "predicted"])
+        rows.writerows([Path(r.name).name, r.heads, f"{r.predicted:.4f}"] for r in results)
+
+
+def measure_latencies(
+    args: argparse.Namespace, network: nn.Module, engine: nn.Module | Engine
+) -> dict[str, Latency | None]:
+    """Returns the engine's latency by type of device; eager's on the CPU, too, beside a GPU's."""
+    latencies = {"cuda": None, "cpu": None}
+    latencies[args.device.type] = measure_latency(engine, args.size, args.device)
+    if args.engine == "eager" and args.device.type != "cpu":
+        cpu = torch.device("cpu")
+        latencies["cpu"] = measure_latency(ENGINES["eager"](network, cpu), args.size, cpu)
+    return latencies
+
+
+def measure(args: argparse.Namespace, counter: Counter) -> dict[str, Any] | None:
+    """Returns everything that is measured of a checkpoint, under the names of --json.
+
+    Several processes count together, and the main one measures the rest.
+    """
     protocol = args.protocol or choose_protocol(counter.arch, args.dataset)
-    results = count_images(args, counter, protocol)
+    engine = ENGINES[args.engine](counter.network, args.device)
+    results = count_images(args, engine, protocol)
+    difference = compare_counts(args, counter.network, results, protocol)
+    results = distributed.gather(results)
+    if not distributed.is_main():
+        return None
     if args.per_image:
-        with args.per_image.open("w", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(["name", "heads", "predicted"])
-            rows.writerows([Path(r.name).name, r.heads, f"{r.predicted:.4f}"] for r in results)
+        write_counts(args.per_image, results)
     cost = measure_cost(counter.network, args.size)
-    gpu = args.device.type == "cuda"
-    gpu_latency = measure_latency(counter.network, args.size, args.device) if gpu else None
-    cpu_latency = measure_latency(counter.network, args.size, torch.device("cpu"))
+    latencies = measure_latencies(args, counter.network, engine)
+    gpu, cpu = latencies["cuda"], latencies["cpu"]
     return {
         "model": counter.label,
         "checkpoint": str(args.checkpoint),
+        "engine": args.engine,
+        "count_difference": difference,
         "dataset": args.dataset,
         "protocol": protocol,
         **asdict(score(results)),
@@ -162,23 +201,12 @@ def measure(args: argparse.Namespace, counter: Counter) -> dict[str, Any]:
         "macs_g": cost.macs / 1e9,
         "flops_g": cost.flops / 1e9,
         "size": list(args.size),
-        "gpu_ms": gpu_latency and 1000 * gpu_latency.median,
-        "cpu_s": cpu_latency.median,
-        "gpu_latency": gpu_latency and asdict(gpu_latency),
-        "cpu_latency": asdict(cpu_latency),
+        "gpu_ms": gpu and 1000 * gpu.median,
+        "cpu_s": cpu and cpu.median,
+        "gpu_latency": gpu and asdict(gpu),
+        "cpu_latency": cpu and asdict(cpu),
         "counted_on": describe(args.device),
     }
-
-
-def print_table(rows: Sequence[Sequence[Any]]) -> None:
-    """Prints rows of COLUMNS; what was not measured stays empty."""
-    cells = [COLUMNS] + [
-        [str(row[0]), *("" if v is None else f"{v:.2f}" for v in row[1:])] for row in rows
-    ]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(COLUMNS))]
-    for row in cells:
-        rest = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
-        print("  ".join([row[0].ljust(widths[0]), *rest]))
 
 
 def report(args: argparse.Namespace, measured: dict[str, Any]) -> None:
@@ -192,12 +220,17 @@ def report(args: argparse.Namespace, measured: dict[str, Any]) -> None:
         f"({measured['protocol']}), against annotated heads; against map sums "
         f"{measured['mae_map']:.2f} and {measured['rmse_map']:.2f}"
     )
+    if measured["count_difference"] is not None:
+        print(
+            f"counts by {measured['engine']} and by eager float32 differ by at most "
+            f"{measured['count_difference']:.2g} over these images"
+        )
     for latency in (measured["gpu_latency"], measured["cpu_latency"]):
         if latency:
+            median, low, high = (1000 * latency[name] for name in ("median", "low", "high"))
             print(
-                f"{height}x{width} on {latency['device']}: {1000 * latency['median']:.1f} ms, "
-                f"{1000 * latency['low']:.1f} to {1000 * latency['high']:.1f} "
-                f"(median and deciles of {latency['passes']} passes)"
+                f"{height}x{width} by {measured['engine']} on {latency['device']}: {median:.1f}, "
+                f"{low:.1f} to {high:.1f} ms (median and deciles of {latency['passes']} passes)"
             )
     if args.dataset in PAPER:
         print("paper's rows: Liu et al., ACM MM 2020, latency on a GTX 1080 and the authors' CPU")
@@ -216,7 +249,8 @@ def _row(measured: dict[str, Any]) -> tuple[Any, ...]:
     keys = ("mae", "rmse", "params", "flops_g", "gpu_ms", "cpu_s")
     values = [measured[key] for key in keys]
     values[2] /= 1e6
-    return (f"ours: {measured['model']}", *values)
+    engine = measured.get("engine", "eager")  # older results name none
+    return (f"ours: {measured['model']}{'' if engine == 'eager' else f', {engine}'}", *values)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -228,6 +262,8 @@ def main(args: argparse.Namespace) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
     args.beside = [read_result(path) for path in args.beside]
     measured = measure(args, load_checked(args))
+    if measured is None:
+        return
     if args.json:
         args.json.write_text(json.dumps(measured, indent=1) + "\n")
     report(args, measured)
@@ -235,6 +271,8 @@ def main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     try:
-        main(parse_args())
-    except (DataError, CheckpointError, OSError) as error:
+        options = parse_args()
+        with distributed.together(options.device):
+            main(options)
+    except (DataError, CheckpointError, EngineError, LostProcess, OSError) as error:
         fail(error)

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=utils/setup.sh
 . utils/setup.sh
-set_up tests/requirements.txt pytest xdist
+set_up tests/requirements.txt pytest xdist onnx onnxscript onnxruntime openvino
 
 scripts=(*.sh preprocess/*.sh utils/*.sh tests/*.sh .ci/run)
 PATH=$(dirname "$PYTHON"):$PATH # where pip puts ruff and shellcheck

@@ -4,8 +4,8 @@ import time
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
 
+from benchmarks.maps import published_density_map
 from preprocess.density import (
     SIGMA_RULES,
     density_map,
@@ -21,16 +21,6 @@ SIZE = (120, 160)
 
 def random_points(count: int, size: tuple[int, int] = SIZE, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random((count, 2)) * [size[1], size[0]]
-
-
-def naive_map(points, sigmas, size, mode):
-    """The published procedure: a filter over the whole image for every head."""
-    density = np.zeros(size, np.float32)
-    for (x, y), sigma in zip(points.astype(int), sigmas, strict=True):
-        head = np.zeros(size, np.float32)
-        head[y, x] = 1
-        density += gaussian_filter(head, sigma, mode=mode)
-    return density
 
 
 @pytest.mark.parametrize("rule", SIGMA_RULES)
@@ -72,13 +62,13 @@ def test_sigmas_follow_their_rules():
 def test_original_borders_are_the_naive_methods(mode, rule):
     points = merge_heads(random_points(60))
     sigmas = SIGMA_RULES[rule](points, SIZE)
-    expected = naive_map(points, sigmas, SIZE, mode)
+    expected = published_density_map(points, sigmas, SIZE, mode)
     np.testing.assert_allclose(density_map(points, sigmas, SIZE, mode), expected, atol=1e-6)
 
 
 def test_a_kernel_wider_than_the_image_is_mirrored_again_and_again():
     points, sigmas = np.array([[3.0, 4.0]]), np.array([15.0])
-    expected = naive_map(points, sigmas, (9, 7), "reflect")
+    expected = published_density_map(points, sigmas, (9, 7), "reflect")
     np.testing.assert_allclose(density_map(points, sigmas, (9, 7), "reflect"), expected, atol=1e-6)
 
 
@@ -105,7 +95,7 @@ def test_500_heads_at_768x1024_take_a_500th_of_the_naive_time():
         seconds.append(time.perf_counter() - began)
     began = time.perf_counter()
     few = slice(0, 50)  # a tenth of the heads: the naive time is proportional to their number
-    expected = naive_map(points[few], sigmas[few], size, "constant")
+    expected = published_density_map(points[few], sigmas[few], size, "constant")
     naive = 10 * (time.perf_counter() - began)
     np.testing.assert_allclose(
         density_map(points[few], sigmas[few], size, "constant"), expected, atol=1e-6

@@ -1,14 +1,14 @@
-"""How long a network takes for one image."""
+"""How long something takes: a network's pass over one image, or several things in turn."""
 
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor
 
 WARM_UP = 2  # passes before any is timed
 LEAST, MOST = 3, 50  # timed passes
@@ -27,19 +27,45 @@ class Latency:
 
 
 @torch.inference_mode()
-def measure_latency(network: nn.Module, size: tuple[int, int], device: torch.device) -> Latency:
-    """Times a network's passes over one RGB image of (height, width) on a device.
+def measure_latency(
+    network: Callable[[Tensor], Tensor], size: tuple[int, int], device: torch.device
+) -> Latency:
+    """Times a network's, or an engine's, passes over one RGB image of (height, width).
 
-    The network is moved there. Every pass is waited for, and the first ones do not count.
+    It must be on the device already, where the image lies, channels-last. Every pass is waited
+    for, and the first ones do not count.
     """
-    network = network.to(device, memory_format=torch.channels_last)
     image = torch.rand(1, 3, *size, device=device).to(memory_format=torch.channels_last)
     for _ in range(WARM_UP):
         _time_pass(lambda: network(image), device)
     seconds: list[float] = []
     while len(seconds) < LEAST or (len(seconds) < MOST and sum(seconds) < BUDGET_S):
         seconds.append(_time_pass(lambda: network(image), device))
-    deciles = statistics.quantiles(seconds, n=10, method="inclusive")
+    return summarise(seconds, device)
+
+
+@torch.inference_mode()
+def measure_in_turn(
+    runs: Mapping[str, Callable[[], object]], device: torch.device, rounds: int
+) -> dict[str, Latency]:
+    """Times several things in turn, A, B, A, B, ..., so that noise of the machine meets all.
+
+    Each pass that counts follows one of the same that does not: threads of the thing before may
+    still be waiting for work, and caches hold its data.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            _time_pass(run, device)
+            seconds[name].append(_time_pass(run, device))
+    return {name: summarise(times, device) for name, times in seconds.items()}
+
+
+def summarise(seconds: Sequence[float], device: torch.device) -> Latency:
+    """Returns the median and deciles of passes' times."""
+    deciles = [seconds[0]] * 9
+    if len(seconds) > 1:
+        deciles = statistics.quantiles(seconds, n=10, method="inclusive")
     median = statistics.median(seconds)
     return Latency(median, deciles[0], deciles[-1], len(seconds), describe(device))
 
@@ -48,8 +74,8 @@ def describe(device: torch.device) -> str:
     """Returns a device's name, with its threads or TF32 setting, and the precision."""
     if device.type == "cuda":
         tf32 = ", TF32 convolutions" if torch.backends.cudnn.allow_tf32 else ""
-        return f"{torch.cuda.get_device_name(device)}, float32{tf32}, channels-last"
-    return f"{_processor_name()}, {torch.get_num_threads()} threads, float32, channels-last"
+        return f"{torch.cuda.get_device_name(device)}, float32{tf32}"
+    return f"{_processor_name()}, {torch.get_num_threads()} threads, float32"
 
 
 def _time_pass(run: Callable[[], object], device: torch.device) -> float:

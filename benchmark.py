@@ -1,0 +1,106 @@
+"""Measure the speed claims, each against a baseline that computes the same, in one run."""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.engines import measure_infer
+from benchmarks.maps import measure_preprocess
+from benchmarks.report import ComparisonError, ReportError, check_result, format_table, write_report
+from benchmarks.train import measure_train
+from utils.options import (
+    Parser,
+    add_device_options,
+    checked,
+    fail,
+    parse_size,
+    select_device,
+    whole_number,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (add_options, measure) in BENCHMARKS.items():
+        command = commands.add_parser(name, description=measure.__doc__, help=measure.__doc__)
+        add_options(command)
+        command.add_argument("--json", type=Path, help="file for the result, which report reads")
+    command = commands.add_parser("report", help="results as tables and a figure")
+    command.add_argument("json", type=Path, nargs="+", help="files that --json wrote")
+    command.add_argument("--out", type=Path, default=Path("results"), help="folder")
+    args = parser.parse_args()
+    if "cpu" in args:
+        args.device = select_device(args, parser)
+    return args
+
+
+def add_timing_options(command: Parser, size: tuple[int, int], rounds: int) -> None:
+    """Adds what every benchmark can be told; its own defaults come along."""
+    add = command.add_argument
+    add("--size", type=checked(parse_size), default=size, help="HEIGHTxWIDTH of images or crops")
+    add("--rounds", type=whole_number(1), default=rounds, help="how often each is timed")
+
+
+def add_preprocess_options(command: Parser) -> None:
+    add_timing_options(command, size=(768, 1024), rounds=3)
+    command.add_argument("--heads", type=whole_number(4), default=500, help="of the image")
+
+
+def add_train_options(command: Parser) -> None:
+    add_timing_options(command, size=(224, 224), rounds=5)
+    command.add_argument("--batch-size", type=whole_number(1), default=8, help="crops of our step")
+    add_device_options(command)
+
+
+def add_infer_options(command: Parser) -> None:
+    add_timing_options(command, size=(576, 864), rounds=10)
+    add_device_options(command)
+
+
+# Each sub-command: what adds its options, and what measures: options -> its table.
+BENCHMARKS: dict[
+    str, tuple[Callable[[Parser], None], Callable[[argparse.Namespace], dict[str, Any]]]
+] = {
+    "preprocess": (add_preprocess_options, measure_preprocess),
+    "train": (add_train_options, measure_train),
+    "infer": (add_infer_options, measure_infer),
+}
+
+
+def report(paths: list[Path], folder: Path) -> None:
+    """Writes the tables and the figure of several results."""
+    results = []
+    for path in paths:
+        try:
+            results.append(check_result(json.loads(path.read_text()), path))
+        except json.JSONDecodeError:
+            raise ReportError(f"{path} is no result that benchmark.py --json wrote") from None
+    write_report(results, folder)
+    print(f"{folder / 'performance.md'} and {folder / 'performance.png'} are written")
+
+
+def main(args: argparse.Namespace) -> None:
+    if args.command == "report":
+        report(args.json, args.out)
+        return
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+    _, measure = BENCHMARKS[args.command]
+    result = measure(args)
+    result["command"] = shlex.join(["benchmark.py", *sys.argv[1:]])
+    print(f"{result['title']}; {result['device']}\n\n{format_table([result])}\n")
+    print(*result["notes"], sep="\n")
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        main(parse_args())
+    except (ComparisonError, ReportError, OSError) as error:
+        fail(error)

@@ -1,0 +1,211 @@
+"""Two ways to take distillation steps of CSRNet: the published one, and ours."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.profiler import record_function
+
+from benchmarks import published_training as published
+from datasets.crowd import CrowdDataset
+from datasets.sampler import CropIndex
+from datasets.splits import Sample
+from datasets.transforms import Augmentation
+from models import distillation
+from models.build import build_network, init_kaiming
+from models.taps import Adapters, FeatureReader, tap_channels
+from preprocess.density import density_map, sigmas_by_three_nearest
+from utils.pixels import normalise
+
+LAMBDA = 0.5  # weight of intra and inter
+PICTURE, HEADS = (768, 1024), 500  # of what is cropped
+PARTS = ("data", "teacher forward", "student forward", "hard and soft", "intra, with adapters")
+PARTS += ("inter", "student backward", "optimiser")
+
+Features = list[Tensor]
+
+
+class Loop:
+    """One way to take steps, whose parts a profiler sees by name.
+
+    Gradients meet at the student's map, features and groups, where a part ends.
+
+    Args:
+        batch: crops of a step.
+    """
+
+    layout = torch.channels_last
+    precision = torch.float32
+    squared_error = staticmethod(distillation.squared_error)
+
+    def __init__(self, samples: Sequence[Sample], draws: Augmentation, device: torch.device):
+        self.samples, self.draws, self.device = samples, draws, device
+        torch.manual_seed(0)
+        self.teacher, self.student = (build_network("csrnet", w) for w in (1, Fraction(1, 4)))
+        widths = (tap_channels(network) for network in (self.student, self.teacher))
+        self.adapters = Adapters(self.student.taps, *widths)
+        for module in (self.teacher, self.student, self.adapters):
+            init_kaiming(module)
+            module.to(device, memory_format=self.layout)
+        self.teacher.eval().requires_grad_(False)
+        self._read_teacher, self._read_student = (
+            FeatureReader(network, network.taps) for network in (self.teacher, self.student)
+        )
+        self.map_pool, *self.pools = distillation.pool_sides(self.student.taps)
+        parameters = [*self.student.parameters(), *self.adapters.parameters()]
+        self.optimizer = self.build_optimizer(parameters)
+
+    def build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, 1e-4, weight_decay=5e-4, fused=True)
+
+    def read(self, indices: Sequence[CropIndex]) -> tuple[Tensor, Tensor]:
+        """Returns crops as normalised images and maps, on the device."""
+        raise NotImplementedError
+
+    def intra(self, student: Features, teacher: Features) -> tuple[Tensor, Features]:
+        """Returns the intra-layer loss, and what of the student's the inter-layer one needs."""
+        raise NotImplementedError
+
+    def inter(
+        self, student: Features, predicted: Tensor, teacher: Features, taught: Tensor
+    ) -> Tensor:
+        """Returns the inter-layer loss."""
+        raise NotImplementedError
+
+    def take_step(self, indices: Sequence[CropIndex]) -> dict[str, Tensor]:
+        """Takes an optimiser step; returns its loss terms."""
+        reduced = self.precision != torch.float32
+        with torch.autocast(self.device.type, self.precision, enabled=reduced):
+            with self._part("data"):
+                images, density = self.read(indices)
+            with self._part("teacher forward"), torch.no_grad():
+                taught = self._read_teacher(images)
+            with self._part("student forward"):
+                predicted, features = self._read_student(images)
+            leaves = [_leaf(x) for x in (predicted, *features)]
+            losses = self._descend(leaves[0], leaves[1:], taught, density)
+        with self._part("student backward"):
+            torch.autograd.backward([predicted, *features], [leaf.grad for leaf in leaves])
+        with self._part("optimiser"):
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return losses
+
+    def _descend(
+        self, predicted: Tensor, features: Features, taught: tuple[Tensor, Features], target: Tensor
+    ) -> dict[str, Tensor]:
+        """Returns the terms, whose gradients the student's map and features then have."""
+        losses = {}
+        with self._part("hard and soft"):
+            losses["hard"] = self.squared_error(predicted, target)
+            losses["soft"] = self.squared_error(predicted, taught[0])
+            (losses["hard"] + losses["soft"]).backward()
+        with self._part("intra, with adapters"):
+            losses["intra"], groups = self.intra(features, taught[1])
+        with self._part("inter"):
+            leaves = [_leaf(group) for group in groups]
+            losses["inter"] = self.inter(leaves, predicted, taught[1], taught[0])
+            (LAMBDA * losses["inter"]).backward()
+        with self._part("intra, with adapters"):
+            ends = [LAMBDA * losses["intra"], *groups]
+            torch.autograd.backward(ends, [None, *(leaf.grad for leaf in leaves)])
+        return losses
+
+    @contextmanager
+    def _part(self, name: str) -> Iterator[None]:
+        with record_function(name):
+            yield
+            if self.device.type == "cuda" and torch.autograd.profiler._is_profiler_enabled:
+                torch.cuda.synchronize(self.device)
+
+
+class Published(Loop):
+    """A crop a step, in PyTorch's default layout, its picture and map read from the disk."""
+
+    layout = torch.contiguous_format
+    squared_error = staticmethod(published.squared_error)
+
+    def build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, 1e-4, weight_decay=5e-4)
+
+    def read(self, indices: Sequence[CropIndex]) -> tuple[Tensor, Tensor]:
+        ((number, seed),) = indices
+        draw = self.draws.draw(seed, PICTURE)
+        crop = published.read_crop(self.samples[number], draw.box, draw.flip)
+        return tuple(tensor.to(self.device) for tensor in crop)
+
+    def intra(self, student: Features, teacher: Features) -> tuple[Tensor, Features]:
+        adapted = [
+            torch.relu(adapter(feature))
+            for adapter, feature in zip(self.adapters.values(), student, strict=True)
+        ]
+        return published.intra_loss(adapted, teacher), adapted
+
+    def inter(
+        self, student: Features, predicted: Tensor, teacher: Features, taught: Tensor
+    ) -> Tensor:
+        groups = (
+            published.pool_groups(features, density, [*self.pools, self.map_pool])
+            for features, density in ((student, predicted), (teacher, taught))
+        )
+        return published.inter_loss(*groups)
+
+    def take_step(self, indices: Sequence[CropIndex]) -> dict[str, Tensor]:
+        """Takes a step for each crop; returns the terms' means, each of which it waited for."""
+        steps = [super(Published, self).take_step([index]) for index in indices]
+        values = [{name: term.item() for name, term in step.items()} for step in steps]
+        return {n: torch.tensor([v[n] for v in values]).mean() for n in values[0]}
+
+
+class Ours(Loop):
+    """Batches that are cut on the device, from images and maps that stay there."""
+
+    def __init__(self, samples: Sequence[Sample], draws: Augmentation, device: torch.device):
+        super().__init__(samples, draws, device)
+        if device.type == "cuda":
+            self.precision = torch.bfloat16
+        self._crops = CrowdDataset(samples, draws)
+        self._crops.hold(device, quiet=True)
+
+    def read(self, indices: Sequence[CropIndex]) -> tuple[Tensor, Tensor]:
+        batch = self._crops[indices]
+        return normalise(batch["image"].to(self.device)), batch["density"].to(self.device)
+
+    def intra(self, student: Features, teacher: Features) -> tuple[Tensor, Features]:
+        adapters = list(self.adapters.values())
+        return distillation.intra_layer_loss(student, teacher, adapters, self.pools)
+
+    def inter(
+        self, student: Features, predicted: Tensor, teacher: Features, taught: Tensor
+    ) -> Tensor:
+        pools = [self.map_pool, *self.pools]
+        return distillation.inter_layer_loss(
+            [*distillation.relation_groups([predicted], pools[:1]), *student],
+            distillation.relation_groups([taught, *teacher], pools),
+        )
+
+
+def write_pictures(folder: Path, count: int) -> list[Sample]:
+    """Writes JPEGs of smooth noise, and their maps of random heads as the published code's."""
+    rng = np.random.default_rng(0)
+    samples = [Sample(folder / f"{i}.jpg", folder / f"{i}.h5") for i in range(count)]
+    for sample in samples:
+        coarse = rng.integers(0, 256, (PICTURE[0] // 8, PICTURE[1] // 8, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize(PICTURE[::-1]).save(sample.image)
+        points = (rng.random((HEADS, 2)) * PICTURE[::-1]).astype(np.float32)
+        with h5py.File(sample.density, "w") as file:
+            sigmas = sigmas_by_three_nearest(points, PICTURE)
+            file["density"] = density_map(points, sigmas, PICTURE)
+            file["points"] = points
+            file.attrs["shrink"] = "bicubic"
+    return samples
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    return tensor.detach().requires_grad_()

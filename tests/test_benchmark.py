@@ -1,0 +1,239 @@
+"""benchmark.py: equal results before any ratio, floors, and reports with empty cells."""
+
+import json
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from test_evaluation import random_network
+
+import benchmark
+from benchmarks import maps
+from benchmarks.engines import Candidate, build_published, compare, list_candidates
+from benchmarks.floors import Rates, floor_seconds, measure_rates
+from benchmarks.loops import LAMBDA, PARTS, Ours, write_pictures
+from benchmarks.report import ComparisonError, format_table, format_value
+from datasets.transforms import Augmentation, FixedCrop
+from models.bayesian import build_hard_loss
+from models.distillation import TERMS
+from models.naming import Counter
+from preprocess.density import density_map
+from SKT_distill import build_terms
+from utils.complexity import measure_cost
+from utils.inference import build_eager
+from utils.options import fail
+
+CPU = torch.device("cpu")
+SMALL_RATES = {"sides": (128, 256), "copied": 2**22}
+
+
+def run_benchmark(monkeypatch, *options):
+    """benchmark.py in this process."""
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *map(str, options)])
+    benchmark.main(benchmark.parse_args())
+
+
+def small_rates(dtype):
+    return measure_rates(CPU, dtype, **SMALL_RATES)
+
+
+@pytest.fixture
+def networks():
+    return [random_network("bl", Fraction(1, part)) for part in (4, 16)]
+
+
+def test_density_maps_are_the_published_ones_and_much_faster(monkeypatch, tmp_path, capsys):
+    file = tmp_path / "preprocess.json"
+    options = ["--size", "256x384", "--heads", 40, "--rounds", 2, "--json", file]
+    run_benchmark(monkeypatch, "preprocess", *options)
+    result = json.loads(file.read_text())
+    (row,) = result["rows"]
+    assert row["label"] == "40 heads"
+    assert 0 <= row["difference"] < 1e-6
+    assert row["ratio"] == pytest.approx(row["baseline"] / row["ours"])
+    assert row["ratio"] > 20  # a tenth of the image and a twelfth of the heads of the claim of 500
+    assert 0 < row["floor"] < row["ours"]
+    assert {"torch", "python", "onnxruntime", "openvino"} <= result["versions"].keys()
+    assert result["threads"] == torch.get_num_threads()
+    assert "40 heads" in capsys.readouterr().out
+
+
+def test_another_density_map_is_no_baseline(monkeypatch, capsys):
+    monkeypatch.setattr(maps, "density_map", lambda *args: 1.01 * density_map(*args))
+    with pytest.raises(ComparisonError, match="the maps differ by"):
+        run_benchmark(monkeypatch, "preprocess", "--size", "64x96", "--heads", 9, "--rounds", 1)
+
+
+def test_engines_are_compared_with_both_published_networks(networks):
+    candidates = [
+        candidate
+        for candidate in list_candidates(*networks, ("BL", "1/4-BL"))
+        if not candidate.label.endswith("compile")  # which takes long
+    ]
+    rows = {row["label"]: row for row in compare(candidates, (96, 160), CPU, 3, small_rates)}
+    teacher, student = (rows[f"{name}, eager as published"] for name in ("BL", "1/4-BL"))
+    assert teacher["ratio"] == 1 and student["student_ratio"] == 1
+    assert student["ratio"] == pytest.approx(teacher["ours"] / student["ours"])
+    measured = [row for row in rows.values() if "ours" in row]
+    assert len(measured) >= 4
+    for row in measured:
+        assert 0 < row["floor"] < row["ours"], row
+        assert row["low"] <= row["ours"] <= row["high"]
+        assert row["difference"] < 1e-4
+        assert row["images_per_s"] == pytest.approx(1000 / row["ours"])
+    gpu = [row for label, row in rows.items() if label.endswith("GPU")]
+    assert len(gpu) == 8 and all(row.keys() == {"label"} for row in gpu)
+
+
+def test_the_floor_of_a_pass_is_its_products_or_its_bytes(networks):
+    candidates = list_candidates(*networks, ("BL", "1/4-BL"))[:2]
+
+    def floors(rates):
+        rows = compare(candidates, (96, 160), CPU, 1, lambda dtype: rates)
+        return [row["floor"] for row in rows]
+
+    costs = [measure_cost(network, (96, 160)) for network in networks]
+    products = [2 * 1000 * cost.macs / 1e9 for cost in costs]  # ms
+    assert floors(Rates(1e9, 1e18)) == pytest.approx(products)
+    values = [cost.parameters + 96 * 160 * 3 + 12 * 20 for cost in costs]
+    assert floors(Rates(1e18, 1e9)) == pytest.approx([1000 * 4 * n / 1e9 for n in values])
+
+
+def test_a_network_that_gives_another_map_is_not_timed(networks):
+    def build_wrong(network, device):
+        return lambda images: 1.01 * network(images)
+
+    candidates = [
+        Candidate("wide", networks[0], build_published),
+        Candidate("narrow", networks[1], build_published),
+        Candidate("wrong", networks[1], build_wrong),
+    ]
+    with pytest.raises(ComparisonError, match="wrong: the map differs by 0.01 of its peak"):
+        compare(candidates, (64, 64), CPU, 1, small_rates)
+
+
+def test_a_candidate_of_another_device_is_not_run(networks):
+    def build_nothing(network, device):
+        raise AssertionError("must not be built")
+
+    candidates = [
+        Candidate("wide", networks[0], build_published),
+        Candidate("narrow", networks[1], build_eager),
+        Candidate("elsewhere", networks[1], build_nothing, "cuda"),
+    ]
+    rows = compare(candidates, (64, 64), CPU, 1, small_rates)
+    assert rows[2] == {"label": "elsewhere"}
+
+
+def test_rates_are_of_this_machine_and_the_floor_is_the_larger_part():
+    rates = measure_rates(CPU, **SMALL_RATES)
+    side = 256
+    first = torch.randn(side, side)
+    assert rates.operations > 1e8 and rates.bytes > 1e8  # any machine of this century
+    assert floor_seconds(rates, 2 * side**3, 0) > 0
+    assert torch.mm(first, first).shape == (side, side)
+    assert floor_seconds(Rates(100.0, 10.0), 200, 10) == 2
+    assert floor_seconds(Rates(100.0, 10.0), 200, 50) == 5
+    assert Rates(1.0, 4.0).best(Rates(2.0, 3.0)) == Rates(2.0, 4.0)
+
+
+def result(title="Passes", rows=(), **facts):
+    columns = {"label": "", "baseline": "baseline (ms)", "ours": "ours (ms)", "ratio": "ratio"}
+    found = {"title": title, "columns": columns, "rows": list(rows), "device": "a processor"}
+    found |= {"threads": 2, "versions": {"torch": "2.9", "openvino": None}, "date": "2026-01-31"}
+    return found | {"command": "benchmark.py infer"} | facts
+
+
+MEASURED = {"label": "fast", "baseline": 1234.5, "ours": 20.0, "ratio": 61.7}
+
+
+def test_what_was_not_measured_is_an_empty_cell():
+    table = format_table([result(rows=[MEASURED, {"label": "fast, GPU"}])])
+    assert table.splitlines()[2:] == ["| fast | 1,234 | 20.0 | 61.7 |", "| fast, GPU |  |  |  |"]
+
+
+def test_reports_join_results_of_one_title(monkeypatch, tmp_path):
+    gpu = MEASURED | {"label": "fast, GPU", "ours": 0.5, "ratio": 2469.0, "floor": 0.1}
+    found = {
+        "cpu": result(rows=[MEASURED, {"label": "fast, GPU"}]),
+        "gpu": result(rows=[{"label": "fast"}, gpu], device="a graphics card"),
+        "train": result(title="Training", rows=[{"label": "step"}]),
+    }
+    files = [tmp_path / f"{name}.json" for name in found]
+    for file, content in zip(files, found.values(), strict=True):
+        file.write_text(json.dumps(content))
+    run_benchmark(monkeypatch, "report", *files, "--out", tmp_path / "results")
+    text = (tmp_path / "results/performance.md").read_text()
+    assert text.count("## ") == 2 and text.count("| fast, GPU | 1,234 | 0.500 | 2,469 |") == 1
+    assert text.count("| fast | 1,234 | 20.0 | 61.7 |") == 1
+    assert "| step |  |  |  |" in text
+    assert "a processor; torch 2.9. `benchmark.py infer`" in text and "a graphics card" in text
+    assert (tmp_path / "results/performance.png").stat().st_size > 1000
+
+
+def test_other_files_are_no_results(monkeypatch, tmp_path, capsys):
+    for content in ("[]", "{}", "nothing"):
+        file = tmp_path / "other.json"
+        file.write_text(content)
+        with pytest.raises(benchmark.ReportError, match="other.json is no result") as raised:
+            run_benchmark(monkeypatch, "report", file, "--out", tmp_path)
+        with pytest.raises(SystemExit, match="error: .*other.json is no result"):
+            fail(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["infer", "--size", "big"], "argument --size: must be HEIGHTxWIDTH"),
+        (["preprocess", "--rounds", "0"], "argument --rounds: must be a whole number"),
+        (["preprocess", "--cpu"], "unrecognized arguments: --cpu"),
+    ],
+)
+def test_wrong_options_end_in_one_line(options, message, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run_benchmark(monkeypatch, *options)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_numbers_keep_three_digits():
+    values = [None, 1882.4, 86.34, 1.5, 0.1234, 4.4e-6, 0, np.float64(20)]
+    assert [format_value(v) for v in values] == [
+        "", "1,882", "86.3", "1.50", "0.123", "4.4e-06", "0.000", "20.0",
+    ]  # fmt: skip
+
+
+def test_our_distillation_is_the_published_one_and_faster(monkeypatch, tmp_path):
+    file = tmp_path / "train.json"
+    options = ["--cpu", "--size", "64x64", "--batch-size", 2, "--rounds", 2, "--json", file]
+    run_benchmark(monkeypatch, "train", *options)
+    step, *parts, gpu = json.loads(file.read_text())["rows"]
+    assert gpu == {"label": "a step, GPU"}  # which only a GPU's run fills
+    assert step["difference"] < 1e-4
+    assert 0 < step["floor"] < step["ours"] < step["baseline"]
+    assert [part["label"] for part in parts] == [f"{name}*" for name in PARTS]
+    for side in ("baseline", "ours"):  # a pass under the profiler is its parts, and little beside
+        assert sum(part[side] for part in parts) > 0.5 * step[side]
+
+
+def test_the_step_that_is_timed_is_the_programs(tmp_path):
+    draws = Augmentation(FixedCrop(64, 64), flip=0.5)
+    samples = write_pictures(tmp_path, 2)
+    timed, loop = (Ours(samples, draws, CPU) for _ in range(2))
+    indices = [(0, (1,)), (1, (2,))]
+    timed.optimizer.zero_grad = lambda: None  # leaves the step's gradients to be looked at
+    timed.take_step(indices)
+    teacher = Counter(loop.teacher, "csrnet", 1, {})
+    hard = build_hard_loss("density", 0.1, 8)
+    terms = build_terms(TERMS, "cos", hard, loop.student, teacher, loop.adapters)
+    losses = terms(loop._crops[indices])
+    weights = {"hard": 1, "soft": 1, "intra": LAMBDA, "inter": LAMBDA}
+    sum(weights[name] * loss for name, loss in losses.items()).backward()
+    for one, other in ((timed.student, loop.student), (timed.adapters, loop.adapters)):
+        for made, expected in zip(one.parameters(), other.parameters(), strict=True):
+            least = 1e-5 * expected.grad.abs().max().item()
+            torch.testing.assert_close(made.grad, expected.grad, rtol=1e-4, atol=least)
