@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from datasets.loaders import CACHES, build_loaders
+from datasets.loaders import CACHES, build_loaders, check_options
 from datasets.points import BOX_RULES
 from datasets.splits import DataError
 from datasets.transforms import parse_crop
@@ -85,6 +85,8 @@ def check_terms(args: argparse.Namespace, parser: Parser) -> None:
             parser.refuse(args, options[term], f"belongs to {term}, which --terms leaves out")
     if args.terms == ("hard",):
         parser.refuse(args, ["--teacher_ckpt"], "has nothing to teach with --terms hard")
+    elif args.terms == ("intra",):
+        parser.error("--terms intra alone teaches no map; add hard, soft or inter")
     elif args.teacher_ckpt is None:
         parser.error(f"--terms {','.join(args.terms)} needs a teacher: --teacher_ckpt")
 
@@ -177,6 +179,7 @@ def build_terms(
 
 
 def main(args: argparse.Namespace) -> None:
+    check_options(args)
     if args.check:
         return
     truth = args.hard if "hard" in args.terms else None

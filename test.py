@@ -35,6 +35,7 @@ from utils.options import (
 )
 from utils.paper import PAPER, SIZES, print_table
 from utils.plots import draw_overlay
+from utils.precision import allow_tf32
 from utils.recipes import DATASETS, choose_protocol
 
 
@@ -261,6 +262,7 @@ def main(args: argparse.Namespace) -> None:
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
     args.beside = [read_result(path) for path in args.beside]
+    allow_tf32(False)
     measured = measure(args, load_checked(args))
     if measured is None:
         return

@@ -158,9 +158,11 @@ class Published(Loop):
 
     def take_step(self, indices: Sequence[CropIndex]) -> dict[str, Tensor]:
         """Takes a step for each crop; returns the terms' means, each of which it waited for."""
-        steps = [super(Published, self).take_step([index]) for index in indices]
-        values = [{name: term.item() for name, term in step.items()} for step in steps]
-        return {n: torch.tensor([v[n] for v in values]).mean() for n in values[0]}
+        sums: dict[str, float] = {}
+        for index in indices:
+            for name, term in super().take_step([index]).items():
+                sums[name] = sums.get(name, 0.0) + term.item()
+        return {name: torch.tensor(total / len(indices)) for name, total in sums.items()}
 
 
 class Ours(Loop):

@@ -118,7 +118,7 @@ def _overlaps(cells: int, pixels: int, length: float, device: torch.device) -> T
 
 def _fill_up(part: Tensor, size: Size) -> Tensor:
     """(3, h, w) pixels -> (3, *size), channels-last."""
-    filled = part.new_tensor(MEAN_COLOUR).repeat(*size, 1).permute(2, 0, 1)
+    filled = torch.stack([part.new_full(size, value) for value in MEAN_COLOUR], 2).permute(2, 0, 1)
     filled[:, : part.shape[1], : part.shape[2]] = part
     return filled
 

@@ -6,7 +6,6 @@ import signal
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datasets.cache import read_in_threads
@@ -26,15 +25,15 @@ class ResidentLoader:
     Batches are made there by this process, as they are asked for.
     """
 
-    def __init__(self, dataset: CrowdDataset, sampler: CropSampler, device: torch.device):
-        self.dataset, self.sampler, self._device = dataset, sampler, device
+    def __init__(self, dataset: CrowdDataset, sampler: CropSampler):
+        self.dataset, self.sampler = dataset, sampler
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Crowd]:
         for indices in self.sampler:
-            yield _move(self.dataset[indices], self._device)
+            yield self.dataset[indices]
 
 
 def build_loaders(
@@ -65,7 +64,7 @@ def build_loaders(
     train, val, test = read_splits(
         args.train_json, args.val_json, args.test_json, args.train_on_val
     )
-    _check_options(args)
+    check_options(args)
     sampler = CropSampler(
         len(train), args.crops_per_image, args.batch_size, args.seed, rank, processes
     )
@@ -83,12 +82,13 @@ def build_loaders(
     crops.hold(device, quiet=rank > 0)
     val_images = _read_once(validated, device, quiet=rank > 0)
     if args.cache == "gpu":
-        return ResidentLoader(crops, sampler, device), val_images, test_loader
+        return ResidentLoader(crops, sampler), val_images, test_loader
     context = "fork" if args.workers else None
     return _build_loader(crops, sampler, args.workers, pin, context), val_images, test_loader
 
 
-def _check_options(args: argparse.Namespace) -> None:
+def check_options(args: argparse.Namespace) -> None:
+    """Raises DataError where a training's options do not go together."""
     if args.batch_size > 1 and not isinstance(args.crop, FixedCrop):
         raise DataError(
             f"--batch-size {args.batch_size} needs crops of one size; give --crop as HEIGHTxWIDTH"
@@ -137,13 +137,6 @@ def _read_once(dataset: CrowdDataset, device: torch.device, quiet: bool) -> list
         return crowd
 
     return read_in_threads(read, range(len(dataset)), "validation images", quiet)
-
-
-def _move(crowd: Crowd, device: torch.device) -> Crowd:
-    return {
-        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for name, value in crowd.items()
-    }
 
 
 def _quiet_worker(_: int) -> None:

@@ -139,10 +139,13 @@ def test_exported_engines_run_on_the_cpu_whatever_the_rest_does():
     }  # fmt: skip
 
 
-def test_openvino_says_that_an_image_is_too_small():
-    engine, _ = build_engine("openvino", "bl")
-    with pytest.raises(EngineError, match="cannot run on an image of 5x40"):
-        engine(torch.zeros(1, 3, 5, 40))
+def test_openvino_counts_a_tiny_image_or_says_that_it_cannot():
+    engine, network = build_engine("openvino", "bl")  # which of the two depends on its threads
+    images = torch.rand(1, 3, 5, 40)
+    try:
+        torch.testing.assert_close(engine(images), network(images), atol=1e-5, rtol=1e-3)
+    except EngineError as error:
+        assert str(error) == "openvino cannot run on an image of 5x40"
 
 
 def test_things_are_timed_in_turn_each_after_a_pass_of_its_own():

@@ -319,6 +319,7 @@ def test_a_run_whose_log_was_cut_and_whose_teacher_moved_resumes(
         (["--sigma", "8"], "--sigma needs --hard bayesian"),
         (["--terms", "hard"], "--teacher_ckpt has nothing to teach with --terms hard"),
         (["--arch", "vgg"], "argument --arch: invalid choice: 'vgg'"),
+        (["--terms", "intra"], "--terms intra alone teaches no map"),
         (["--recipe", "slow"], "argument --recipe: invalid choice: 'slow'"),
         (["--cache", "disk"], "argument --cache: invalid choice: 'disk'"),
         (["--scale", "2"], "argument --scale: must be LOW:HIGH within 0.25 and 4, got '2'"),

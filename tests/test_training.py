@@ -9,6 +9,7 @@ import torch
 from conftest import run_program
 from torch import nn
 
+from datasets.sampler import CropSampler
 from models.bayesian import build_hard_loss
 from models.build import build_network, init_kaiming
 from models.distillation import TERMS
@@ -16,7 +17,10 @@ from models.naming import Counter
 from models.taps import Adapters, tap_channels
 from SKT_distill import build_terms
 from utils.checkpoint import read_checkpoint
+from utils.engine import fit
+from utils.metrics import Scores
 from utils.precision import PRECISIONS, choose_precision
+from utils.runlog import RunFolder
 from utils.schedule import Schedule
 from utils.step import build_step
 from utils.training import Progress, Training
@@ -50,6 +54,54 @@ def test_a_plan_ends_in_time_whatever_a_step_takes(step_seconds):
     end = progress.seconds + 2 * 5 * step_seconds
     assert 100 - 10 * step_seconds <= end <= 100 + step_seconds
     assert rates[-1] < 0.01 and rates[len(rates) // 2] == pytest.approx(0.5, abs=0.25)
+
+
+def test_a_slow_first_step_does_not_end_a_training():
+    schedule, progress = Schedule(10, max_seconds=60), Progress(steps=1, seconds=30.0, first=30.0)
+    assert schedule.plan(1000, progress) == 10_000  # nothing is known yet
+    progress = Progress(steps=3, seconds=31.0, first=30.0)
+    # 60 s less a tenth for the end less 31 s are 23 s, at 2 steps a second.
+    assert schedule.plan(1000, progress) == 3 + 46
+
+
+def test_a_short_training_warms_up_for_half_of_it_at_most():
+    rates = [Schedule(1, warmup=200, cosine=True).rate(step, 100) for step in range(100)]
+    assert max(rates) == rates[50] == 1 and rates[-1] < 0.01
+
+
+def test_a_validation_that_was_cut_off_is_made_up_for(tmp_path):
+    """fit(), killed in its last validation, and resumed."""
+    network = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+
+    class Crops(list):
+        sampler = CropSampler(1, 4, 1, seed=0)
+
+    loader = Crops({"name": ["a"], "x": torch.ones(1, 1)} for _ in range(4))
+
+    def resume(validate):
+        training = Training({"model": network}, optimizer, scaler, {"settings": {}})
+        run = RunFolder(tmp_path / "run", resume=(tmp_path / "run/last.pth").exists())
+        if run.last.exists():
+            training.restore(read_checkpoint(run.last), run.last)
+        step = build_step(
+            {"model": network}, lambda b: {"hard": network(b["x"]).square().sum()}, CPU,
+            torch.float32, compiled=False,
+        )  # fmt: skip
+        fit(run, training, loader, step, {"hard": 1.0}, Schedule(1), validate, CPU, eval_every=9)
+        return run
+
+    def killed(network):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        resume(killed)
+    run = resume(lambda network: Scores(1, 2.0, 2.0, 2.0, 2.0))
+    assert read_checkpoint(run.best_mae)["progress"]["best_mae"] == 2.0
+    (record,) = run.records()
+    assert (record["epoch"], record["val_mae"]) == (1, 2.0)
+    resume(killed)  # nothing is left to do
 
 
 def test_a_plan_that_has_time_is_that_of_its_epochs():
@@ -188,11 +240,14 @@ def test_a_compiled_step_gives_the_same_terms():
     torch.testing.assert_close(compiled, eager)
 
 
-def test_without_a_compiler_a_line_says_so(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/no/compiler"))
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    torch.compiler.reset()
+def test_without_a_compiler_a_line_says_so(monkeypatch, capsys):
+    def fail(function):
+        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\n\nand a traceback")
+
+    monkeypatch.setattr(torch, "compile", fail)
     step = build_step({}, lambda batch: batch, CPU, torch.float32, compiled=True)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("--compile: goes on without, torch.compile failed: InvalidCxxCompiler")
+    assert line == "--compile: goes on without, torch.compile failed: " + (
+        "InvalidCxxCompiler: No working C++ compiler found"
+    )
     assert step({"hard": 1}) == {"hard": 1}

@@ -67,11 +67,6 @@ def together(device: torch.device) -> Iterator[None]:
     distributed.destroy_process_group()
 
 
-def wait() -> None:
-    """Returns when all processes have come here."""
-    add_up([0.0])
-
-
 def say(line: str) -> None:
     """Prints a line, once."""
     if is_main():
@@ -85,6 +80,15 @@ def add_up(values: Sequence[float]) -> list[float]:
     total = torch.tensor(values, dtype=torch.float64)  # on the CPU: through gloo
     distributed.all_reduce(total)
     return total.tolist()
+
+
+def from_main(value: Any) -> Any:
+    """Returns what the main process has."""
+    if not distributed.is_initialized():
+        return value
+    values = [value if is_main() else None]
+    distributed.broadcast_object_list(values)
+    return values[0]
 
 
 def gather(items: Sequence[Any]) -> list[Any]:

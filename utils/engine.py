@@ -22,7 +22,7 @@ VALIDATED = {"val": "validation", "val_ema": "validation of averaged weights"}
 
 
 def fit(
-    run: RunFolder,
+    run: RunFolder | None,
     training: Training,
     loader: DataLoader,
     step: nn.Module,
@@ -34,9 +34,8 @@ def fit(
 ) -> None:
     """Trains until the schedule is done, from wherever `training` stands.
 
-    Only the main process writes.
-
     Args:
+        run: the main process's, which alone writes.
         loader: of batches; see CropSampler of what its `sampler` must have.
         step: a batch -> its unweighted loss terms, as a module of all that is trained.
         weights: of the terms.
@@ -55,10 +54,12 @@ def fit(
         tqdm(total=planned, initial=done, unit="step", disable=silent) as bar,
     ):
         trainer = Trainer(training, step, weights, schedule, device, steps, stop)
-        while not trainer.finished:
+        while not trainer.finished or progress.kept < progress.steps:
             bar.set_description(f"epoch {progress.epoch + 1}/{schedule.epochs}")
-            trainer.train_one_epoch(loader, bar)
-            if main:  # a long validation may be killed
+            if not trainer.finished:  # else it was interrupted after its last step
+                trainer.train_one_epoch(loader, bar)
+            due = (progress.epoch + 1) % eval_every == 0 or trainer.finished
+            if main and (due or trainer.stopped):  # a long validation may be killed
                 save_checkpoint(run.last, training.checkpoint())
             if trainer.stopped:
                 bar.close()
@@ -66,7 +67,6 @@ def fit(
                     f"stopped in epoch {progress.epochs}; --resume continues from there"
                 )
                 raise SystemExit(130)
-            due = (progress.epoch + 1) % eval_every == 0 or trainer.finished
             scores = trainer.validate(validate) if due else {}
             _keep(run, training, scores, trainer.steps)
             for name, values in scores.items() if main else ():
@@ -76,11 +76,14 @@ def fit(
                 )
 
 
-def _keep(run: RunFolder, training: Training, scores: Mapping[str, Scores], steps: int) -> None:
+def _keep(
+    run: RunFolder | None, training: Training, scores: Mapping[str, Scores], steps: int
+) -> None:
     """Logs and saves an epoch of `steps`; the log may be ahead of the last checkpoint."""
     progress = training.progress
     record = {"epoch": progress.epochs, "seconds": round(progress.seconds, 1)}
     record |= {name: value / progress.step for name, value in progress.sums.items()}
+    progress.kept = progress.steps
     if progress.step == steps:  # else the time is up, and more time continues within the epoch
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
     better = {}
@@ -89,11 +92,11 @@ def _keep(run: RunFolder, training: Training, scores: Mapping[str, Scores], step
             raise TrainingError(f"the counts after epoch {progress.epochs} are not finite")
         record |= {f"{name}_{key}": value for key, value in asdict(values).items()}
         if values.mae < progress.best_mae:
-            progress.best_mae, better[run.best_mae] = values.mae, name
+            progress.best_mae, better["best_mae"] = values.mae, name
         if values.rmse < progress.best_rmse:
-            progress.best_rmse, better[run.best_rmse] = values.rmse, name
+            progress.best_rmse, better["best_rmse"] = values.rmse, name
     if distributed.is_main():
         run.log(record)
-        for path, name in better.items():
-            save_checkpoint(path, training.checkpoint(name))
+        for best, name in better.items():
+            save_checkpoint(getattr(run, best), training.checkpoint(name))
         save_checkpoint(run.last, training.checkpoint())

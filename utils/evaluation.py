@@ -102,8 +102,11 @@ def evaluate(
     network: nn.Module, loader: Iterable, device: torch.device, protocol: str
 ) -> list[CountResult]:
     """Counts every image of a loader by one of PROTOCOLS."""
+    tuned, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False  # many sizes
     each = predict_each(network, loader, device, PROTOCOLS[protocol])
-    return [result for _, _, result in each]
+    results = [result for _, _, result in each]
+    torch.backends.cudnn.benchmark = tuned
+    return results
 
 
 def _cell_edges(length: int) -> Iterator[tuple[int, int]]:

@@ -51,25 +51,28 @@ def run_experiment(
         weights: of the terms.
         loader: of crops; its data set knows the `heads` of every image.
     """
-    precision = prepare_device(args)
-    run = RunFolder(args.out, args.resume)
+    main, precision = distributed.is_main(), prepare_device(args)
+    run = RunFolder(args.out, args.resume) if main else None
     training = build_training(args, facts, modules, precision, len(loader.dataset))
+    validated, tested = distributed.add_up([len(val_loader), len(test_loader)])
     schedule = Schedule(
         args.epochs,
         args.warmup,
         args.cosine,
         60 * args.max_minutes,
-        closing=1 + len(test_loader) / max(1, len(val_loader)) / len(training.networks),
+        closing=1 + tested / validated / len(training.networks),
     )
     if args.resume:
-        training.restore(run.last)
+        last = (read_checkpoint(run.last), run.result.exists()) if main else None
+        checkpoint, scored = distributed.from_main(last)
+        training.restore(checkpoint, args.out / "last.pth")
         progress = training.progress
-        if progress.steps >= schedule.plan(len(loader), progress) and run.result.exists():
-            distributed.say(f"{run.path} is finished already")
+        if progress.steps >= schedule.plan(len(loader), progress) and scored:
+            distributed.say(f"{args.out} is finished already")
             return
-        if distributed.is_main():
+        if main:
             run.rewind(progress.epoch)
-    if distributed.is_main():
+    if main:
         run.result.unlink(missing_ok=True)  # of fewer epochs
 
     def count(network: nn.Module, images: Iterable) -> list[CountResult]:
@@ -90,11 +93,10 @@ def run_experiment(
         args.eval_every,
     )
     network = modules["model"]
-    distributed.wait()  # for the main process's last checkpoint
-    chosen = read_checkpoint(run.best_mae)
+    chosen = distributed.from_main(read_checkpoint(run.best_mae) if main else None)
     network.load_state_dict(chosen["model"])
     results = count(network, test_loader)
-    if distributed.is_main():
+    if main:
         progress = Progress(**chosen["progress"])
         write_result(run, training, args, progress, results, loader.dataset.heads)
 
@@ -103,6 +105,8 @@ def prepare_device(args: argparse.Namespace) -> torch.dtype:
     """Makes the device ready for --precision and crops of one size, and returns the precision."""
     allow_tf32(args.precision != "float32")
     torch.backends.cudnn.benchmark = args.batch_size > 1  # crops of one size
+    if args.device.type == "cuda":
+        torch.cuda.set_device(args.device)
     return choose_precision(args.precision, args.device)
 
 
@@ -118,7 +122,7 @@ def build_training(
         dict(modules),
         build_optimizer(args, modules.values()),
         torch.amp.GradScaler(args.device.type, enabled=precision == torch.float16),
-        {**facts, "settings": run_settings(args, images)},
+        {**facts, "settings": run_settings(args, images) | {"precision": str(precision)[6:]}},
         copy.deepcopy(modules["model"]).requires_grad_(False) if args.ema else None,
         args.ema,
     )

@@ -145,10 +145,13 @@ def build_openvino(network: nn.Module, device: torch.device) -> Engine:
 
     def run(images: Tensor) -> Tensor:
         try:
-            return torch.from_numpy(compiled(_array(images))[0].copy())
+            density = torch.from_numpy(compiled(_array(images))[0].copy())
         except RuntimeError:  # its poolings take no fewer rows or columns than their kernel
+            density = torch.empty(0)
+        if not density.numel():  # which is how some of them take it
             height, width = images.shape[-2:]
-            raise EngineError(f"openvino cannot run on an image of {height}x{width}") from None
+            raise EngineError(f"openvino cannot run on an image of {height}x{width}")
+        return density
 
     return _engine(network, run)
 

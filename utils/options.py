@@ -27,8 +27,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
-        if not distributed.is_main():
-            sys.exit(2)  # the main process has the same options, and says it
+        if distributed.local_rank():
+            sys.exit(2)  # another process of this machine has the same options, and says it
         self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
 
     def refuse(self, args: argparse.Namespace, options: Iterable[str], reason: str) -> None:

@@ -18,7 +18,8 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         return getattr(torch, name)
     if device.type != "cuda":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
+    ampere = torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.bfloat16 if ampere else torch.float16
 
 
 def allow_tf32(allowed: bool) -> None:

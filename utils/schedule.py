@@ -13,7 +13,7 @@ class Schedule:
     """A number of epochs, or fewer where their time is up.
 
     Args:
-        warmup: steps over which the learning rate rises from 0, linearly.
+        warmup: steps over which the learning rate rises from 0, linearly; at most half of all.
         cosine: whether it then falls to 0 along half a cosine, or stays.
         max_seconds: of the whole training, with all its validations and what follows it.
         closing: how many validations' time the end takes: the last one, and the test.
@@ -28,20 +28,22 @@ class Schedule:
     def plan(self, steps: int, progress: Progress) -> int:
         """Returns how many steps of `steps` an epoch the training will have taken at its end."""
         wanted, done = self.epochs * steps, progress.steps
-        if math.isinf(self.max_seconds) or not done:
+        if math.isinf(self.max_seconds) or done < 2:
             return wanted
         if progress.validation is None:
             closing = UNTIMED_CLOSING * self.max_seconds
         else:
             closing = self.closing * progress.validation
         left = max(0.0, self.max_seconds - closing - progress.seconds)
-        return min(wanted, done + int(left * done / progress.seconds))
+        speed = (done - 1) / (progress.seconds - progress.first)  # steps a second
+        return min(wanted, done + int(left * speed))
 
     def rate(self, step: int, planned: int) -> float:
         """Returns the part of the highest learning rate that a step takes, of `planned` steps."""
-        if step < self.warmup:
-            return (step + 1) / (self.warmup + 1)
+        warmup = min(self.warmup, planned // 2)  # a short training is to fall, too
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
         if not self.cosine:
             return 1.0
-        share = (step - self.warmup) / max(1, planned - self.warmup)
+        share = (step - warmup) / max(1, planned - warmup)
         return (1 + math.cos(math.pi * min(1.0, share))) / 2

@@ -51,7 +51,8 @@ def build_step(
     """
     step = Step(modules, terms, device, precision)
     if compiled and (reason := why_not_compile(device)):
-        print(f"--compile: goes on without, {reason}", file=sys.stderr)
+        if distributed.is_main():
+            print(f"--compile: goes on without, {reason}", file=sys.stderr)
     elif compiled:
         step.compile()
     if distributed.processes() == 1:

@@ -22,7 +22,7 @@ MOST_STEPS = 50  # between them
 Terms = Callable[[dict[str, Any]], dict[str, Tensor]]  # a batch -> its unweighted loss terms
 
 
-class TrainingError(RuntimeError):
+class TrainingError(Exception):
     """Training cannot go on; the message says why."""
 
 
@@ -130,14 +130,15 @@ class Trainer:
             TrainingError: a loss was not finite.
         """
         count, progress = len(self._losses), self.training.progress
-        self._count_seconds()
-        per_step = progress.seconds / max(1, progress.steps)
-        interval = min(MOST_STEPS, max(1, int(READ_EVERY_S / max(per_step, 1e-9))))
+        seconds = self._count_seconds()
+        if progress.steps == 1:
+            progress.first = progress.seconds
+        interval = min(MOST_STEPS, max(1, int(READ_EVERY_S * count / seconds)))
         decisions = [self._plan(), interval] if distributed.is_main() else [0, 0]
-        planned, interval, stop, *values = distributed.add_up(
-            [*decisions, bool(self.stop), *self._losses.values()]
-        )
+        # Before the device is waited for, as it may be for ever where another process is gone.
+        planned, interval, stop = distributed.add_up([*decisions, bool(self.stop)])
         self.planned, self._interval, self.stopped = int(planned), int(interval), bool(stop)
+        values = distributed.add_up(self._losses.values())
         self._record([value / distributed.processes() for value in values])
         bar.total = self.planned
         bar.update(count)
@@ -175,7 +176,9 @@ class Trainer:
     def _plan(self) -> int:
         return self.schedule.plan(self.steps, self.training.progress)
 
-    def _count_seconds(self) -> None:
+    def _count_seconds(self) -> float:
+        """Adds what has passed since the last time, and returns it."""
         now = time.perf_counter()
-        self.training.progress.seconds += now - self._read_at
-        self._read_at = now
+        passed, self._read_at = now - self._read_at, now
+        self.training.progress.seconds += passed
+        return passed

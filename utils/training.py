@@ -1,6 +1,7 @@
 """What a training consists of, and how it is saved and taken up again."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from utils.checkpoint import CheckpointError, read_checkpoint
+from utils.checkpoint import CheckpointError
 
 
 @dataclass
@@ -18,7 +19,9 @@ class Progress:
     epoch: int = 0  # epochs done
     step: int = 0  # batches done in the next one
     steps: int = 0  # batches done in all
+    kept: int = 0  # of these, when the last epoch's validation and log were kept
     seconds: float = 0.0  # spent so far, on steps and validations
+    first: float = 0.0  # of these, on the first step, whose beginnings are slow
     validation: float | None = None  # the longest one's seconds
     sums: dict[str, float] = field(default_factory=dict)  # of each loss term over `step` batches
     best_mae: float = math.inf
@@ -75,16 +78,14 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "progress": asdict(self.progress),
-            "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
         }
 
-    def restore(self, path: Path) -> None:
-        """Takes up a checkpoint of the same settings.
+    def restore(self, checkpoint: Mapping[str, Any], path: Path) -> None:
+        """Takes up a checkpoint of the same settings, read from `path`.
 
         Raises:
-            CheckpointError: the file is unreadable, or was made with other settings.
+            CheckpointError: it is of no training, or was made with other settings.
         """
-        checkpoint = read_checkpoint(path)
         if not {"progress", "settings", *self.modules} <= checkpoint.keys():
             raise CheckpointError(f"checkpoint {path} is not of a training that can be resumed")
         for name, value in self.facts["settings"].items():
@@ -98,6 +99,3 @@ class Training:
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.scaler.load_state_dict(checkpoint["scaler"])
         self.progress = Progress(**checkpoint["progress"])
-        torch.set_rng_state(checkpoint["random"]["cpu"])
-        if len(checkpoint["random"]["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(checkpoint["random"]["cuda"])
