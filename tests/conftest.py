@@ -4,14 +4,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
+import torch
 from PIL import Image
 
+from models.build import build_network, init_kaiming
 from preprocess.annotations import write_shanghaitech_points
+from utils.checkpoint import save_checkpoint
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -85,3 +89,14 @@ def crowd_lists(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         result = run_program(program, "--root", root, *options)
         assert result.returncode == 0, result.stderr
     return [root / f"A_{split}.json" for split in ("train", "val", "test")]
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained CSRNet of 1/8 in a file."""
+    torch.manual_seed(0)
+    network = build_network("csrnet", Fraction(1, 8))
+    init_kaiming(network)
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pth"
+    save_checkpoint(path, {"state_dict": network.state_dict()})
+    return path

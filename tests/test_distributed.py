@@ -7,28 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from fractions import Fraction
 
 import pytest
 import torch
 from conftest import PROJECT
 
-from models.build import build_network, init_kaiming
-from utils.checkpoint import read_checkpoint, save_checkpoint
+from utils.checkpoint import read_checkpoint
 
 OPTIONS = ["--width", "1/16", "--workers", "0", "--cpu", "--crop", "32x48", "--batch-size", "4"]
 # Adam divides a first gradient by its own size, which makes of rounding a step: SGD shows the sums.
 OPTIONS += ["--crops-per-image", "1", "--optimizer", "sgd", "--lr", "1e-5"]
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    torch.manual_seed(0)
-    network = build_network("csrnet", Fraction(1, 8))
-    init_kaiming(network)
-    path = tmp_path_factory.mktemp("teacher") / "teacher.pth"
-    save_checkpoint(path, {"state_dict": network.state_dict()})
-    return path
 
 
 def start(processes, program, *arguments):

@@ -15,24 +15,13 @@ import torch
 from conftest import PROJECT, assert_one_line_error, run_program
 
 import SKT_distill
-from models.build import NETWORKS, build_network, init_kaiming
+from models.build import NETWORKS, build_network
 from models.distillation import TERMS
 from utils.checkpoint import read_checkpoint, save_checkpoint
 from utils.recipes import student_recipe, teacher_recipe
 
 DISTIL = "SKT_distill.py"
 FAST = ["--workers", 0, "--cpu"]
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    """An untrained CSRNet of 1/8 in a file."""
-    torch.manual_seed(0)
-    network = build_network("csrnet", Fraction(1, 8))
-    init_kaiming(network)
-    path = tmp_path_factory.mktemp("teacher") / "teacher.pth"
-    save_checkpoint(path, {"state_dict": network.state_dict()})
-    return path
 
 
 @pytest.fixture(scope="module")
