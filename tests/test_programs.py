@@ -100,6 +100,21 @@ def test_an_interrupted_run_resumes_within_its_epoch(
     assert_same_weights(out / "last.pth", distilled / "last.pth")
 
 
+def test_float16_trains_with_scaled_gradients_and_resumes(crowd_lists, teacher, tmp_path):
+    out = tmp_path / "skt"
+    options = ["--precision", "float16", "--crop", "32x32", "--batch-size", 2, "--lr", 1e-3]
+    assert distil(crowd_lists, teacher, out, *options, "--epochs", 1).returncode == 0
+    scale = read_checkpoint(out / "last.pth")["scaler"]["scale"]
+    result = distil(crowd_lists, teacher, out, *options, "--epochs", 2, "--resume")
+    assert result.returncode == 0, result.stderr
+    first, last = records(out)
+    assert last["intra"] < first["intra"]
+    assert 0 < read_checkpoint(out / "last.pth")["scaler"]["scale"] <= scale
+    options[1] = "auto"  # which is float32 here
+    result = distil(crowd_lists, teacher, out, *options, "--epochs", 3, "--resume")
+    assert_one_line_error(result, "was trained with precision float16, not float32")
+
+
 def test_a_student_may_start_from_a_checkpoint(distilled, crowd_lists, teacher, tmp_path):
     options = ["-tc", teacher, *FAST, "--epochs", 1, "--out", tmp_path / "skt"]
     start = ["-sc", distilled / "last.pth", "--lr", 1e-12]
