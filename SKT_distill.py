@@ -135,7 +135,7 @@ def build_adapters(args: argparse.Namespace, student: Counter, teacher: Counter)
             raise CheckpointError(
                 f"{args.student_ckpt}: its adapters fit another teacher than {args.teacher_ckpt}"
             ) from None
-    return adapters.to(args.device, memory_format=torch.channels_last)
+    return adapters.to(args.device)
 
 
 def _shapes(network: nn.Module) -> dict[str, torch.Size]:
