@@ -179,8 +179,8 @@ def build_terms(
 
 
 def main(args: argparse.Namespace) -> None:
-    check_options(args)
     if args.check:
+        check_options(args)
         return
     truth = args.hard if "hard" in args.terms else None
     loaders = build_loaders(

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from datasets.files import read_image
 from datasets.loaders import build_evaluation_loader
-from datasets.splits import DataError, Sample, read_list
+from datasets.splits import DataError, read_list
 from models.build import build_network
 from models.naming import Counter, load_counter
 from utils import distributed
@@ -113,16 +114,10 @@ def load_checked(args: argparse.Namespace) -> Counter:
     return counter
 
 
-def read_samples(args: argparse.Namespace) -> list[Sample]:
-    """Returns the list's images, of several processes this one's part."""
-    return read_list(args.test_json)[distributed.rank() :: distributed.processes()]
-
-
 def count_images(
-    args: argparse.Namespace, engine: nn.Module | Engine, protocol: str
+    args: argparse.Namespace, engine: nn.Module | Engine, loader: DataLoader, protocol: str
 ) -> list[CountResult]:
-    """Counts this process's images of the list, and draws them where --save-maps asks for it."""
-    loader = build_evaluation_loader(read_samples(args), args.workers)
+    """Counts a loader's images, and draws them where --save-maps asks for it."""
     if args.save_maps:
         args.save_maps.mkdir(parents=True, exist_ok=True)
     results = []
@@ -140,7 +135,11 @@ def count_images(
 
 
 def compare_counts(
-    args: argparse.Namespace, network: nn.Module, results: list[CountResult], protocol: str
+    args: argparse.Namespace,
+    network: nn.Module,
+    loader: DataLoader,
+    results: list[CountResult],
+    protocol: str,
 ) -> float | None:
     """Returns the greatest difference of all processes' counts to eager float32's.
 
@@ -148,7 +147,6 @@ def compare_counts(
     """
     if args.engine == "eager":
         return None
-    loader = build_evaluation_loader(read_samples(args), args.workers)
     expected = evaluate(ENGINES["eager"](network, args.device), loader, args.device, protocol)
     differences = [abs(r.predicted - e.predicted) for r, e in zip(results, expected, strict=True)]
     return max(distributed.gather(differences))
@@ -180,8 +178,10 @@ def measure(args: argparse.Namespace, counter: Counter) -> dict[str, Any] | None
     """
     protocol = args.protocol or choose_protocol(counter.arch, args.dataset)
     engine = ENGINES[args.engine](counter.network, args.device)
-    results = count_images(args, engine, protocol)
-    difference = compare_counts(args, counter.network, results, protocol)
+    samples = read_list(args.test_json)[distributed.rank() :: distributed.processes()]
+    loader = build_evaluation_loader(samples, args.workers)
+    results = count_images(args, engine, loader, protocol)
+    difference = compare_counts(args, counter.network, loader, results, protocol)
     results = distributed.gather(results)
     if not distributed.is_main():
         return None

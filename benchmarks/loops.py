@@ -35,9 +35,6 @@ class Loop:
     """One way to take steps, whose parts a profiler sees by name.
 
     Gradients meet at the student's map, features and groups, where a part ends.
-
-    Args:
-        batch: crops of a step.
     """
 
     layout = torch.channels_last
@@ -194,7 +191,7 @@ class Ours(Loop):
 
 
 def write_pictures(folder: Path, count: int) -> list[Sample]:
-    """Writes JPEGs of smooth noise, and their maps of random heads as the published code's."""
+    """Writes JPEGs of smooth noise, and maps of random heads that shrink as the published do."""
     rng = np.random.default_rng(0)
     samples = [Sample(folder / f"{i}.jpg", folder / f"{i}.h5") for i in range(count)]
     for sample in samples:

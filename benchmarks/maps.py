@@ -9,7 +9,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from benchmarks.floors import floor_seconds, measure_rates
-from benchmarks.report import COLUMNS, ComparisonError, describe_run
+from benchmarks.report import COLUMNS, ComparisonError, compare_times, describe_run
 from preprocess.density import density_map, merge_heads, sigmas_by_three_nearest
 from utils.latency import measure_in_turn
 
@@ -31,16 +31,10 @@ def measure_preprocess(args: argparse.Namespace) -> dict[str, Any]:
     windows = (2 * (4 * sigmas + 0.5).astype(int) + 1) ** 2  # pixels that a head reaches
     floor = floor_seconds(measure_rates(cpu), 2 * windows.sum(), 4 * np.prod(args.size))
     height, width = args.size
-    row = {
-        "label": f"{len(points)} heads",
-        "baseline": 1000 * timed["published"].median,
-        "ours": 1000 * timed["ours"].median,
-        "low": 1000 * timed["ours"].low,
-        "high": 1000 * timed["ours"].high,
-        "ratio": timed["published"].median / timed["ours"].median,
-        "floor": 1000 * floor,
-        "difference": difference,
-    }
+    taken = timed["ours"]
+    row = compare_times(f"{len(points)} heads", timed["published"].median, taken.median)
+    row |= {"low": 1000 * taken.low, "high": 1000 * taken.high}
+    row |= {"floor": 1000 * floor, "difference": difference}
     columns = COLUMNS | {"difference": "greatest difference (heads per pixel)"}
     title = f"Density maps of {height}x{width} pixels"
     notes = [

@@ -60,6 +60,12 @@ def allocator() -> str:
     return "MALLOC_* as utils/setup.sh sets them" if kept else "glibc's allocator as it is"
 
 
+def compare_times(label: str, baseline: float, ours: float) -> dict[str, Any]:
+    """Returns a row of two times, given in seconds."""
+    ratio = baseline / ours
+    return {"label": label, "baseline": 1000 * baseline, "ours": 1000 * ours, "ratio": ratio}
+
+
 def merge(results: Sequence[Result]) -> dict[str, list[Result]]:
     """Groups results by title; those of a title share a table."""
     titles: dict[str, list[Result]] = {}

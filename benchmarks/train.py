@@ -47,10 +47,13 @@ def measure_train(args: argparse.Namespace) -> dict[str, Any]:
     floor = floor_seconds(rates, *count_work(loops[1], size, batch))
     taken = [summarise(each, args.device) for each in seconds]
     suffix = ", GPU" if args.device.type == "cuda" else ""
-    rows = [_row(f"a step{suffix}", *(each.median / batch for each in taken))]
+    rows = [report.compare_times(f"a step{suffix}", *(each.median / batch for each in taken))]
     rows[0] |= {"low": 1000 * taken[1].low / batch, "high": 1000 * taken[1].high / batch}
     rows[0] |= {"floor": 1000 * floor, "difference": difference}
-    rows += [_row(f"{part}{suffix}*", *(each[part] / batch for each in parts)) for part in PARTS]
+    rows += [
+        report.compare_times(f"{part}{suffix}*", *(each[part] / batch for each in parts))
+        for part in PARTS
+    ]
     rows += [] if suffix else [{"label": "a step, GPU"}]
     published, ours = (most / 1e6 for most in memory)
     notes = [
@@ -131,12 +134,6 @@ def count_work(loop: Loop, size: tuple[int, int], batch: int) -> tuple[int, floa
     moved = (teacher.parameters + 3 * student.parameters) / batch + 3 * size[0] * size[1]
     operations = 2 * (teacher.macs + 3 * (student.macs + adapting))
     return operations, moved * loop.precision.itemsize
-
-
-def _row(label: str, published: float, ours: float) -> dict[str, Any]:
-    """Milliseconds of two times in seconds."""
-    ratio = published / ours
-    return {"label": label, "baseline": 1000 * published, "ours": 1000 * ours, "ratio": ratio}
 
 
 def _indices(batch: int, number: int) -> list[CropIndex]:

@@ -43,16 +43,16 @@ def is_main() -> bool:
 
 @contextmanager
 def together(device: torch.device) -> Iterator[None]:
-    """Meets the other processes, if there are any: NCCL between GPUs, gloo between CPUs.
+    """Takes the device, and meets the other processes, if any: by NCCL or, on CPUs, gloo.
 
     Raises:
         LostProcess: another one ended, or did not answer.
     """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if processes() == 1:
         yield
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
         distributed.init_process_group(backend, timeout=PATIENCE)

@@ -46,14 +46,10 @@ def fit(
         TrainingError: the loss is not finite. The last checkpoint is the last epoch's.
         SystemExit: a signal asked to stop. The last checkpoint stands at that step.
     """
-    progress, main = training.progress, distributed.is_main()
-    steps, done = len(loader), progress.steps
-    planned, silent = schedule.plan(steps, progress), not main
-    with (
-        StopRequest() as stop,
-        tqdm(total=planned, initial=done, unit="step", disable=silent) as bar,
-    ):
-        trainer = Trainer(training, step, weights, schedule, device, steps, stop)
+    progress, main, stop = training.progress, distributed.is_main(), StopRequest()
+    trainer = Trainer(training, step, weights, schedule, device, len(loader), stop)
+    total, done = trainer.planned, progress.steps
+    with stop, tqdm(total=total, initial=done, unit="step", disable=not main) as bar:
         while not trainer.finished or progress.kept < progress.steps:
             bar.set_description(f"epoch {progress.epoch + 1}/{schedule.epochs}")
             if not trainer.finished:  # else it was interrupted after its last step

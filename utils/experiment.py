@@ -105,8 +105,6 @@ def prepare_device(args: argparse.Namespace) -> torch.dtype:
     """Makes the device ready for --precision and crops of one size, and returns the precision."""
     allow_tf32(args.precision != "float32")
     torch.backends.cudnn.benchmark = args.batch_size > 1  # crops of one size
-    if args.device.type == "cuda":
-        torch.cuda.set_device(args.device)
     return choose_precision(args.precision, args.device)
 
 

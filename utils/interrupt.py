@@ -16,10 +16,9 @@ class StopRequest:
         self._requested = False
         self._previous: dict[int, Any] = {}
 
-    def __enter__(self) -> "StopRequest":
+    def __enter__(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._on_signal)
-        return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
