@@ -102,6 +102,12 @@ def test_an_ablation_ends_in_a_table_and_a_figure(demo):
         ]
     with Image.open(out / "ablation.png") as figure:
         assert figure.size == (1200, 500)
+    again = settings(folder) | ablate | {"ABLATIONS": "inter", "EPOCHS": 1}
+    result = run_script("ablation.sh", **again | {"EPOCHS": 2})
+    assert result.returncode != 0  # of another budget
+    assert "was trained with epochs 1, not 2" in result.stderr.splitlines()[-1]
+    result = run_script("ablation.sh", **again)
+    assert result.stdout.count("is finished already") == 3 and table in result.stdout
 
 
 def test_a_student_alone_needs_no_teacher(tmp_path, demo):
