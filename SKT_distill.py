@@ -1,23 +1,26 @@
 """Distil a narrow counter from a trained teacher: Structured Knowledge Transfer (ACM MM 2020)."""
 
 import argparse
-from collections.abc import Callable, Collection
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
+from datasets.crowd import CrowdDataset
 from datasets.loaders import CACHES, build_loaders, check_options
 from datasets.points import BOX_RULES
+from datasets.sampler import CropSampler
 from datasets.splits import DataError
 from datasets.transforms import parse_crop
 from models.bayesian import build_hard_loss
 from models.build import NETWORKS, build_network, init_kaiming, parse_width
 from models.distillation import FEATURE_TERMS, INTRA_DISTANCES, TERMS, distillation_terms
+from models.inheritance import inherit
 from models.naming import Counter, load_counter
 from models.taps import Adapters, FeatureReader, tap_channels
 from utils import distributed
-from utils.checkpoint import CheckpointError, read_weights
+from utils.checkpoint import CheckpointError, find_checkpoint, read_weights
 from utils.distributed import LostProcess
 from utils.experiment import run_experiment
 from utils.options import (
@@ -42,6 +45,7 @@ WEIGHT_OPTIONS = {
     "intra": "lamb_cos",
     "inter": "lamb_fsp",
 }
+INHERITED_CROPS = 128  # at which --init teacher fits a student
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,9 +53,15 @@ def parse_args() -> argparse.Namespace:
     recipe = student_recipe(*add_experiment_options(parser, NETWORKS))
     add_training_options(parser, checked(parse_crop), BOX_RULES, CACHES)
     add = parser.add_argument_group("networks").add_argument
-    add("--teacher_ckpt", "-tc", type=Path, help="the teacher's checkpoint")
-    add("--student_ckpt", "-sc", type=Path, help="checkpoint that the student starts from")
+    add("--teacher_ckpt", "-tc", type=find_checkpoint, help="the teacher's checkpoint")
+    add("--student_ckpt", "-sc", type=find_checkpoint, help="what the student starts from")
     add("--width", type=checked(parse_width), help="of the student (None: --student_ckpt's or 1/4)")
+    add(
+        "--init",
+        choices=["kaiming", "teacher"],
+        default="kaiming",
+        help="a new student's weights: random, or fitted to chosen channels of the teacher",
+    )
 
     add = parser.add_argument_group("distillation").add_argument
     add(
@@ -83,12 +93,16 @@ def check_terms(args: argparse.Namespace, parser: Parser) -> None:
     for term in TERMS:
         if term not in args.terms:
             parser.refuse(args, options[term], f"belongs to {term}, which --terms leaves out")
-    if args.terms == ("hard",):
+    if args.student_ckpt is not None:
+        parser.refuse(args, ["--init"], "is for a new student; --student_ckpt has its weights")
+    alone = args.terms == ("hard",)
+    if alone and args.init != "teacher":
         parser.refuse(args, ["--teacher_ckpt"], "has nothing to teach with --terms hard")
     elif args.terms == ("intra",):
         parser.error("--terms intra alone teaches no map; add hard, soft or inter")
     elif args.teacher_ckpt is None:
-        parser.error(f"--terms {','.join(args.terms)} needs a teacher: --teacher_ckpt")
+        reason = "--init teacher" if alone else f"--terms {','.join(args.terms)}"
+        parser.error(f"{reason} needs a teacher: --teacher_ckpt")
 
 
 def load_teacher(args: argparse.Namespace) -> Counter:
@@ -138,6 +152,35 @@ def build_adapters(args: argparse.Namespace, student: Counter, teacher: Counter)
     return adapters.to(args.device)
 
 
+def inherit_weights(
+    args: argparse.Namespace,
+    modules: Mapping[str, nn.Module],
+    teacher: nn.Module,
+    dataset: CrowdDataset,
+) -> None:
+    """Fits the student and its adapters to the teacher, at the crops that a training begins with.
+
+    The main process does so; the others get what it found.
+    """
+    states = None
+    if distributed.is_main():
+        sampler = CropSampler(len(dataset), args.crops_per_image, args.batch_size, args.seed)
+        batches = (dataset[indices]["image"] for indices in sampler)
+        crops = islice((crop for batch in batches for crop in batch.split(1)), INHERITED_CROPS)
+        images = [normalise(crop.to(args.device)) for crop in crops]
+        print(f"fitting the student to {args.teacher_ckpt} at {len(images)} crops", flush=True)
+        try:
+            inherit(modules["model"], modules.get("adapters"), teacher, images)
+        except ValueError as error:
+            raise CheckpointError(f"--init teacher: {error}") from None
+        states = {
+            name: {key: value.cpu() for key, value in module.state_dict().items()}
+            for name, module in modules.items()
+        }
+    for name, state in distributed.from_main(states).items():
+        modules[name].load_state_dict(state)
+
+
 def _shapes(network: nn.Module) -> dict[str, torch.Size]:
     return {name: parameter.shape for name, parameter in network.named_parameters()}
 
@@ -156,12 +199,13 @@ def build_terms(
     """
     taps = student.taps if adapters else ()
     read_student = FeatureReader(student, taps)
-    read_teacher = None if teacher is None else FeatureReader(teacher.network, taps)
+    alone = set(names) == {"hard"}
+    read_teacher = None if alone else FeatureReader(teacher.network, taps)
 
     def terms(batch: dict) -> dict[str, Tensor]:
         images = normalise(batch["image"], batch.get("colour"))
         predicted, features = read_student(images)
-        if read_teacher is None:
+        if alone:
             return {"hard": hard_loss(predicted, batch)}
         with torch.no_grad():
             taught = read_teacher(images)
@@ -197,6 +241,8 @@ def main(args: argparse.Namespace) -> None:
     modules, adapters = {"model": student.network}, None
     if FEATURE_TERMS & set(args.terms):
         modules["adapters"] = adapters = build_adapters(args, student, teacher)
+    if args.init == "teacher" and not args.resume:  # else its own checkpoint holds the weights
+        inherit_weights(args, modules, teacher.network, loaders[0].dataset)
     weights = {term: getattr(args, WEIGHT_OPTIONS[term]) for term in args.terms}
     hard_loss = build_hard_loss(args.hard, args.background, args.sigma)
     run_experiment(

@@ -18,7 +18,7 @@ from datasets.splits import DataError, read_list
 from models.build import build_network
 from models.naming import Counter, load_counter
 from utils import distributed
-from utils.checkpoint import CheckpointError, read_weights
+from utils.checkpoint import CheckpointError, find_checkpoint, read_weights
 from utils.complexity import measure_cost
 from utils.distributed import LostProcess
 from utils.evaluation import PROTOCOLS, evaluate, predict_each
@@ -44,7 +44,7 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     add = parser.add_argument
     add("test_json", type=Path, nargs="?", help="list of images to count")
-    add("--checkpoint", "-c", type=Path, help="the network to measure")
+    add("--checkpoint", "-c", type=find_checkpoint, help="the network: a file, or shipped weights")
     add("--cost", action="store_true", help="only print the four networks' parameters and FLOPs")
     add_device_options(parser)
 

@@ -16,7 +16,7 @@ from utils.checkpoint import read_checkpoint
 
 OPTIONS = ["--width", "1/16", "--workers", "0", "--cpu", "--crop", "32x48", "--batch-size", "4"]
 # Adam divides a first gradient by its own size, which makes of rounding a step: SGD shows the sums.
-OPTIONS += ["--crops-per-image", "1", "--optimizer", "sgd", "--lr", "1e-5"]
+OPTIONS += ["--crops-per-image", "1", "--optimizer", "sgd", "--lr", "1e-5", "--init", "teacher"]
 
 
 def start(processes, program, *arguments):

@@ -322,6 +322,7 @@ def test_a_run_whose_log_was_cut_and_whose_teacher_moved_resumes(
         (["--boxes", "SHA"], "--boxes needs --hard bayesian"),
         (["--sigma", "8"], "--sigma needs --hard bayesian"),
         (["--terms", "hard"], "--teacher_ckpt has nothing to teach with --terms hard"),
+        (["-sc", "s.pth", "--init", "teacher"], "--init is for a new student; --student_ckpt has"),
         (["--arch", "vgg"], "argument --arch: invalid choice: 'vgg'"),
         (["--terms", "intra"], "--terms intra alone teaches no map"),
         (["--recipe", "slow"], "argument --recipe: invalid choice: 'slow'"),
@@ -362,6 +363,11 @@ def test_user_mistakes_in_distilling(distilled, crowd_lists, teacher, tmp_path):
     refuse("teacher.pth is a csrnet, not a bl", options=["--arch", "bl"])
     result = run_program(DISTIL, *crowd_lists, "--out", new, *FAST)
     assert_one_line_error(result, "--terms hard,soft,intra,inter needs a teacher: --teacher_ckpt")
+    options = ["--out", new, "--terms", "hard", "--init", "teacher"]
+    result = run_program(DISTIL, *crowd_lists, *FAST, *options)
+    assert_one_line_error(result, "--init teacher needs a teacher: --teacher_ckpt")
+    wide = ["--width", "1/4", "--init", "teacher"]
+    refuse("--init teacher: a student inherits from a teacher", options=wide)
     assert (distilled / "last.pth").read_bytes() == kept
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 T = TypeVar("T")
+SHIPPED = Path(__file__).resolve().parents[1] / "weights"  # files that go by their names
 WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys under which a state dict may lie
 
 # Old checkpoints hold their best error as a NumPy number, which is data, not code: its type, and
@@ -35,6 +36,12 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be used; the message names the file and says why."""
 
 
+def find_checkpoint(text: str) -> Path:
+    """Returns the file of a path, or of the name of weights that come with the project."""
+    shipped = SHIPPED / f"{text}.safetensors"
+    return shipped if text == shipped.stem and shipped.is_file() else Path(text)
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Returns what a .pth, .tar or .safetensors file holds, its tensors on the CPU.
 
@@ -42,7 +49,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: the file is missing, truncated, or holds anything but plain data.
     """
     if not path.is_file():
-        raise CheckpointError(f"checkpoint {path} does not exist")
+        names = sorted(shipped.stem for shipped in SHIPPED.glob("*.safetensors"))
+        known = f"; by name there are {', '.join(names)}" if names and not path.suffix else ""
+        raise CheckpointError(f"checkpoint {path} does not exist{known}")
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:

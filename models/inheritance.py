@@ -1,0 +1,163 @@
+"""A student's beginning out of its teacher: chosen channels, and filters fitted to them.
+
+As channel pruning does it (He et al., ICCV 2017), layer after layer from the image to the map. A
+layer keeps as many of the teacher's channels as the student has, those that span the others best,
+and its filters are fitted by least squares to what these channels give in the teacher, from what
+the student's own earlier layers give: each makes up for what those before it have lost.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.bl import BL
+from models.csrnet import CSRNet
+from models.taps import Adapters, FeatureReader
+from models.vgg import convolutions
+
+POSITIONS = 512  # of an image, at which a layer is looked at
+RIDGE = 1e-2  # penalty of a fit, as a part of its inputs' mean square
+
+
+class _Seen(Exception):
+    """A layer's input has been read: the layers behind it need not run."""
+
+
+@torch.no_grad()
+def inherit(
+    student: CSRNet | BL,
+    adapters: Adapters | None,
+    teacher: CSRNet | BL,
+    images: Sequence[Tensor],
+) -> None:
+    """Fills a student, and adapters from its features to its teacher's, out of the teacher.
+
+    Args:
+        images: (1, 3, H, W) normalised RGB crops of crowds, at which the networks are compared.
+
+    Raises:
+        ValueError: the two are of different architectures, or the student is the wider one.
+    """
+    layers, wide = convolutions(student), convolutions(teacher)
+    if layers.keys() != wide.keys() or any(
+        layer.out_channels > wide[name].out_channels for name, layer in layers.items()
+    ):
+        raise ValueError(
+            "a student inherits from a teacher of its own architecture, as wide or wider"
+        )
+    taught = _read_outputs(teacher, images)
+    for name, layer in layers.items():
+        outputs = taught.pop(name)
+        chosen = choose_channels(F.relu(outputs), layer.out_channels)
+        _fit(layer, _read_inputs(student, layer, images), outputs[:, chosen])
+    if adapters is not None:
+        features = [_read_taps(network, images) for network in (student, teacher)]
+        for adapter, seen, wanted in zip(adapters.values(), *features, strict=True):
+            _fit(adapter, seen, wanted)
+
+
+def choose_channels(features: Tensor, count: int) -> Tensor:
+    """Returns the numbers of `count` of the channels of (N, C), which span the others best.
+
+    One after the other: the one that those before it explain least (Cholesky with pivoting).
+    """
+    left = features.double().T @ features.double()  # what is not explained yet, (C, C)
+    chosen: list[int] = []
+    for _ in range(count):
+        unexplained = left.diagonal().clone()
+        unexplained[chosen] = -1
+        best = int(unexplained.argmax())
+        chosen.append(best)
+        if unexplained[best] > 0:
+            left = left - torch.outer(left[:, best], left[best]) / unexplained[best]
+    return torch.tensor(sorted(chosen), device=features.device)
+
+
+def _fit(layer: nn.Conv2d, inputs: Tensor, outputs: Tensor) -> None:
+    """Sets weights and bias so that inputs (N, C * kernel) give outputs (N, D) best."""
+    inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1).double()
+    products = inputs.T @ inputs
+    penalised = products.diagonal()[:-1]  # the bias is free
+    penalised += RIDGE * penalised.mean()
+    solution = torch.linalg.solve(products, inputs.T @ outputs.double())
+    layer.weight.copy_(solution[:-1].T.view_as(layer.weight))
+    layer.bias.copy_(solution[-1])
+
+
+def _read_inputs(network: nn.Module, layer: nn.Conv2d, images: Sequence[Tensor]) -> Tensor:
+    """What a layer's kernel covers, see `_patches`, in all images."""
+    rows: list[Tensor] = []
+
+    def read(_: nn.Module, inputs: tuple[Tensor]) -> None:
+        rows.append(_patches(layer, inputs[0]))
+        raise _Seen
+
+    hook = layer.register_forward_pre_hook(read)
+    for image in images:
+        try:
+            network(image)
+        except _Seen:
+            pass
+    hook.remove()
+    return torch.cat(rows)
+
+
+def _read_outputs(network: nn.Module, images: Sequence[Tensor]) -> dict[str, Tensor]:
+    """What every layer gives at the same positions, before its ReLU: (N, D) by name."""
+    rows: dict[str, list[Tensor]] = {name: [] for name in convolutions(network)}
+
+    def read_of(name: str):
+        def read(layer: nn.Conv2d, inputs: tuple[Tensor]) -> None:
+            rows[name].append(
+                F.linear(_patches(layer, inputs[0]), layer.weight.flatten(1), layer.bias)
+            )
+
+        return read
+
+    hooks = [
+        layer.register_forward_pre_hook(read_of(name))
+        for name, layer in convolutions(network).items()
+    ]
+    for image in images:
+        network(image)
+    for hook in hooks:
+        hook.remove()
+    return {name: torch.cat(rows.pop(name)) for name in list(rows)}  # never held twice
+
+
+def _read_taps(network: CSRNet | BL, images: Sequence[Tensor]) -> list[Tensor]:
+    """What every tap sees at some positions: (N, C) each."""
+    reader = FeatureReader(network, network.taps)
+    features = [
+        [
+            feature[0].flatten(1).T[_choose_positions(feature[0, 0].numel()).to(feature.device)]
+            for feature in reader(image)[1]
+        ]
+        for image in images
+    ]
+    reader.remove()
+    return [torch.cat(parts) for parts in zip(*features, strict=True)]
+
+
+def _patches(layer: nn.Conv2d, image: Tensor) -> Tensor:
+    """What a layer's kernel covers at some positions of a (1, C, H, W) input: (N, C * kernel)."""
+    height, width = image.shape[-2:]
+    (down, across), (padding, _) = layer.kernel_size, layer.padding
+    places = _choose_positions(height * width).to(image.device)
+    rows, columns = places // width, places % width
+    offsets = layer.dilation[0] * torch.arange(max(down, across), device=image.device)
+    padded = F.pad(image[0], [padding] * 4)
+    covered = padded[
+        :,
+        rows[:, None, None] + offsets[:down, None],
+        columns[:, None, None] + offsets[:across],
+    ]  # (C, N, kernel, kernel)
+    return covered.transpose(0, 1).flatten(1)
+
+
+def _choose_positions(count: int) -> Tensor:
+    """Up to POSITIONS of 0 ... count - 1, the same ones for the same count."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    return order[:POSITIONS]

@@ -1,0 +1,71 @@
+"""A student that begins out of its teacher."""
+
+from fractions import Fraction
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from models.build import NETWORKS, build_network, init_kaiming
+from models.inheritance import choose_channels, inherit
+from models.taps import Adapters, FeatureReader, tap_channels
+
+
+def build(arch, width, seed):
+    torch.manual_seed(seed)
+    network = build_network(arch, width)
+    init_kaiming(network)
+    return network
+
+
+def smooth_images(count, seed):
+    """Pictures of blobs, whose neighbouring pixels are alike as a photograph's are."""
+    noise = torch.randn(count, 3, 16, 24, generator=torch.Generator().manual_seed(seed))
+    return list(F.interpolate(noise, size=(128, 192), mode="bicubic").split(1))
+
+
+def test_channels_that_others_make_up_for_are_not_chosen():
+    features = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [3.0, 2.0, 1.0]
+    )
+    first, second, third = features.T
+    mixed = torch.stack([first, 0.5 * first, second, first - second, 0 * first, third], 1)
+    chosen = choose_channels(mixed, 3)
+    assert torch.linalg.matrix_rank(mixed[:, chosen]) == 3
+    assert len(set(choose_channels(mixed, 6).tolist())) == 6  # where nothing is left to explain
+
+
+@pytest.mark.parametrize("arch", NETWORKS)
+@torch.no_grad()
+def test_a_student_begins_near_its_teacher_on_images_it_was_not_fitted_to(arch):
+    teacher = build(arch, Fraction(1, 4), 0)
+    seen, unseen = smooth_images(24, 1), torch.cat(smooth_images(4, 2))
+    taught = teacher(unseen)
+
+    def unexplained(width):
+        student = build(arch, width, 1)
+        inherit(student, None, teacher, seen)
+        return F.mse_loss(student(unseen), taught) / taught.var()
+
+    half, whole = unexplained(Fraction(1, 8)), unexplained(Fraction(1, 4))
+    assert half < 0.8  # 0.26 and 0.74 seen; a constant map has 1, a random student more
+    assert whole < 0.3  # 0.06 and 0.21 seen: a penalty keeps the fit from being exact
+
+
+@torch.no_grad()
+def test_adapters_are_fitted_to_the_student_that_was():
+    teacher, student = build("csrnet", Fraction(1, 4), 0), build("csrnet", Fraction(1, 8), 1)
+    adapters = Adapters(student.taps, tap_channels(student), tap_channels(teacher))
+    inherit(student, adapters, teacher, smooth_images(16, 1))
+    (unseen,) = smooth_images(1, 2)
+    features = [FeatureReader(n, n.taps)(unseen)[1] for n in (student, teacher)]
+    for adapter, narrow, wide in zip(adapters.values(), *features, strict=True):
+        similarity = F.cosine_similarity(F.relu(adapter(narrow)), wide).mean()
+        assert similarity > 0.8
+
+
+def test_a_wider_student_or_one_of_another_architecture_is_refused():
+    narrow = build("csrnet", Fraction(1, 16), 0)
+    for student in (build("csrnet", Fraction(1, 8), 0), build("bl", Fraction(1, 16), 0)):
+        with pytest.raises(ValueError, match="teacher of its own architecture, as wide or wider"):
+            inherit(student, None, narrow, smooth_images(1, 0))
