@@ -54,4 +54,4 @@ if [ -n "$TEACHER" ]; then
 fi
 export OUT # the tests' results go there, too
 CHECKPOINT=$OUT/best_mae.pth LIST=${lists[2]} bash "$project/test.sh" \
-  --save-maps "$OUT/maps" "${size[@]}"
+  --save-maps "$OUT/maps" --worst "$OUT/worst.png" "${size[@]}"

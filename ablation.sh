@@ -93,4 +93,4 @@ for ablation in $ABLATIONS; do
   esac
 done
 stage "Table and figure of $OUT"
-exec "$PYTHON" "$project/utils/plots.py" "$OUT"
+exec "$PYTHON" "$project/utils/ablation.py" "$OUT"

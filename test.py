@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from datasets.files import read_image
 from datasets.loaders import build_evaluation_loader
-from datasets.splits import DataError, read_list
+from datasets.splits import DataError, Sample, read_list
 from models.build import build_network
 from models.naming import Counter, load_counter
 from utils import distributed
@@ -35,9 +36,11 @@ from utils.options import (
     whole_number,
 )
 from utils.paper import PAPER, SIZES, print_table
-from utils.plots import draw_overlay
+from utils.plots import draw_maps, draw_overlay
 from utils.precision import allow_tf32
 from utils.recipes import DATASETS, choose_protocol
+
+WORST = 6  # images that --worst shows
 
 
 def parse_args() -> argparse.Namespace:
@@ -67,11 +70,13 @@ def parse_args() -> argparse.Namespace:
     add("--beside", type=Path, nargs="+", default=[], help="earlier --json files, as table rows")
     add("--per-image", type=Path, help="CSV file: name, heads, predicted")
     add("--save-maps", type=Path, help="folder for pictures with true and predicted density")
+    add("--worst", type=Path, help="figure of the worst images' density, without the pictures")
     args = parser.parse_args()
     if args.cost == (args.test_json is not None) or not (args.cost or args.checkpoint):
         parser.error("a list of images and --checkpoint are needed, or --cost alone")
     if args.cost:
-        options = ["--checkpoint", "--engine", "--json", "--beside", "--per-image", "--save-maps"]
+        options = ["--checkpoint", "--engine", "--json", "--beside", "--per-image"]
+        options += ["--save-maps", "--worst"]
         parser.refuse(args, options, "has no place beside --cost, which measures no checkpoint")
     if args.protocol == "tiled" and args.engine != "eager":
         parser.error(f"--engine {args.engine} has no place beside --protocol tiled, only eager has")
@@ -134,6 +139,24 @@ def count_images(
     return results
 
 
+def draw_worst(
+    args: argparse.Namespace,
+    engine: nn.Module | Engine,
+    samples: Sequence[Sample],
+    results: Sequence[CountResult],
+    protocol: str,
+) -> None:
+    """Counts the images of the greatest errors again, and draws their true and predicted maps."""
+    errors = {result.name: abs(result.predicted - result.heads) for result in results}
+    worst = sorted(samples, key=lambda sample: -errors[str(sample.image)])[:WORST]
+    loader = build_evaluation_loader(worst, args.workers)
+    maps = [
+        (result, batch["density"][0, 0].numpy(), density[0, 0].cpu().numpy())
+        for batch, density, result in predict_each(engine, loader, args.device, PROTOCOLS[protocol])
+    ]
+    draw_maps(maps, args.worst)
+
+
 def compare_counts(
     args: argparse.Namespace,
     network: nn.Module,
@@ -178,8 +201,9 @@ def measure(args: argparse.Namespace, counter: Counter) -> dict[str, Any] | None
     """
     protocol = args.protocol or choose_protocol(counter.arch, args.dataset)
     engine = ENGINES[args.engine](counter.network, args.device)
-    samples = read_list(args.test_json)[distributed.rank() :: distributed.processes()]
-    loader = build_evaluation_loader(samples, args.workers)
+    samples = read_list(args.test_json)
+    own = samples[distributed.rank() :: distributed.processes()]
+    loader = build_evaluation_loader(own, args.workers)
     results = count_images(args, engine, loader, protocol)
     difference = compare_counts(args, counter.network, loader, results, protocol)
     results = distributed.gather(results)
@@ -187,6 +211,8 @@ def measure(args: argparse.Namespace, counter: Counter) -> dict[str, Any] | None
         return None
     if args.per_image:
         write_counts(args.per_image, results)
+    if args.worst:
+        draw_worst(args, engine, samples, results, protocol)
     cost = measure_cost(counter.network, args.size)
     latencies = measure_latencies(args, counter.network, engine)
     gpu, cpu = latencies["cuda"], latencies["cpu"]
@@ -258,7 +284,7 @@ def main(args: argparse.Namespace) -> None:
     if args.cost:
         print_costs()
         return
-    for path in (args.json, args.per_image):
+    for path in (args.json, args.per_image, args.worst):
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
     args.beside = [read_result(path) for path in args.beside]

@@ -6,7 +6,7 @@ and its filters are fitted by least squares to what these channels give in the t
 the student's own earlier layers give: each makes up for what those before it have lost.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -50,44 +50,56 @@ def inherit(
     taught = _read_outputs(teacher, images)
     for name, layer in layers.items():
         outputs = taught.pop(name)
-        chosen = choose_channels(F.relu(outputs), layer.out_channels)
-        _fit(layer, _read_inputs(student, layer, images), outputs[:, chosen])
+        products = sum(_products(F.relu(rows), F.relu(rows)) for rows in outputs)
+        chosen = choose_channels(products, layer.out_channels)
+        _fit(layer, _read_inputs(student, layer, images), [rows[:, chosen] for rows in outputs])
     if adapters is not None:
-        features = [_read_taps(network, images) for network in (student, teacher)]
-        for adapter, seen, wanted in zip(adapters.values(), *features, strict=True):
-            _fit(adapter, seen, wanted)
+        pairs = [[_read_taps(network, image) for network in (student, teacher)] for image in images]
+        for i, adapter in enumerate(adapters.values()):
+            _fit(adapter, [narrow[i] for narrow, _ in pairs], [wide[i] for _, wide in pairs])
 
 
-def choose_channels(features: Tensor, count: int) -> Tensor:
-    """Returns the numbers of `count` of the channels of (N, C), which span the others best.
+def choose_channels(products: Tensor, count: int) -> Tensor:
+    """Returns the numbers of `count` of the channels, which span the others best.
 
     One after the other: the one that those before it explain least (Cholesky with pivoting).
+
+    Args:
+        products: (C, C) sums of the products of every two channels' features.
     """
-    left = features.double().T @ features.double()  # what is not explained yet, (C, C)
-    chosen: list[int] = []
+    left, chosen = products.clone(), []  # what is not explained yet
     for _ in range(count):
         unexplained = left.diagonal().clone()
         unexplained[chosen] = -1
         best = int(unexplained.argmax())
         chosen.append(best)
         if unexplained[best] > 0:
-            left = left - torch.outer(left[:, best], left[best]) / unexplained[best]
-    return torch.tensor(sorted(chosen), device=features.device)
+            left -= torch.outer(left[:, best], left[best]) / unexplained[best]
+    return torch.tensor(sorted(chosen), device=products.device)
 
 
-def _fit(layer: nn.Conv2d, inputs: Tensor, outputs: Tensor) -> None:
-    """Sets weights and bias so that inputs (N, C * kernel) give outputs (N, D) best."""
-    inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1).double()
-    products = inputs.T @ inputs
+def _fit(layer: nn.Conv2d, inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> None:
+    """Sets weights and bias so that all images' inputs (N, C * kernel) give outputs (N, D) best."""
+    products, targets = 0, 0
+    for seen, wanted in zip(inputs, outputs, strict=True):
+        seen = torch.cat([seen, seen.new_ones(len(seen), 1)], 1)
+        products = products + _products(seen, seen)
+        targets = targets + _products(seen, wanted)
     penalised = products.diagonal()[:-1]  # the bias is free
     penalised += RIDGE * penalised.mean()
-    solution = torch.linalg.solve(products, inputs.T @ outputs.double())
+    solution = torch.linalg.solve(products, targets)
     layer.weight.copy_(solution[:-1].T.view_as(layer.weight))
     layer.bias.copy_(solution[-1])
 
 
-def _read_inputs(network: nn.Module, layer: nn.Conv2d, images: Sequence[Tensor]) -> Tensor:
-    """What a layer's kernel covers, see `_patches`, in all images."""
+def _products(first: Tensor, second: Tensor) -> Tensor:
+    return first.double().T @ second.double()
+
+
+def _read_inputs(
+    network: nn.Module, layer: nn.Conv2d, images: Iterable[Tensor]
+) -> Iterator[Tensor]:
+    """What a layer's kernel covers, see `_patches`, image by image."""
     rows: list[Tensor] = []
 
     def read(_: nn.Module, inputs: tuple[Tensor]) -> None:
@@ -99,20 +111,18 @@ def _read_inputs(network: nn.Module, layer: nn.Conv2d, images: Sequence[Tensor])
         try:
             network(image)
         except _Seen:
-            pass
+            yield rows.pop()
     hook.remove()
-    return torch.cat(rows)
 
 
-def _read_outputs(network: nn.Module, images: Sequence[Tensor]) -> dict[str, Tensor]:
-    """What every layer gives at the same positions, before its ReLU: (N, D) by name."""
+def _read_outputs(network: nn.Module, images: Iterable[Tensor]) -> dict[str, list[Tensor]]:
+    """What every layer gives at the same positions, before its ReLU: (N, D) of each image."""
     rows: dict[str, list[Tensor]] = {name: [] for name in convolutions(network)}
 
-    def read_of(name: str):
+    def read_of(name: str) -> Callable[[nn.Conv2d, tuple[Tensor]], None]:
         def read(layer: nn.Conv2d, inputs: tuple[Tensor]) -> None:
-            rows[name].append(
-                F.linear(_patches(layer, inputs[0]), layer.weight.flatten(1), layer.bias)
-            )
+            covered = _patches(layer, inputs[0])
+            rows[name].append(F.linear(covered, layer.weight.flatten(1), layer.bias))
 
         return read
 
@@ -124,21 +134,16 @@ def _read_outputs(network: nn.Module, images: Sequence[Tensor]) -> dict[str, Ten
         network(image)
     for hook in hooks:
         hook.remove()
-    return {name: torch.cat(rows.pop(name)) for name in list(rows)}  # never held twice
+    return rows
 
 
-def _read_taps(network: CSRNet | BL, images: Sequence[Tensor]) -> list[Tensor]:
-    """What every tap sees at some positions: (N, C) each."""
+def _read_taps(network: CSRNet | BL, image: Tensor) -> list[Tensor]:
+    """What every tap sees at the same positions: (N, C) each."""
     reader = FeatureReader(network, network.taps)
-    features = [
-        [
-            feature[0].flatten(1).T[_choose_positions(feature[0, 0].numel()).to(feature.device)]
-            for feature in reader(image)[1]
-        ]
-        for image in images
-    ]
+    _, features = reader(image)
     reader.remove()
-    return [torch.cat(parts) for parts in zip(*features, strict=True)]
+    rows = [feature[0].flatten(1).T for feature in features]
+    return [row[_choose_positions(len(row)).to(row.device)] for row in rows]
 
 
 def _patches(layer: nn.Conv2d, image: Tensor) -> Tensor:

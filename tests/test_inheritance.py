@@ -30,9 +30,10 @@ def test_channels_that_others_make_up_for_are_not_chosen():
     )
     first, second, third = features.T
     mixed = torch.stack([first, 0.5 * first, second, first - second, 0 * first, third], 1)
-    chosen = choose_channels(mixed, 3)
+    products = mixed.double().T @ mixed.double()
+    chosen = choose_channels(products, 3)
     assert torch.linalg.matrix_rank(mixed[:, chosen]) == 3
-    assert len(set(choose_channels(mixed, 6).tolist())) == 6  # where nothing is left to explain
+    assert len(set(choose_channels(products, 6).tolist())) == 6  # where nothing is left to explain
 
 
 @pytest.mark.parametrize("arch", NETWORKS)

@@ -1,14 +1,6 @@
-"""Figures: learning curves, counts against counts, density on a picture, and ablations.
+"""Figures: learning curves, counts against counts, density, alone and on its picture."""
 
-`python utils/plots.py FOLDER` draws the table and the figure of the distillations in a folder.
-"""
-
-import argparse
-import json
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +11,7 @@ matplotlib.use("Agg")  # before pyplot: servers have no screen
 import numpy as np  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.metrics import CountResult  # noqa: E402
-
-ALL_TERMS = "hard,soft,intra,inter"
 
 
 def draw_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -42,7 +31,7 @@ def draw_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
         right.plot([r["epoch"] for r in scored], [r[name] for r in scored], ".-", label=label)
     right.set(xlabel="epoch", ylabel="validation error (heads)", ylim=(0, None))
     right.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_counts(results: Sequence[CountResult], path: Path, title: str) -> None:
@@ -54,7 +43,7 @@ def draw_counts(results: Sequence[CountResult], path: Path, title: str) -> None:
     axes.plot(heads, predicted, ".", alpha=0.7)
     axes.set(xlabel="annotated heads", ylabel="predicted count", title=title)
     axes.set(xlim=(0, limit), ylim=(min(0, *predicted), limit))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_overlay(
@@ -84,89 +73,30 @@ def draw_overlay(
             axis.imshow(share, cmap="jet", vmin=0, vmax=1, alpha=0.8 * np.sqrt(share))
         axis.set_title(title)
         axis.axis("off")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-@dataclass(frozen=True)
-class Variant:
-    """A distillation of an ablation, and its errors."""
+def draw_maps(
+    maps: Sequence[tuple[CountResult, np.ndarray, np.ndarray]], path: Path, columns: int = 2
+) -> None:
+    """Draws true and predicted densities, (h, w) each, side by side with their counts.
 
-    width: Fraction
-    parameters: int
-    terms: str  # of the loss, with commas
-    intra: str  # distance
-    budget: str  # what variants must share to be compared
-    val_mae: float
-    mae: float
-    rmse: float
-
-    @property
-    def label(self) -> str:
-        """Such as hard + soft + intra (l2)."""
-        terms = self.terms.replace(",", " + ")
-        return terms if self.intra == "cos" else terms.replace("intra", f"intra ({self.intra})")
-
-
-def read_variants(folder: Path) -> list[Variant]:
-    """Returns the finished runs in a folder, the widest and those of the fewest terms first.
-
-    Raises:
-        ValueError: there is none, a result is no distillation's, or they cannot be compared.
+    Both have one colour scale, the truth's; a predicted map's negative cells are drawn as 0.
     """
-    variants = [_read_variant(path) for path in sorted(folder.glob("*/result.json"))]
-    if not variants:
-        raise ValueError(f"{folder} holds no finished run (FOLDER/RUN/result.json)")
-    budgets = sorted({variant.budget for variant in variants})
-    if len(budgets) > 1:
-        raise ValueError(f"{folder} mixes runs of {' and of '.join(budgets)}: name another folder")
-    return sorted(variants, key=lambda v: (-v.width, v.terms.count(","), v.terms, v.intra))
-
-
-def _read_variant(path: Path) -> Variant:
-    try:
-        result = json.loads(path.read_text())
-        settings, test = result["settings"], result["test"]
-        return Variant(
-            Fraction(result["width"]),
-            result["parameters"],
-            settings["terms"],
-            settings["intra"],
-            f"{result['arch']} on {settings['dataset']} for {result['epochs']} epochs",
-            result["val_mae"],
-            test["mae"],
-            test["rmse"],
-        )
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} is no distillation's result") from None
-
-
-def format_table(variants: Sequence[Variant]) -> str:
-    """Returns a Markdown table: what each variant was trained with, and its errors."""
-    rows = [("width", "parameters", "loss terms", "val MAE", "MAE", "RMSE")]
-    rows += [("---",) * len(rows[0])]
-    for v in variants:
-        errors = (f"{error:.2f}" for error in (v.val_mae, v.mae, v.rmse))
-        rows.append((str(v.width), f"{v.parameters:,}", v.label, *errors))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def draw_ablation(variants: Sequence[Variant], path: Path) -> None:
-    """Draws the error against the width, with and without SKT, and that of every variant."""
-    size = (12, max(5, 0.4 * len(variants)))
-    figure, (left, right) = plt.subplots(1, 2, figsize=size, layout="constrained")
-    for terms, label in ((ALL_TERMS, "with SKT"), ("hard", "alone")):
-        runs = [v for v in variants if v.terms == terms and v.intra == "cos"]
-        left.plot([float(v.width) for v in runs], [v.mae for v in runs], ".-", label=label)
-    widths = sorted({v.width for v in variants})
-    left.set_xticks([float(width) for width in widths], [str(width) for width in widths])
-    left.set(xlabel="channels, as a part of the plan's", ylabel="MAE", ylim=(0, None))
-    left.legend()
-    rows, errors = range(len(variants)), [v.mae for v in variants]
-    right.bar_label(right.barh(rows, errors, color="0.7"), fmt="%.1f", padding=2)
-    right.set_yticks(rows, [f"{v.width}  {v.label}" for v in variants])
-    right.invert_yaxis()
-    right.set(xlabel="MAE", xlim=(0, 1.1 * max(errors)), title=variants[0].budget)
-    _save(figure, path)
+    rows = -(-len(maps) // columns)
+    figure, axes = plt.subplots(
+        rows, 2 * columns, figsize=(6 * columns, 2.5 * rows), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    pairs = axes.reshape(rows * columns, 2)
+    for (result, truth, predicted), (left, right) in zip(maps, pairs, strict=False):
+        top = max(float(truth.max()), 1e-9)
+        left.set_title(f"{Path(result.name).stem}: {result.heads} heads", fontsize=9)
+        right.set_title(f"predicted: {result.predicted:.1f}", fontsize=9)
+        for axis, density in ((left, truth), (right, predicted)):
+            axis.imshow(density, cmap="magma", vmin=0, vmax=top)
+    save_figure(figure, path)
 
 
 def _per_pixel(density: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -175,23 +105,7 @@ def _per_pixel(density: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cells * cv2.resize(density, size[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
+def save_figure(figure: plt.Figure, path: Path) -> None:
+    """Writes a figure, and lets go of it."""
     figure.savefig(path, dpi=100)
     plt.close(figure)
-
-
-def main(folder: Path) -> None:
-    variants = read_variants(folder)
-    table = format_table(variants)
-    (folder / "ablation.md").write_text(table + "\n")
-    draw_ablation(variants, folder / "ablation.png")
-    print(f"{table}\n\n{variants[0].budget}; the figure is {folder / 'ablation.png'}")
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Table and figure of an ablation's runs.")
-    parser.add_argument("folder", type=Path, help="whose folders are the runs")
-    try:
-        main(parser.parse_args().folder)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Train and test what shanghaitech_a.md shows: a teacher, its students, the ablation, the page.
+# Usage: ROOT=/data/ShanghaiTech ARCH=csrnet bash results/shanghaitech_a.sh [options of all trainings]
+# Every training has a budget in minutes, saves and resumes: what is finished is kept, and what was
+# interrupted goes on when this is started again.
+set -euo pipefail
+# shellcheck source=utils/setup.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../utils/setup.sh"
+
+export ARCH=${ARCH:-csrnet} DATASET=SHA RECIPE=${RECIPE:-fast} RUNS=${RUNS:-$project/runs}
+STAGES=${STAGES:-teacher students widths seeds ablation page} # which of them
+TEACHER=${TEACHER:-}                    # checkpoint; default: the first stage's
+TEACHER_MINUTES=${TEACHER_MINUTES:-10}  # budgets: of the teacher,
+STUDENT_MINUTES=${STUDENT_MINUTES:-10}  # of every student,
+ABLATION_EPOCHS=${ABLATION_EPOCHS:-40}  # and of every variant of the ablation
+WIDTHS=${WIDTHS:-1/2 1/3 1/5 1/8}       # of more students
+SEEDS=${SEEDS:-1 2}                     # of more students like the main one, whose seed is 0
+NOTE=${NOTE:-}                          # paragraph below the page's title
+PAGE=${PAGE:-$project/results/shanghaitech_a.md}
+runs=$RUNS/sha # the trainings of the page
+
+for stage in $STAGES; do
+  case $stage in
+    teacher | students | widths | seeds | ablation | page) ;;
+    *) die "STAGES must be of teacher, students, widths, seeds, ablation, page, got $stage" ;;
+  esac
+done
+
+# finish NAME SCRIPT MINUTES [OPTION...]: trains into a folder and tests, unless that is done
+finish() {
+  local out=$runs/$1 resume=()
+  [ ! -e "$out/test.json" ] || return 0
+  [ ! -e "$out/last.pth" ] || resume=(--resume)
+  OUT=$out bash "$project/$2" --max-minutes "$3" "${@:4}" "${resume[@]}"
+  [ -e "$out/test.json" ] || OUT=$out CHECKPOINT=$out/best_mae.pth bash "$project/test.sh" \
+    --worst "$out/worst.png"
+}
+
+# student NAME TERMS WIDTH [OPTION...]: distils one, or trains it alone
+student() {
+  local teacher=$TEACHER
+  [ "$2" != hard ] || teacher=''
+  TEACHER=$teacher TERMS=$2 WIDTH=$3 finish "$1" SKT_distill.sh "$STUDENT_MINUTES" "${@:4}"
+}
+
+skt=hard,soft,intra,inter
+for stage in $STAGES; do
+  if [ "$stage" != teacher ] && [ -z "$TEACHER" ]; then
+    TEACHER=$runs/$ARCH/best_mae.pth
+  fi
+  case $stage in
+    teacher) finish "$ARCH" train_teacher.sh "$TEACHER_MINUTES" "$@" ;;
+    students)
+      student "skt_$ARCH" "$skt" 1/4 "$@"
+      student "skt_${ARCH}_inherited" "$skt" 1/4 --init teacher "$@"
+      student "alone_$ARCH" hard 1/4 "$@"
+      ;;
+    widths)
+      for width in $WIDTHS; do
+        student "skt_${ARCH}_${width//\//-}" "$skt" "$width" "$@"
+      done
+      ;;
+    seeds)
+      for seed in $SEEDS; do
+        student "skt_${ARCH}_seed$seed" "$skt" 1/4 --seed "$seed" "$@"
+      done
+      ;;
+    ablation)
+      TEACHER=$TEACHER OUT=$runs/ablation_$ARCH EPOCHS=$ABLATION_EPOCHS \
+        ABLATIONS="${ABLATIONS:-truth intra inter}" bash "$project/ablation.sh" "$@"
+      ;;
+    page)
+      ablation=()
+      [ ! -e "$runs/ablation_$ARCH/ablation.md" ] || ablation=(--ablation "$runs/ablation_$ARCH")
+      trained=("$runs"/*/test.json)
+      set_up requirements.txt
+      "$PYTHON" "$project/utils/accuracy.py" "${trained[@]%/test.json}" --out "$PAGE" \
+        --title "ShanghaiTech Part A: trained networks beside the paper's" --note "$NOTE" "${ablation[@]}"
+      ;;
+  esac
+done

@@ -1,0 +1,14 @@
+"""Tables in Markdown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def format_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Returns a table; floats get two decimals, None stays empty."""
+    lines = [columns, ["---", *["--:"] * (len(columns) - 1)], *rows]
+    texts = [
+        ["" if cell is None else cell if isinstance(cell, str) else f"{cell:.2f}" for cell in line]
+        for line in lines
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in texts)

@@ -1,0 +1,176 @@
+"""Trainings that were tested: what their folders hold, and tables of several."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from utils.markdown import format_table
+from utils.metrics import CountResult, score
+from utils.paper import COLUMNS, PAPER
+
+KEPT = ("log.jsonl", "result.json")  # of the training
+NEEDED = (*KEPT, "test.json", "test.csv")
+CROWDS = (0, 100, 200, 400, 800, 1600)  # heads, where a class of crowd sizes begins
+COSTS = ("params", "flops_g", "gpu_ms", "cpu_s")  # of test.json, in the order of the paper's table
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training that was tested."""
+
+    folder: Path
+    log: list[dict[str, Any]]  # one record an epoch
+    result: dict[str, Any]  # of the training
+    test: dict[str, Any]  # what test.py --json wrote
+    teacher: dict[str, Any] | None  # the same of its teacher
+    counts: list[CountResult]  # of the test images
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def label(self) -> str:
+        """Such as 1/4-CSRNet + SKT."""
+        terms = self.result["settings"].get("terms", "hard")
+        if terms == "hard":
+            return self.test["model"]
+        skt = " + SKT" if terms == "hard,soft,intra,inter" else f" + {terms.replace(',', ' + ')}"
+        return f"{self.test['model']}{skt}"
+
+
+def read_run(folder: Path) -> Run:
+    """Reads a folder.
+
+    Raises:
+        ValueError: a file is missing, or is not what it should be.
+    """
+    missing = [name for name in NEEDED if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"{folder} has no {missing[0]}; a run is trained, and then tested: "
+            f"OUT={folder} CHECKPOINT={folder}/best_mae.pth bash test.sh"
+        )
+    teacher = folder / "teacher.json"
+    try:
+        with (folder / "test.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return Run(
+            folder,
+            [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()],
+            json.loads((folder / "result.json").read_text()),
+            json.loads((folder / "test.json").read_text()),
+            json.loads(teacher.read_text()) if teacher.is_file() else None,
+            [CountResult(r["name"], int(r["heads"]), 0.0, float(r["predicted"])) for r in rows],
+        )
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{folder} holds no training and its test ({error})") from None
+
+
+def compare_with_paper(runs: Sequence[Run], dataset: str) -> str:
+    """Returns the paper's table with our rows below its own."""
+    rows = [[f"paper: {name}", *values] for name, *values in PAPER.get(dataset, ())]
+    seen: set[str] = set()
+    for run in runs:
+        teacher = run.result["settings"].get("teacher_ckpt")
+        if run.teacher and teacher not in seen:
+            seen.add(teacher)
+            rows.append([f"teacher of {run.name}: {run.teacher['model']}", *_measured(run.teacher)])
+        rows.append([f"{run.name}: {run.label}", *_measured(run.test)])
+    return format_table(COLUMNS, rows)
+
+
+def compare_to_teachers(runs: Sequence[Run], dataset: str) -> str:
+    """Returns how many times the student's each figure of its teacher is, errors included."""
+    published = PAPER.get(dataset, ())
+    rows = [
+        [f"paper: {student[0]}", *_ratios(teacher[1:], student[1:])]
+        for teacher, student in zip(published[::2], published[1::2], strict=True)
+    ]
+    rows += [
+        [f"{run.name}: {run.label}", *_ratios(_measured(run.teacher), _measured(run.test))]
+        for run in runs
+        if run.teacher
+    ]
+    return format_table(("teacher / student", *COLUMNS[1:]), rows)
+
+
+def describe_trainings(runs: Sequence[Run]) -> str:
+    """Returns how every run was trained, and what it was chosen by."""
+    columns = ["run", "loss terms", "seed", "epochs", "minutes", "chosen", "val MAE", "validation"]
+    rows = []
+    for run in runs:
+        result, settings = run.result, run.result["settings"]
+        rows.append(
+            [
+                f"[{run.name}](runs/{run.name}/log.jsonl)",
+                settings.get("terms", "hard").replace(",", ", "),
+                settings["seed"],
+                str(result["epochs"]),
+                result["minutes"],
+                str(result["epoch"]),
+                result["val_mae"],
+                result["validation"],
+            ]
+        )
+    return format_table(columns, rows)
+
+
+def compare_seeds(runs: Sequence[Run]) -> str:
+    """Returns mean and deviation of the errors of runs that differ in nothing but the seed.
+
+    Empty where there are none.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        same = {k: v for k, v in run.result["settings"].items() if k != "seed"}
+        groups.setdefault(json.dumps([run.label, same]), []).append(run)
+    rows = [
+        [
+            f"{group[0].label}: {', '.join(run.name for run in group)}",
+            *(f(errors) for errors in _errors(group) for f in (mean, stdev)),
+        ]
+        for group in groups.values()
+        if len(group) > 1
+    ]
+    columns = ("seeds", "MAE, mean", "deviation", "RMSE, mean", "deviation")
+    return format_table(columns, rows) if rows else ""
+
+
+def compare_crowds(runs: Sequence[Run]) -> str:
+    """Returns the errors of every run by the number of annotated heads."""
+    columns = ["heads", "images"]
+    columns += [f"{run.name}: {what}" for run in runs for what in ("MAE", "mean error")]
+    rows = []
+    for low, high in zip(CROWDS, (*CROWDS[1:], None), strict=True):
+        classes = [_between(run.counts, low, high) for run in runs]
+        if not classes[0]:
+            continue
+        row: list[Any] = [f"{low} to {high - 1}" if high else f"from {low}", str(len(classes[0]))]
+        for counts in classes:
+            bias = sum(c.predicted - c.heads for c in counts) / len(counts)
+            row += [score(counts).mae, bias]
+        rows.append(row)
+    return format_table(columns, rows)
+
+
+def _measured(test: dict[str, Any]) -> list[float | None]:
+    """A test's row of the paper's table, without the name."""
+    costs = [test[key] for key in COSTS]
+    return [test["mae"], test["rmse"], costs[0] / 1e6, *costs[1:]]
+
+
+def _errors(runs: Sequence[Run]) -> list[list[float]]:
+    return [[run.test[name] for run in runs] for name in ("mae", "rmse")]
+
+
+def _ratios(teacher: Sequence[float | None], student: Sequence[float | None]) -> list[float | None]:
+    return [t / s if t and s else None for t, s in zip(teacher, student, strict=True)]
+
+
+def _between(counts: Sequence[CountResult], low: int, high: int | None) -> list[CountResult]:
+    return [c for c in counts if low <= c.heads and (high is None or c.heads < high)]
