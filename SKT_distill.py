@@ -1,8 +1,9 @@
 """Distil a narrow counter from a trained teacher: Structured Knowledge Transfer (ACM MM 2020)."""
 
 import argparse
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,13 @@ def parse_args() -> argparse.Namespace:
     add_training_options(parser, checked(parse_crop), BOX_RULES, CACHES)
     add = parser.add_argument_group("networks").add_argument
     add("--teacher_ckpt", "-tc", type=find_checkpoint, help="the teacher's checkpoint")
+    add(
+        "--more-teachers",
+        type=find_checkpoint,
+        nargs="+",
+        default=[],
+        help="checkpoints of any networks, whose maps are averaged with the teacher's",
+    )
     add("--student_ckpt", "-sc", type=find_checkpoint, help="what the student starts from")
     add("--width", type=checked(parse_width), help="of the student (None: --student_ckpt's or 1/4)")
     add(
@@ -89,6 +97,7 @@ def check_terms(args: argparse.Namespace, parser: Parser) -> None:
     """Ends with an error where an option belongs to a term that is off, or the teacher lacks."""
     options = {term: [f"--{name}"] for term, name in WEIGHT_OPTIONS.items()}
     options["hard"] += ["--hard", "--boxes", "--background", "--sigma"]
+    options["soft"] += ["--more-teachers"]
     options["intra"] += ["--intra"]
     for term in TERMS:
         if term not in args.terms:
@@ -106,16 +115,22 @@ def check_terms(args: argparse.Namespace, parser: Parser) -> None:
 
 
 def load_teacher(args: argparse.Namespace) -> Counter:
-    """Reads the teacher and makes it inert."""
-    teacher = read_weights(args.teacher_ckpt, load_counter)
+    """Reads the teacher, whose features are imitated."""
+    teacher = load_inert(args.teacher_ckpt, args.device)
     if teacher.arch != args.arch:
         raise CheckpointError(
             f"{args.teacher_ckpt} is a {teacher.arch}, not a {args.arch}; --arch {teacher.arch} "
             "distils it"
         )
-    teacher.network.to(args.device, memory_format=torch.channels_last)
-    teacher.network.eval().requires_grad_(False)
     return teacher
+
+
+def load_inert(path: Path, device: torch.device) -> Counter:
+    """Reads a network that is not to be trained."""
+    counter = read_weights(path, load_counter)
+    counter.network.to(device, memory_format=torch.channels_last)
+    counter.network.eval().requires_grad_(False)
+    return counter
 
 
 def build_student(args: argparse.Namespace) -> Counter:
@@ -191,11 +206,13 @@ def build_terms(
     hard_loss: Callable[[Tensor, dict], Tensor],
     student: nn.Module,
     teacher: Counter | None,
+    more: Sequence[nn.Module],
     adapters: Adapters | None,
 ) -> Terms:
     """Returns the function from a batch to the loss terms called `names`.
 
     The teacher may be absent where "hard" stands alone, the adapters where no features are taught.
+    The maps of `more` teachers are averaged with the teacher's.
     """
     taps = student.taps if adapters else ()
     read_student = FeatureReader(student, taps)
@@ -208,11 +225,13 @@ def build_terms(
         if alone:
             return {"hard": hard_loss(predicted, batch)}
         with torch.no_grad():
-            taught = read_teacher(images)
+            taught, taught_features = read_teacher(images)
+            for other in more:
+                taught = taught + other(images)
         return distillation_terms(
             names,
             (predicted, features),
-            taught,
+            (taught / (1 + len(more)), taught_features),
             list(adapters.values()) if adapters else [],
             lambda density: hard_loss(density, batch),
             taps,
@@ -237,6 +256,7 @@ def main(args: argparse.Namespace) -> None:
     )
     torch.manual_seed(args.seed)
     teacher = load_teacher(args) if args.teacher_ckpt else None
+    more = [load_inert(path, args.device).network for path in args.more_teachers]
     student = build_student(args)
     modules, adapters = {"model": student.network}, None
     if FEATURE_TERMS & set(args.terms):
@@ -249,7 +269,7 @@ def main(args: argparse.Namespace) -> None:
         args,
         {"arch": student.arch, "width": str(student.width)},
         modules,
-        build_terms(args.terms, args.intra, hard_loss, student.network, teacher, adapters),
+        build_terms(args.terms, args.intra, hard_loss, student.network, teacher, more, adapters),
         weights,
         *loaders,
     )

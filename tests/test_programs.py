@@ -15,9 +15,11 @@ import torch
 from conftest import PROJECT, assert_one_line_error, run_program
 
 import SKT_distill
-from models.build import NETWORKS, build_network
-from models.distillation import TERMS
+from models.build import NETWORKS, build_network, init_kaiming
+from models.distillation import TERMS, squared_error
+from models.naming import Counter
 from utils.checkpoint import read_checkpoint, save_checkpoint
+from utils.pixels import normalise
 from utils.recipes import student_recipe, teacher_recipe
 
 DISTIL = "SKT_distill.py"
@@ -133,6 +135,21 @@ def test_terms_are_switches(crowd_lists, teacher, tmp_path, terms):
     assert result.returncode == 0, result.stderr
     assert set(terms.split(",")) == records(tmp_path / "skt")[0].keys() & set(TERMS)
     assert "adapters" in read_checkpoint(tmp_path / "skt/last.pth")
+
+
+def test_the_maps_of_more_teachers_are_averaged():
+    torch.manual_seed(0)
+    student, first, second, third = networks = [
+        build_network(arch, 1 / 16) for arch in ("csrnet", "csrnet", "bl", "csrnet")
+    ]
+    for network in networks:
+        init_kaiming(network)
+    batch = {"image": torch.randint(256, (2, 3, 48, 64), dtype=torch.uint8)}
+    teacher = Counter(first, "csrnet", Fraction(1, 16), {})
+    terms = SKT_distill.build_terms(["soft"], "cos", None, student, teacher, [second, third], None)
+    images = normalise(batch["image"])
+    mean = (first(images) + second(images) + third(images)) / 3
+    torch.testing.assert_close(terms(batch)["soft"], squared_error(student(images), mean))
 
 
 @pytest.mark.parametrize("arch", NETWORKS)
@@ -321,6 +338,7 @@ def test_a_run_whose_log_was_cut_and_whose_teacher_moved_resumes(
         (["--arch", "bl", "--terms", "soft", "--background", "1"], "--background belongs to hard"),
         (["--boxes", "SHA"], "--boxes needs --hard bayesian"),
         (["--sigma", "8"], "--sigma needs --hard bayesian"),
+        (["--terms", "hard,inter", "--more-teachers", "b.pth"], "--more-teachers belongs to soft"),
         (["--terms", "hard"], "--teacher_ckpt has nothing to teach with --terms hard"),
         (["-sc", "s.pth", "--init", "teacher"], "--init is for a new student; --student_ckpt has"),
         (["--arch", "vgg"], "argument --arch: invalid choice: 'vgg'"),

@@ -40,11 +40,15 @@ def draw_learning(runs: Sequence[Run], path: Path) -> None:
 
 
 def draw_errors(runs: Sequence[Run], path: Path) -> None:
-    """Draws every run's predicted against annotated counts, both as logarithms."""
-    figure, all_axes = plt.subplots(
-        1, len(runs), figsize=(4.5 * len(runs), 4.5), squeeze=False, layout="constrained"
+    """Draws every run's predicted against annotated counts on logarithmic axes that begin at 1."""
+    columns = min(3, len(runs))
+    rows = -(-len(runs) // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(4.5 * columns, 4.5 * rows), squeeze=False, layout="constrained"
     )
-    for axes, run in zip(all_axes[0], runs, strict=True):
+    for axes in grid.flat[len(runs) :]:
+        axes.axis("off")
+    for axes, run in zip(grid.flat, runs, strict=False):
         heads = [max(1, count.heads) for count in run.counts]
         predicted = [max(1, count.predicted) for count in run.counts]
         limits = 0.8 * min(heads + predicted), 1.25 * max(heads + predicted)
@@ -52,7 +56,7 @@ def draw_errors(runs: Sequence[Run], path: Path) -> None:
         axes.plot(heads, predicted, ".", alpha=0.6)
         axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits)
         title = f"{run.name}, MAE {run.test['mae']:.2f}"
-        axes.set(xlabel="annotated heads", ylabel="predicted count", title=title)
+        axes.set(xlabel="annotated heads", ylabel="predicted count, at least 1", title=title)
     save_figure(figure, path)
 
 
@@ -109,7 +113,7 @@ def _show_errors(runs: Sequence[Run], out: Path) -> list[str]:
     parts = [
         "## Errors",
         f"![Predicted against annotated counts]({figure.name})",
-        "By the heads in an image; the mean error is above 0 where too many are counted:",
+        "MAE and mean error, above 0 where too many are counted, by the heads in an image:",
         compare_crowds(runs),
     ]
     for run in runs:

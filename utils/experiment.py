@@ -174,18 +174,16 @@ def run_settings(args: argparse.Namespace, images: int) -> dict[str, str]:
 
     Of a file only the name counts: data sets and teachers are moved.
     """
-    values = {
-        name: value.name if isinstance(value, Path) else value
-        for name, value in vars(args).items()
-        if name not in FREE_TO_CHANGE
-    }
+    values = {name: value for name, value in vars(args).items() if name not in FREE_TO_CHANGE}
     if not args.cosine:  # then more epochs continue the same training
         del values["epochs"]
     return {name: _as_text(value) for name, value in values.items()} | {"images": str(images)}
 
 
 def _as_text(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, (tuple, list)):
+        return ",".join(map(_as_text, value))
+    return value.name if isinstance(value, Path) else str(value)
 
 
 def build_optimizer(

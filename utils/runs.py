@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from utils.markdown import format_table
-from utils.metrics import CountResult, score
+from utils.metrics import CountResult
 from utils.paper import COLUMNS, PAPER
 
 KEPT = ("log.jsonl", "result.json")  # of the training
@@ -74,11 +75,11 @@ def read_run(folder: Path) -> Run:
 def compare_with_paper(runs: Sequence[Run], dataset: str) -> str:
     """Returns the paper's table with our rows below its own."""
     rows = [[f"paper: {name}", *values] for name, *values in PAPER.get(dataset, ())]
-    seen: set[str] = set()
+    shown = {run.folder.name for run in runs}
     for run in runs:
-        teacher = run.result["settings"].get("teacher_ckpt")
-        if run.teacher and teacher not in seen:
-            seen.add(teacher)
+        teacher = Path(run.teacher["checkpoint"]) if run.teacher else None
+        if teacher and not shown & {teacher.parent.name, str(teacher)}:
+            shown.add(str(teacher))
             rows.append([f"teacher of {run.name}: {run.teacher['model']}", *_measured(run.teacher)])
         rows.append([f"{run.name}: {run.label}", *_measured(run.test)])
     return format_table(COLUMNS, rows)
@@ -142,20 +143,24 @@ def compare_seeds(runs: Sequence[Run]) -> str:
 
 
 def compare_crowds(runs: Sequence[Run]) -> str:
-    """Returns the errors of every run by the number of annotated heads."""
-    columns = ["heads", "images"]
-    columns += [f"{run.name}: {what}" for run in runs for what in ("MAE", "mean error")]
-    rows = []
-    for low, high in zip(CROWDS, (*CROWDS[1:], None), strict=True):
-        classes = [_between(run.counts, low, high) for run in runs]
-        if not classes[0]:
-            continue
-        row: list[Any] = [f"{low} to {high - 1}" if high else f"from {low}", str(len(classes[0]))]
-        for counts in classes:
-            bias = sum(c.predicted - c.heads for c in counts) / len(counts)
-            row += [score(counts).mae, bias]
-        rows.append(row)
-    return format_table(columns, rows)
+    """Returns every run's MAE and mean error by the number of annotated heads."""
+    classes = []
+    for low, high in zip(CROWDS, (*CROWDS[1:], math.inf), strict=True):
+        images = sum(low <= count.heads < high for count in runs[0].counts)
+        if images:
+            name = f"{low} to {high - 1}" if high < math.inf else f"from {low}"
+            classes.append((low, high, f"{name} ({images})"))
+    rows = [
+        [run.name, *(_err_between(run.counts, low, high) for low, high, _ in classes)]
+        for run in runs
+    ]
+    return format_table(["heads (images)", *(name for *_, name in classes)], rows)
+
+
+def _err_between(counts: Sequence[CountResult], low: int, high: float) -> str:
+    """MAE and mean error of the images with so many heads."""
+    errors = [count.predicted - count.heads for count in counts if low <= count.heads < high]
+    return f"{mean(map(abs, errors)):.1f}, {mean(errors):+.1f}"
 
 
 def _measured(test: dict[str, Any]) -> list[float | None]:
@@ -170,7 +175,3 @@ def _errors(runs: Sequence[Run]) -> list[list[float]]:
 
 def _ratios(teacher: Sequence[float | None], student: Sequence[float | None]) -> list[float | None]:
     return [t / s if t and s else None for t, s in zip(teacher, student, strict=True)]
-
-
-def _between(counts: Sequence[CountResult], low: int, high: int | None) -> list[CountResult]:
-    return [c for c in counts if low <= c.heads and (high is None or c.heads < high)]
