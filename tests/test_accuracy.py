@@ -8,6 +8,7 @@ from conftest import assert_one_line_error, run_program
 
 from utils.metrics import CountResult, score
 from utils.runlog import RunFolder
+from utils.runs import compare_latencies, read_run
 
 PAGE = "utils/accuracy.py"
 HEADS = [0, 50, 150, 250, 2000]
@@ -71,6 +72,11 @@ def test_a_page_shows_every_run_beside_the_paper(tmp_path):
     assert ratios["paper: 1/4-CSRNet + SKT"][0] == "0.96"  # 68.43 / 71.55
     assert ratios["skt: 1/4-CSRNet + SKT"][0] == "0.50"
     assert ratios["skt: 1/4-CSRNet + SKT"][-2:] == ["", "16.00"]
+    assert "](sha_tradeoff.png)" in page
+    points = compare_latencies([read_run(run) for run in runs], "SHA")
+    assert points["ours"][0] == ("skt", 1.0, pytest.approx(20))
+    assert points["paper"][0] == ("CSRNet", pytest.approx(7.85 / 0.87), 68.43)
+    assert points["light counters"][1] == ("EBC-ZIP N", pytest.approx(100 / 168), 58.86)
     (seeds,) = rows_of(page, "seeds")
     assert seeds[:3] == ["1/4-CSRNet + SKT: skt, again", "30.00", "14.14"]
     heading, *_ = page.split("| heads (images) |")[1].splitlines()

@@ -8,17 +8,20 @@ each tested by `test.sh` with OUT=RUN, and writes tables and figures of them; th
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib import pyplot as plt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from utils.paper import REFERENCE  # noqa: E402
 from utils.plots import save_figure  # noqa: E402
 from utils.runs import (  # noqa: E402
     KEPT,
+    Point,
     Run,
     compare_crowds,
+    compare_latencies,
     compare_seeds,
     compare_to_teachers,
     compare_with_paper,
@@ -60,12 +63,24 @@ def draw_errors(runs: Sequence[Run], path: Path) -> None:
     save_figure(figure, path)
 
 
+def draw_tradeoff(latencies: Mapping[str, Sequence[Point]], path: Path) -> None:
+    """Draws MAE against CPU latency, see `compare_latencies`."""
+    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
+    for (origin, points), marker in zip(latencies.items(), "s^o", strict=True):
+        axes.plot([x for _, x, _ in points], [y for *_, y in points], marker, label=origin)
+        for name, x, y in points:
+            axes.annotate(name, (x, y), (4, 4), textcoords="offset points", fontsize=7)
+    axes.set(xscale="log", xlabel=f"CPU latency / {REFERENCE}'s on the same machine", ylabel="MAE")
+    axes.legend()
+    save_figure(figure, path)
+
+
 def write_page(
     runs: Sequence[Run], ablation: Path | None, title: str, note: str, out: Path
 ) -> None:
     """Writes a page, the logs in runs/ beside it, and figures under its name and what they show."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    parts = [f"# {title}", note, *_compare(runs), *_show_training(runs, out)]
+    parts = [f"# {title}", note, *_compare(runs, out), *_show_training(runs, out)]
     parts += _show_errors(runs, out)
     if ablation:
         figure = shutil.copyfile(ablation / "ablation.png", _beside(out, "ablation"))
@@ -74,8 +89,16 @@ def write_page(
     out.write_text("\n\n".join(filter(None, parts)) + "\n")
 
 
-def _compare(runs: Sequence[Run]) -> list[str]:
-    test = runs[0].test
+def _compare(runs: Sequence[Run], out: Path) -> list[str]:
+    test, figure, tradeoff = runs[0].test, _beside(out, "tradeoff"), []
+    if points := compare_latencies(runs, test["dataset"]):
+        draw_tradeoff(points, figure)
+        tradeoff = [
+            f"![Error against latency]({figure.name})",
+            f"Latencies of several machines, as multiples of a {REFERENCE}'s on the same one: the "
+            "paper's CPU column, that of our table, and for the light counters ONNX Runtime with "
+            "two threads.",
+        ]
     latencies = [run.test[key] for run in runs for key in ("gpu_latency", "cpu_latency")]
     devices = sorted({latency["device"] for latency in latencies if latency})
     return [
@@ -86,6 +109,7 @@ def _compare(runs: Sequence[Run]) -> list[str]:
         "How many times the student's its teacher's figure is; an error's ratio below 1 says that "
         "the student errs more:",
         compare_to_teachers(runs, test["dataset"]),
+        *tradeoff,
     ]
 
 

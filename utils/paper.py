@@ -19,6 +19,15 @@ PAPER = {  # latency on a GTX 1080 and the authors' CPU
         ("1/4-BL + SKT", 96.24, 156.82, 1.35, 155.30, 90.96, 9.78),
     ),
 }
+LIGHT = {  # published light counters without distillation: MAE, RMSE, parameters (M), ms on a CPU
+    "SHA": (
+        ("EBC-ZIP P", 71.18, 109.60, 0.81, 43),
+        ("EBC-ZIP N", 58.86, 94.63, 3.36, 100),
+        ("EBC-ZIP T", 56.36, 86.09, 10.5, 213),
+    ),
+}
+REFERENCE = "1/4-CSRNet"  # whose latency on the same machine others are compared with
+LIGHT_REFERENCE_MS = 168  # in ONNX Runtime with two threads, where those of LIGHT were taken
 
 
 def print_table(rows: Sequence[Sequence[Any]]) -> None:

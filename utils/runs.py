@@ -11,12 +11,14 @@ from typing import Any
 
 from utils.markdown import format_table
 from utils.metrics import CountResult
-from utils.paper import COLUMNS, PAPER
+from utils.paper import COLUMNS, LIGHT, LIGHT_REFERENCE_MS, PAPER, REFERENCE
 
 KEPT = ("log.jsonl", "result.json")  # of the training
 NEEDED = (*KEPT, "test.json", "test.csv")
 CROWDS = (0, 100, 200, 400, 800, 1600)  # heads, where a class of crowd sizes begins
 COSTS = ("params", "flops_g", "gpu_ms", "cpu_s")  # of test.json, in the order of the paper's table
+
+Point = tuple[str, float, float]  # name, CPU latency / REFERENCE's on the same machine, MAE
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def read_run(folder: Path) -> Run:
 def compare_with_paper(runs: Sequence[Run], dataset: str) -> str:
     """Returns the paper's table with our rows below its own."""
     rows = [[f"paper: {name}", *values] for name, *values in PAPER.get(dataset, ())]
+    rows += [[f"published: {name}", *figures[:3]] for name, *figures in LIGHT.get(dataset, ())]
     shown = {run.folder.name for run in runs}
     for run in runs:
         teacher = Path(run.teacher["checkpoint"]) if run.teacher else None
@@ -83,6 +86,26 @@ def compare_with_paper(runs: Sequence[Run], dataset: str) -> str:
             rows.append([f"teacher of {run.name}: {run.teacher['model']}", *_measured(run.teacher)])
         rows.append([f"{run.name}: {run.label}", *_measured(run.test)])
     return format_table(COLUMNS, rows)
+
+
+def compare_latencies(runs: Sequence[Run], dataset: str) -> dict[str, list[Point]]:
+    """Returns networks by the origin of their figures; empty where no run is a REFERENCE."""
+    references = [run.test["cpu_s"] for run in runs if run.test["model"] == REFERENCE]
+    if not references or not references[0]:
+        return {}
+    published = {name: (row[-1], row[0]) for name, *row in PAPER.get(dataset, ())}
+    reference, _ = published.get(f"{REFERENCE} + SKT", (math.nan, 0))
+    return {
+        "paper": [(name, cpu / reference, mae) for name, (cpu, mae) in published.items()],
+        "light counters": [
+            (name, ms / LIGHT_REFERENCE_MS, mae) for name, mae, *_, ms in LIGHT.get(dataset, ())
+        ],
+        "ours": [
+            (run.name, run.test["cpu_s"] / references[0], run.test["mae"])
+            for run in runs
+            if run.test["cpu_s"]
+        ],
+    }
 
 
 def compare_to_teachers(runs: Sequence[Run], dataset: str) -> str:
