@@ -1,27 +1,20 @@
 """Engines: what runs a network, eager PyTorch or something that was built from it."""
 
 import copy
-import importlib
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from utils import onnx_format, openvino_format
 from utils.cudagraph import CapturedNetwork
-
-REQUIREMENTS = "requirements-deploy.txt"
-SAMPLE = (2, 3, 67, 83)  # of the images that graphs are made with; none of it may stay fixed
-
-Run = Callable[[Tensor], Tensor]
-
-
-class EngineError(RuntimeError):
-    """An engine cannot be built or cannot run; the message says what is missing."""
+from utils.deployed import Deployed, EngineError, Run, first_line, prepare
+from utils.exported import FORMATS, open_exported
+from utils.pixels import restore
 
 
 @dataclass(frozen=True)
@@ -31,7 +24,7 @@ class Engine:
     It has what the protocols of `utils.evaluation` ask a network for, but `forward_part`.
     """
 
-    run: Run
+    run: Callable[[Tensor], Tensor]
     stride: int
     margin: int
 
@@ -53,13 +46,13 @@ def build_compiled(network: nn.Module, device: torch.device) -> Engine:
     try:
         compiled = torch.compile(_copy(network, device), dynamic=True)
     except RuntimeError as error:  # no torch.compile for this Python or system
-        raise EngineError(f"torch.compile failed: {_first_line(error)}") from None
+        raise EngineError(f"torch.compile failed: {first_line(error)}") from None
 
     def run(images: Tensor) -> Tensor:
         try:
             return compiled(images)
         except torch._dynamo.exc.TorchDynamoException as error:
-            raise EngineError(f"torch.compile failed: {_first_line(error)}") from None
+            raise EngineError(f"torch.compile failed: {first_line(error)}") from None
 
     return _engine(network, run)
 
@@ -77,50 +70,13 @@ def build_cudagraph(
     return _engine(network, CapturedNetwork(_copy(network, device).to(dtype), dtype))
 
 
-def export_onnx(network: nn.Module) -> bytes:
-    """Returns a network as a serialised ONNX model of free batch, height and width.
-
-    Its input is `images`, its output `density`.
-
-    Raises:
-        EngineError: a package is missing, or the exporter fails.
-    """
-    for package in ("onnx", "onnxscript"):
-        _import(package)
-    free = {axis: torch.export.Dim.DYNAMIC for axis in (0, 2, 3)}
-    try:
-        with _silence(), torch.no_grad():
-            program = torch.onnx.export(
-                _copy(network, torch.device("cpu")),
-                (torch.zeros(SAMPLE),),
-                dynamo=True,
-                verbose=False,
-                input_names=["images"],
-                output_names=["density"],
-                dynamic_shapes=(free,),
-            )
-    except torch.onnx.errors.OnnxExporterError as error:
-        raise EngineError(f"the ONNX export failed: {_first_line(error)}") from None
-    return program.model_proto.SerializeToString()
-
-
 def build_onnxruntime(network: nn.Module, device: torch.device) -> Engine:
     """Returns the network exported to ONNX once and run by ONNX Runtime on the CPU.
 
     Raises:
-        EngineError: as `export_onnx`.
+        EngineError: a package is missing, or the exporter fails.
     """
-    onnxruntime = _import("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(
-        export_onnx(network), options, providers=["CPUExecutionProvider"]
-    )
-
-    def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {"images": _array(images)})[0])
-
-    return _engine(network, run)
+    return _export_and_open(network, onnx_format)
 
 
 def build_openvino(network: nn.Module, device: torch.device) -> Engine:
@@ -129,31 +85,7 @@ def build_openvino(network: nn.Module, device: torch.device) -> Engine:
     Raises:
         EngineError: the package is missing; or, later, images are too small for OpenVINO.
     """
-    openvino = _import("openvino")
-    with _silence(), torch.no_grad():
-        model = openvino.convert_model(
-            _copy(network, torch.device("cpu")),
-            example_input=torch.zeros(SAMPLE),
-            input=[-1, SAMPLE[1], -1, -1],
-        )
-    settings = {
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "INFERENCE_PRECISION_HINT": "f32",  # or it takes bfloat16 where the processor has AMX
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    compiled = openvino.Core().compile_model(model, "CPU", settings)
-
-    def run(images: Tensor) -> Tensor:
-        try:
-            density = torch.from_numpy(compiled(_array(images))[0].copy())
-        except RuntimeError:  # its poolings take no fewer rows or columns than their kernel
-            density = torch.empty(0)
-        if not density.numel():  # which is how some of them take it
-            height, width = images.shape[-2:]
-            raise EngineError(f"openvino cannot run on an image of {height}x{width}")
-        return density
-
-    return _engine(network, run)
+    return _export_and_open(network, openvino_format)
 
 
 ENGINES: dict[str, Callable[[nn.Module, torch.device], nn.Module | Engine]] = {
@@ -166,12 +98,65 @@ ENGINES: dict[str, Callable[[nn.Module, torch.device], nn.Module | Engine]] = {
 CPU_ENGINES = ("onnxruntime", "openvino")  # which run there whatever device the rest is on
 
 
+def parse_engine(text: str) -> str:
+    """Returns a name of ENGINES, or the path of an exported counter, as it is.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text not in ENGINES and Path(text).suffix not in FORMATS:
+        raise ValueError(
+            f"must be one of {', '.join(ENGINES)}, or a file that export.py wrote, got {text!r}"
+        )
+    return text
+
+
 def choose_device(engine: str, device: torch.device) -> torch.device:
-    """Returns where an engine of ENGINES runs if everything else is on `device`."""
-    return torch.device("cpu") if engine in CPU_ENGINES else device
+    """Returns where an engine runs if everything else is on `device`."""
+    exported = engine in CPU_ENGINES or engine not in ENGINES
+    return torch.device("cpu") if exported else device
 
 
-def _engine(network: nn.Module, run: Run) -> Engine:
+def build_engine(
+    engine: str, network: nn.Module, label: str, device: torch.device
+) -> nn.Module | Engine:
+    """Returns what `parse_engine` accepted, ready to count as `network` does.
+
+    Args:
+        label: what the network is, such as 1/4-CSRNet.
+
+    Raises:
+        EngineError: it cannot be built or opened, or a file is of another kind of network.
+    """
+    if engine in ENGINES:
+        return ENGINES[engine](network, device)
+    exported = open_exported(Path(engine))
+    if exported.facts["model"] != label:
+        raise EngineError(f"{engine} is a {exported.facts['model']}, the checkpoint a {label}")
+    return exported_engine(network, exported.run, exported.preprocess)
+
+
+def exported_engine(network: nn.Module, run: Run, preprocess: bool) -> Engine:
+    """Returns an exported model as an engine, which takes normalised images.
+
+    Args:
+        network: what it was made from.
+        preprocess: whether the model normalises; it is then given the pixels, restored.
+    """
+
+    def run_tensors(images: Tensor) -> Tensor:
+        taken = prepare(restore(images), True) if preprocess else _array(images)
+        return torch.from_numpy(run(taken)[0])
+
+    return _engine(network, run_tensors)
+
+
+def _export_and_open(network: nn.Module, form: ModuleType) -> Engine:
+    run = form.open_model(form.export(Deployed(network)))
+    return exported_engine(network, run, preprocess=False)
+
+
+def _engine(network: nn.Module, run: Callable[[Tensor], Tensor]) -> Engine:
     return Engine(run, network.stride, network.margin)
 
 
@@ -181,25 +166,6 @@ def _copy(network: nn.Module, device: torch.device) -> nn.Module:
     return network.to(device, memory_format=torch.channels_last)
 
 
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keeps the converters' warnings, which are about their own code, from the user."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _array(images: Tensor) -> np.ndarray:
     # Not by PyTorch, whose threads would go on spinning where the engine needs the processor.
     return np.ascontiguousarray(images.detach().cpu().numpy())
-
-
-def _import(package: str) -> ModuleType:
-    try:
-        return importlib.import_module(package)
-    except ImportError:
-        raise EngineError(f"package {package} is missing: pip install -r {REQUIREMENTS}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,14 +1,14 @@
 """How long something takes: a network's pass over one image, or several things in turn."""
 
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from utils.processor import processor_name
 
 WARM_UP = 2  # passes before any is timed
 LEAST, MOST = 3, 50  # timed passes
@@ -75,7 +75,7 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         tf32 = ", TF32 convolutions" if torch.backends.cudnn.allow_tf32 else ""
         return f"{torch.cuda.get_device_name(device)}, float32{tf32}"
-    return f"{_processor_name()}, {torch.get_num_threads()} threads, float32"
+    return f"{processor_name()}, {torch.get_num_threads()} threads, float32"
 
 
 def _time_pass(run: Callable[[], object], device: torch.device) -> float:
@@ -84,10 +84,3 @@ def _time_pass(run: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - began
-
-
-def _processor_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -21,6 +21,12 @@ def normalise(pixels: Tensor, colour: Tensor | None = None) -> Tensor:
     return values.sub_(mean).div_(std)
 
 
+def restore(images: Tensor) -> Tensor:
+    """Returns the (B, 3, H, W) uint8 RGB pixels that `normalise` made `images` of."""
+    mean, std = (_channels(values, images.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return ((images * std + mean) * 255).round_().clamp_(0, 255).to(torch.uint8)
+
+
 def change_colour(values: Tensor, colour: Tensor) -> Tensor:
     """Changes brightness, then contrast about an image's mean grey, then saturation.
 

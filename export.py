@@ -1,0 +1,153 @@
+"""Export a counter to ONNX or OpenVINO, in float32 or INT8, and prove that it counts the same."""
+
+import argparse
+import hashlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datasets.files import read_image
+from datasets.loaders import build_evaluation_loader
+from datasets.splits import DataError, read_list
+from models.naming import Counter, load_counter
+from models.vgg import convolutions
+from utils.checkpoint import CheckpointError, find_checkpoint, read_weights
+from utils.deployed import Deployed, EngineError, import_package, prepare
+from utils.evaluation import evaluate
+from utils.exported import FORMATS, ExportError, check_parity, write_exported
+from utils.inference import exported_engine
+from utils.int8 import quantise_within, rank_layers
+from utils.metrics import score
+from utils.options import Parser, checked, fail, number, whole_number
+from utils.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+RANKED = 4  # images on which layers are compared
+CPU = torch.device("cpu")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser(description=__doc__)
+    add = parser.add_argument
+    add("checkpoint", type=find_checkpoint, help="the network: a file, or shipped weights")
+    add("out", type=checked(parse_out), help=".onnx file, or .xml of OpenVINO, whose .bin joins it")
+    add("--preprocess", action="store_true", help="take (B, H, W, 3) uint8 RGB, normalise inside")
+    add = parser.add_argument_group("INT8").add_argument
+    add("--int8", type=Path, help="list of images whose error stays in the budget; None: float32")
+    add("--max-mae-rise", type=number(0), default=1.0, help="the budget, in heads")
+    add("--calibrate", type=Path, help="list or folder of images that show ranges (None: --int8)")
+    add("--images", type=whole_number(1), default=32, help="how many of them")
+    args = parser.parse_args()
+    if not args.int8:
+        parser.refuse(args, ["--max-mae-rise", "--calibrate", "--images"], "needs --int8")
+    return args
+
+
+def parse_out(text: str) -> Path:
+    """Reads the path of a file to write.
+
+    Raises:
+        ValueError: its ending is of no format.
+    """
+    if Path(text).suffix not in FORMATS:
+        raise ValueError(f"must end in {' or '.join(FORMATS)}, got {text!r}")
+    return Path(text)
+
+
+def describe(args: argparse.Namespace, counter: Counter) -> dict[str, str]:
+    """Returns what a float32 model's metadata say."""
+    inside = args.preprocess
+    return {
+        "model": counter.label,
+        "architecture": counter.arch,
+        "width": str(counter.width),
+        "precision": "float32",
+        "input": "pixels, uint8 RGB, 0 to 255" if inside else "images, float32 RGB, normalised",
+        "input_layout": "(batch, height, width, 3)" if inside else "(batch, 3, height, width)",
+        "preprocessing": "inside" if inside else "outside",
+        "normalisation": "(value / 255 - mean) / deviation, of red, green and blue",
+        "mean": " ".join(map(str, IMAGENET_MEAN)),
+        "deviation": " ".join(map(str, IMAGENET_STD)),
+        "density": "(batch, 1, ceil(height / 8), ceil(width / 8)) float32, heads per 8x8 pixels",
+        "count": "(batch,) float32, heads: the sum of density",
+        "checkpoint": args.checkpoint.name,
+        "checkpoint_sha256": hashlib.sha256(args.checkpoint.read_bytes()).hexdigest(),
+    }
+
+
+def quantise(
+    args: argparse.Namespace, counter: Counter, model: Any, form: ModuleType
+) -> tuple[Any, dict[str, str]]:
+    """Quantises a float32 model within the budget; returns it, and what its metadata say more."""
+    labelled = read_list(args.int8)
+    pictures = read_pictures(args.calibrate or args.int8, args.images)
+    inputs = [prepare(picture, args.preprocess) for picture in pictures]
+
+    def measure(model: Any) -> float:
+        engine = exported_engine(counter.network, form.open_model(model), args.preprocess)
+        loader = build_evaluation_loader(labelled, workers=0)
+        return score(evaluate(engine, loader, CPU, "whole")).mae
+
+    baseline = measure(model)
+    images = f"the {len(labelled)} images of {args.int8.name}"
+    print(f"float32: MAE {baseline:.2f} over {images}", flush=True)
+    found = quantise_within(
+        lambda floats: form.quantise(model, inputs, floats),
+        measure,
+        rank_layers(counter.network, [normalise(each) for each in pictures[:RANKED]]),
+        baseline,
+        args.max_mae_rise,
+    )
+    names = list(convolutions(counter.network))
+    facts = {
+        "precision": "int8",
+        "float32_layers": " ".join(names[number] for number in found.floats),
+        "calibration": f"{len(pictures)} images of {(args.calibrate or args.int8).name}",
+        "mae": f"{found.mae:.2f}, in float32 {baseline:.2f}, over {images}",
+    }
+    return found.model, facts
+
+
+def read_pictures(path: Path, most: int) -> list[Tensor]:
+    """Returns images of a list or folder, evenly chosen, (1, 3, H, W) uint8 RGB each.
+
+    Raises:
+        DataError: there are none, or one is damaged.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
+    else:
+        files = [sample.image for sample in read_list(path)]
+    if not files:
+        raise DataError(f"folder {path} holds no images ({', '.join(PICTURES)})")
+    chosen = [files[len(files) * i // most] for i in range(most)] if most < len(files) else files
+    return [torch.from_numpy(read_image(file)).permute(2, 0, 1)[None] for file in chosen]
+
+
+def main(args: argparse.Namespace) -> None:
+    form = FORMATS[args.out.suffix]
+    for package in form.INT8_PACKAGES if args.int8 else form.PACKAGES:
+        import_package(package)
+    counter = read_weights(args.checkpoint, load_counter)
+    facts = describe(args, counter)
+    network = Deployed(counter.network, args.preprocess)
+    model, reference = form.export(network), network.run
+    if args.int8:
+        check_parity(form.open_model(model), reference, args.preprocess)
+        model, added = quantise(args, counter, model, form)
+        facts, reference = facts | added, form.open_model(model)
+    files = write_exported(
+        args.out, model, facts, lambda run: check_parity(run, reference, args.preprocess)
+    )
+    for file in files:
+        print(f"{file}: {file.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    try:
+        main(parse_args())
+    except (DataError, CheckpointError, EngineError, ExportError, OSError) as error:
+        fail(error)

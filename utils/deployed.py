@@ -1,0 +1,111 @@
+"""A counter as it is shipped: pictures in, density map and count out."""
+
+import contextlib
+import copy
+import importlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from utils.pixels import normalise
+
+REQUIREMENTS = "requirements-deploy.txt"
+SIZE = (2, 67, 83)  # images, height and width that graphs are made with; none of it may stay fixed
+AXES = ("batch", "height", "width")
+OUTPUTS = ("density", "count")
+
+# Pictures, as `prepare` makes them -> (B, 1, h, w) density and (B,) counts.
+Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class EngineError(RuntimeError):
+    """An engine cannot be built or cannot run; the message says what is missing."""
+
+
+class Deployed(nn.Module):
+    """A copy of a counter, for evaluation on the CPU, that gives counts beside density maps.
+
+    Args:
+        preprocess: whether it takes pictures as files hold them, and normalises them itself.
+    """
+
+    def __init__(self, network: nn.Module, preprocess: bool = False):
+        super().__init__()
+        network = copy.deepcopy(network).cpu().eval().requires_grad_(False)
+        self.network = network.to(memory_format=torch.channels_last)
+        self.preprocess = preprocess
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps images to (B, 1, ceil(H/8), ceil(W/8)) heads per cell and (B,) heads.
+
+        Args:
+            images: (B, H, W, 3) uint8 RGB with `preprocess`; else (B, 3, H, W) normalised RGB.
+        """
+        if self.preprocess:
+            images = normalise(images.permute(0, 3, 1, 2))
+        density = self.network(images)
+        return density, density.sum((1, 2, 3))
+
+    @property
+    def input_name(self) -> str:
+        return "pixels" if self.preprocess else "images"
+
+    @property
+    def axes(self) -> dict[int, str]:
+        """The input's free axes."""
+        return dict(zip((0, 1, 2) if self.preprocess else (0, 2, 3), AXES, strict=True))
+
+    def example(self) -> Tensor:
+        """Returns an input of SIZE, all zeros."""
+        count, height, width = SIZE
+        if self.preprocess:
+            return torch.zeros(count, height, width, 3, dtype=torch.uint8)
+        return torch.zeros(count, 3, height, width)
+
+    @torch.no_grad()
+    def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        density, count = self(torch.from_numpy(images))
+        return density.numpy(), count.numpy()
+
+
+def prepare(pixels: Tensor, preprocess: bool) -> np.ndarray:
+    """Returns (B, 3, H, W) uint8 RGB as a `Deployed` network with this `preprocess` takes it."""
+    images = pixels.permute(0, 2, 3, 1) if preprocess else normalise(pixels)
+    return np.ascontiguousarray(images.numpy())
+
+
+def import_package(name: str) -> ModuleType:
+    """Returns a package of REQUIREMENTS.
+
+    Raises:
+        EngineError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        package = name.partition(".")[0]
+        raise EngineError(f"package {package} is missing: pip install -r {REQUIREMENTS}") from None
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Keeps from the user what converters say and warn of, which is about their own code."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,110 @@
+"""Files of exported counters: written when they are proved right, and opened again."""
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from utils import onnx_format, openvino_format
+from utils.deployed import EngineError, Run, prepare
+
+FORMATS: dict[str, ModuleType] = {".onnx": onnx_format, ".xml": openvino_format}
+CHECKED = ((1, 96, 160), (1, 203, 317), (2, 331, 250))  # images, height and width
+TOLERANCE = 1e-3  # of counts, and of a map's cells relative to its peak
+
+
+class ExportError(RuntimeError):
+    """A model cannot be exported as it was asked for; the message has the numbers."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported counter that is ready to run.
+
+    Attributes:
+        run: takes images as `utils.deployed.prepare` makes them with this `preprocess`.
+        facts: the file's metadata.
+        preprocess: whether it normalises pictures itself.
+        size: bytes of its files.
+    """
+
+    run: Run
+    facts: dict[str, str]
+    preprocess: bool
+    size: int
+
+
+def open_exported(path: Path) -> Exported:
+    """Opens a file that export.py wrote.
+
+    Raises:
+        EngineError: it is missing, damaged or something else, or a package is missing.
+    """
+    if not path.is_file():
+        raise EngineError(f"exported counter {path} does not exist; export.py writes it")
+    form = FORMATS[path.suffix]
+    facts = form.read_facts(path)
+    if not {"model", "preprocessing"} <= facts.keys():
+        raise EngineError(f"{path} is no counter that export.py wrote: its metadata lack it")
+    run = form.open_model(path)
+    files = {path, path.with_suffix(".bin")} if path.suffix == ".xml" else {path}
+    size = sum(file.stat().st_size for file in files)
+    return Exported(run, facts, facts["preprocessing"] == "inside", size)
+
+
+def write_exported(
+    path: Path, model: Any, facts: Mapping[str, str], check: Callable[[Run], None]
+) -> list[Path]:
+    """Writes a model of the format that the path's ending says, if its file passes a check.
+
+    Returns the files that hold it.
+
+    Args:
+        check: raises an error if what was written is not to be kept; the path is then as it was.
+    """
+    form = FORMATS[path.suffix]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        files = form.save(model, Path(folder, path.name), facts)
+        check(form.open_model(files[-1]))
+        for file in files:
+            os.replace(file, path.with_name(file.name))
+    return [path.with_name(file.name) for file in files]
+
+
+def check_parity(run: Run, reference: Run, preprocess: bool) -> None:
+    """Compares maps and counts at three sizes, two of them odd and one a batch of two.
+
+    Raises:
+        ExportError: counts differ by more than TOLERANCE, or by that of a head where there is less
+            than one, or cells by that of the map's peak.
+    """
+    for count, height, width in CHECKED:
+        images = prepare(draw_pictures(count, height, width), preprocess)
+        (density, counts), (expected, numbers) = run(images), reference(images)
+        where = f"on {count} of {height}x{width} pixels"
+        if density.shape != expected.shape or counts.shape != numbers.shape:
+            raise ExportError(
+                f"{where} the exported map and count have the shapes {density.shape} and "
+                f"{counts.shape}, not {expected.shape} and {numbers.shape}"
+            )
+        for found, wanted in zip(counts.tolist(), numbers.tolist(), strict=True):
+            if not abs(found - wanted) <= TOLERANCE * max(1, abs(wanted)):
+                raise ExportError(f"{where} the exported model counts {found:g}, not {wanted:g}")
+        if not abs(density - expected).max() <= TOLERANCE * abs(expected).max():
+            raise ExportError(
+                f"{where} the exported map differs by {abs(density - expected).max()}"
+            )
+
+
+def draw_pictures(count: int, height: int, width: int) -> torch.Tensor:
+    """Returns (count, 3, height, width) uint8 pictures of random spots of several pixels."""
+    generator = torch.Generator().manual_seed(0)
+    spots = torch.rand(count, 3, -(-height // 6), -(-width // 6), generator=generator)
+    return (255 * F.interpolate(spots, (height, width), mode="bilinear")).to(torch.uint8)

@@ -1,0 +1,145 @@
+"""ONNX models: made by PyTorch, run and quantised by ONNX Runtime."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from utils.deployed import (
+    OUTPUTS,
+    Deployed,
+    EngineError,
+    Run,
+    first_line,
+    import_package,
+    silence,
+)
+from utils.processor import dot_products
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+RUNTIME = "ONNX Runtime"
+PACKAGES = INT8_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+QUANTISED = ("Conv", "MaxPool")  # what runs in INT8
+
+
+def export(network: Deployed) -> ModelProto:
+    """Returns a network as an ONNX model of free batch, height and width.
+
+    Raises:
+        EngineError: a package is missing, or the exporter fails.
+    """
+    for package in PACKAGES:
+        import_package(package)
+    try:
+        with silence(), torch.no_grad():
+            program = torch.onnx.export(
+                network,
+                (network.example(),),
+                dynamo=True,
+                verbose=False,
+                input_names=[network.input_name],
+                output_names=OUTPUTS,
+                dynamic_shapes=(network.axes,),
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise EngineError(f"the ONNX export failed: {first_line(error)}") from None
+    model = program.model_proto
+    for described in (*model.graph.node, *model.graph.value_info):
+        del described.metadata_props[:]  # stack traces, with this machine's paths
+    return model
+
+
+def open_model(model: ModelProto | Path) -> Run:
+    """Returns a model or its file as a function, run by as many threads as PyTorch.
+
+    Raises:
+        EngineError: the package is missing, or the file cannot be read.
+    """
+    session = _open_session(model)
+    (taken,) = session.get_inputs()
+
+    def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        density, count = session.run(OUTPUTS, {taken.name: images})
+        return density, count
+
+    return run
+
+
+def read_facts(path: Path) -> dict[str, str]:
+    """Returns a file's metadata.
+
+    Raises:
+        EngineError: as `open_model`.
+    """
+    return _open_session(path).get_modelmeta().custom_metadata_map
+
+
+def save(model: ModelProto, path: Path, facts: Mapping[str, str]) -> list[Path]:
+    """Writes a model with its metadata, and returns the files that hold it."""
+    onnx = import_package("onnx")
+    onnx.helper.set_model_props(model, facts)
+    onnx.save(model, path)
+    return [path]
+
+
+def quantise(
+    model: ModelProto, pictures: Sequence[np.ndarray], floats: Collection[int]
+) -> ModelProto:
+    """Returns a model whose convolutions multiply in INT8, weights rounded channel by channel.
+
+    Args:
+        pictures: inputs that show the ranges of activations, their lowest and highest values.
+        floats: numbers of the convolutions, in the order that images pass them, that stay.
+
+    Raises:
+        EngineError: the package is missing.
+    """
+    onnx = import_package("onnx")
+    quantization = import_package("onnxruntime.quantization")
+    convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    (taken,) = model.graph.input
+    with tempfile.TemporaryDirectory() as folder, silence():
+        path = Path(folder, "quantised.onnx")
+        quantization.quantize_static(
+            model,
+            path,
+            _Reader(taken.name, pictures),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=QUANTISED,
+            per_channel=True,
+            # Without such instructions sums of two products saturate at 16 bits.
+            reduce_range=not dot_products(),
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            nodes_to_exclude=[convolutions[number] for number in floats],
+        )
+        return onnx.load(path)
+
+
+class _Reader:
+    """What ONNX Runtime asks for inputs, one by one."""
+
+    def __init__(self, name: str, pictures: Sequence[np.ndarray]):
+        self._inputs = ({name: picture} for picture in pictures)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._inputs, None)
+
+
+def _open_session(model: ModelProto | Path):
+    onnxruntime = import_package("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    held = str(model) if isinstance(model, Path) else model.SerializeToString()
+    try:
+        return onnxruntime.InferenceSession(held, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # it raises whatever the damaged bytes lead to
+        name = model if isinstance(model, Path) else "the model"
+        raise EngineError(f"ONNX Runtime cannot open {name}: {first_line(error)}") from None
