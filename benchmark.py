@@ -8,10 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.deployment import measure_int8
 from benchmarks.engines import measure_infer
 from benchmarks.maps import measure_preprocess
 from benchmarks.report import ComparisonError, ReportError, check_result, format_table, write_report
 from benchmarks.train import measure_train
+from datasets.splits import DataError
+from utils.checkpoint import CheckpointError, find_checkpoint
+from utils.deployed import EngineError
 from utils.options import (
     Parser,
     add_device_options,
@@ -33,6 +37,7 @@ def parse_args() -> argparse.Namespace:
     command = commands.add_parser("report", help="results as tables and a figure")
     command.add_argument("json", type=Path, nargs="+", help="files that --json wrote")
     command.add_argument("--out", type=Path, default=Path("results"), help="folder")
+    command.add_argument("--name", default="performance", help="of the .md and .png there")
     args = parser.parse_args()
     if "cpu" in args:
         args.device = select_device(args, parser)
@@ -62,6 +67,13 @@ def add_infer_options(command: Parser) -> None:
     add_device_options(command)
 
 
+def add_int8_options(command: Parser) -> None:
+    add_timing_options(command, size=(576, 864), rounds=10)
+    add = command.add_argument
+    add("list", type=Path, help="list of images to count")
+    add("counters", type=find_checkpoint, nargs="+", help="checkpoints and files of export.py")
+
+
 # Each sub-command: what adds its options, and what measures: options -> its table.
 BENCHMARKS: dict[
     str, tuple[Callable[[Parser], None], Callable[[argparse.Namespace], dict[str, Any]]]
@@ -69,10 +81,11 @@ BENCHMARKS: dict[
     "preprocess": (add_preprocess_options, measure_preprocess),
     "train": (add_train_options, measure_train),
     "infer": (add_infer_options, measure_infer),
+    "int8": (add_int8_options, measure_int8),
 }
 
 
-def report(paths: list[Path], folder: Path) -> None:
+def report(paths: list[Path], folder: Path, name: str) -> None:
     """Writes the tables and the figure of several results."""
     results = []
     for path in paths:
@@ -80,13 +93,13 @@ def report(paths: list[Path], folder: Path) -> None:
             results.append(check_result(json.loads(path.read_text()), path))
         except json.JSONDecodeError:
             raise ReportError(f"{path} is no result that benchmark.py --json wrote") from None
-    write_report(results, folder)
-    print(f"{folder / 'performance.md'} and {folder / 'performance.png'} are written")
+    write_report(results, folder, name)
+    print(f"{folder / name}.md and {folder / name}.png are written")
 
 
 def main(args: argparse.Namespace) -> None:
     if args.command == "report":
-        report(args.json, args.out)
+        report(args.json, args.out, args.name)
         return
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
@@ -102,5 +115,12 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     try:
         main(parse_args())
-    except (ComparisonError, ReportError, OSError) as error:
+    except (
+        CheckpointError,
+        ComparisonError,
+        DataError,
+        EngineError,
+        ReportError,
+        OSError,
+    ) as error:
         fail(error)

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datasets.files import read_image
+from datasets.files import read_heads, read_image
 from datasets.loaders import build_evaluation_loader
 from datasets.splits import DataError, read_list
 from models.naming import Counter, load_counter
@@ -19,10 +20,11 @@ from utils.deployed import Deployed, EngineError, import_package, prepare
 from utils.evaluation import evaluate
 from utils.exported import FORMATS, ExportError, check_parity, write_exported
 from utils.inference import exported_engine
-from utils.int8 import quantise_within, rank_layers
+from utils.int8 import quantise_within
 from utils.metrics import score
 from utils.options import Parser, checked, fail, number, whole_number
 from utils.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise
+from utils.rounding import measure_means, rank_layers, round_layers
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 RANKED = 4  # images on which layers are compared
@@ -82,7 +84,7 @@ def quantise(
     args: argparse.Namespace, counter: Counter, model: Any, form: ModuleType
 ) -> tuple[Any, dict[str, str]]:
     """Quantises a float32 model within the budget; returns it, and what its metadata say more."""
-    labelled = read_list(args.int8)
+    labelled, names = read_list(args.int8), list(convolutions(counter.network))
     pictures = read_pictures(args.calibrate or args.int8, args.images)
     inputs = [prepare(picture, args.preprocess) for picture in pictures]
 
@@ -91,20 +93,20 @@ def quantise(
         loader = build_evaluation_loader(labelled, workers=0)
         return score(evaluate(engine, loader, CPU, "whole")).mae
 
+    def convert(floats: Collection[int]) -> Any:
+        rounded = Deployed(round_layers(counter.network, means, floats), args.preprocess)
+        return form.quantise(form.export(rounded), inputs, {*floats, last})
+
     baseline = measure(model)
     images = f"the {len(labelled)} images of {args.int8.name}"
     print(f"float32: MAE {baseline:.2f} over {images}", flush=True)
-    found = quantise_within(
-        lambda floats: form.quantise(model, inputs, floats),
-        measure,
-        rank_layers(counter.network, [normalise(each) for each in pictures[:RANKED]]),
-        baseline,
-        args.max_mae_rise,
-    )
-    names = list(convolutions(counter.network))
+    seen = [normalise(picture) for picture in pictures]
+    means, last = measure_means(counter.network, seen), len(names) - 1
+    ranking = rank_layers(counter.network, seen[:RANKED], means)
+    found = quantise_within(convert, measure, ranking, baseline, args.max_mae_rise)
     facts = {
         "precision": "int8",
-        "float32_layers": " ".join(names[number] for number in found.floats),
+        "float32_layers": " ".join(names[number] for number in (*found.floats, last)),
         "calibration": f"{len(pictures)} images of {(args.calibrate or args.int8).name}",
         "mae": f"{found.mae:.2f}, in float32 {baseline:.2f}, over {images}",
     }
@@ -112,19 +114,21 @@ def quantise(
 
 
 def read_pictures(path: Path, most: int) -> list[Tensor]:
-    """Returns images of a list or folder, evenly chosen, (1, 3, H, W) uint8 RGB each.
+    """Returns images of a list or folder, (1, 3, H, W) uint8 RGB each, evenly chosen, last first.
 
     Raises:
         DataError: there are none, or one is damaged.
     """
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
-    else:
-        files = [sample.image for sample in read_list(path)]
+    else:  # from the emptiest to the fullest, which have the widest ranges
+        samples = sorted(read_list(path), key=lambda sample: len(read_heads(sample).points))
+        files = [sample.image for sample in samples]
     if not files:
         raise DataError(f"folder {path} holds no images ({', '.join(PICTURES)})")
-    chosen = [files[len(files) * i // most] for i in range(most)] if most < len(files) else files
-    return [torch.from_numpy(read_image(file)).permute(2, 0, 1)[None] for file in chosen]
+    last, chosen = len(files) - 1, min(most, len(files))
+    files = [files[last - last * i // max(1, chosen - 1)] for i in range(chosen)]
+    return [torch.from_numpy(read_image(file)).permute(2, 0, 1)[None] for file in files]
 
 
 def main(args: argparse.Namespace) -> None:

@@ -23,7 +23,14 @@ from utils.checkpoint import CheckpointError, find_checkpoint, read_weights
 from utils.complexity import measure_cost
 from utils.distributed import LostProcess
 from utils.evaluation import PROTOCOLS, evaluate, predict_each
-from utils.inference import ENGINES, Engine, EngineError, choose_device
+from utils.inference import (
+    ENGINES,
+    Engine,
+    EngineError,
+    build_engine,
+    choose_device,
+    parse_engine,
+)
 from utils.latency import Latency, describe, measure_latency
 from utils.metrics import CountResult, score
 from utils.options import (
@@ -56,9 +63,9 @@ def parse_args() -> argparse.Namespace:
     add("--protocol", choices=PROTOCOLS, help="None: whole; for QNRF the network's paper's")
     add(
         "--engine",
-        choices=ENGINES,
+        type=checked(parse_engine),
         default="eager",
-        help="what runs the network; compared to eager",
+        help=f"what runs the network, compared to eager: {', '.join(ENGINES)}, or an exported file",
     )
     add("--size", type=checked(parse_size), help="of FLOPs and latency (None: the data set's)")
     add("--version", "-v", help="what the checkpoint must be, such as csrnet or 1/4-csrnet")
@@ -200,7 +207,7 @@ def measure(args: argparse.Namespace, counter: Counter) -> dict[str, Any] | None
     Several processes count together, and the main one measures the rest.
     """
     protocol = args.protocol or choose_protocol(counter.arch, args.dataset)
-    engine = ENGINES[args.engine](counter.network, args.device)
+    engine = build_engine(args.engine, counter.network, counter.label, args.device)
     samples = read_list(args.test_json)
     own = samples[distributed.rank() :: distributed.processes()]
     loader = build_evaluation_loader(own, args.workers)
@@ -276,7 +283,7 @@ def _row(measured: dict[str, Any]) -> tuple[Any, ...]:
     keys = ("mae", "rmse", "params", "flops_g", "gpu_ms", "cpu_s")
     values = [measured[key] for key in keys]
     values[2] /= 1e6
-    engine = measured.get("engine", "eager")  # older results name none
+    engine = Path(measured.get("engine", "eager")).name  # older results name none
     return (f"ours: {measured['model']}{'' if engine == 'eager' else f', {engine}'}", *values)
 
 

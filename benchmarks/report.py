@@ -17,7 +17,7 @@ from matplotlib import pyplot as plt  # noqa: E402
 
 from utils.latency import describe  # noqa: E402
 
-PACKAGES = ("torch", "numpy", "scipy", "onnxruntime", "openvino")
+PACKAGES = ("torch", "numpy", "scipy", "onnxruntime", "openvino", "nncf")
 ALLOCATOR = "MALLOC_MMAP_THRESHOLD_"  # of glibc; see utils/setup.sh
 NEEDED = ("title", "columns", "rows", "device", "threads", "versions", "date", "command")
 
@@ -115,21 +115,21 @@ def check_result(result: Any, path: Path) -> Result:
     return result
 
 
-def write_report(results: Sequence[Result], folder: Path) -> None:
-    """Writes performance.md, a table for each title, and performance.png into a folder."""
+def write_report(results: Sequence[Result], folder: Path, name: str) -> None:
+    """Writes name.md, a table for each title, and name.png into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = [
-        "# Performance",
+        f"# {name.capitalize()}",
         "Times are medians. `ratio` is the baseline's time over ours. The floor is what the "
         "operations take at the measured rate of matrix products, or the bytes at that of copies, "
         "whichever is longer. Empty cells are not measured yet.",
-        "![Times and floors](performance.png)",
+        f"![Times and floors]({name}.png)",
     ]
     for title, group in merge(results).items():
         parts += [f"## {title}", format_table(group)]
         parts += [_format_origin(result) for result in group]
-    (folder / "performance.md").write_text("\n\n".join(parts) + "\n")
-    draw(results, folder / "performance.png")
+    (folder / f"{name}.md").write_text("\n\n".join(parts) + "\n")
+    draw(results, folder / f"{name}.png")
 
 
 def draw(results: Sequence[Result], path: Path) -> None:

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=utils/setup.sh
 . utils/setup.sh
-set_up tests/requirements.txt pytest xdist onnx onnxscript onnxruntime openvino
+set_up tests/requirements.txt pytest xdist onnx onnxscript onnxruntime openvino nncf
 
 scripts=(*.sh preprocess/*.sh utils/*.sh results/*.sh tests/*.sh .ci/run)
 PATH=$(dirname "$PYTHON"):$PATH # where pip puts ruff and shellcheck

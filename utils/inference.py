@@ -140,7 +140,7 @@ def exported_engine(network: nn.Module, run: Run, preprocess: bool) -> Engine:
     """Returns an exported model as an engine, which takes normalised images.
 
     Args:
-        network: what it was made from.
+        network: what it was made from, or its class, for the stride and the margin.
         preprocess: whether the model normalises; it is then given the pixels, restored.
     """
 

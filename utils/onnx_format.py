@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 RUNTIME = "ONNX Runtime"
 PACKAGES = INT8_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-QUANTISED = ("Conv", "MaxPool")  # what runs in INT8
+QUANTISED = ("Conv", "Relu", "MaxPool", "Resize")  # what runs in INT8
 
 
 def export(network: Deployed) -> ModelProto:
@@ -106,21 +106,22 @@ def quantise(
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
     (taken,) = model.graph.input
     with tempfile.TemporaryDirectory() as folder, silence():
-        path = Path(folder, "quantised.onnx")
+        path = Path(folder, "float.onnx")
+        onnx.save(model, path)
         quantization.quantize_static(
-            model,
             path,
+            path.with_name("int8.onnx"),
             _Reader(taken.name, pictures),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=QUANTISED,
             per_channel=True,
-            # Without such instructions sums of two products saturate at 16 bits.
+            # Without such instructions sums of two products of 8 bits overflow 16: 7 bits then.
             reduce_range=not dot_products(),
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             nodes_to_exclude=[convolutions[number] for number in floats],
         )
-        return onnx.load(path)
+        return onnx.load(path.with_name("int8.onnx"))
 
 
 class _Reader:

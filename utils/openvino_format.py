@@ -19,6 +19,7 @@ from utils.deployed import (
     import_package,
     silence,
 )
+from utils.processor import dot_products
 
 if TYPE_CHECKING:
     from openvino import Model
@@ -92,7 +93,7 @@ def read_facts(path: Path) -> dict[str, str]:
         raise EngineError(f"OpenVINO cannot open {path}: {first_line(error)}") from None
     if FACTS not in model.get_rt_info():
         return {}
-    return {name: str(fact.value) for name, fact in model.get_rt_info(FACTS).items()}
+    return {name: str(fact) for name, fact in model.get_rt_info(FACTS).value.items()}
 
 
 def save(model: Model, path: Path, facts: Mapping[str, str]) -> list[Path]:
@@ -115,6 +116,8 @@ def quantise(model: Model, pictures: Sequence[np.ndarray], floats: Collection[in
         EngineError: the package is missing.
     """
     nncf = import_package("nncf")
+    estimator = import_package("nncf.quantization.range_estimator").RangeEstimatorParametersSet
+    overflow = import_package("nncf.quantization.advanced_parameters").OverflowFix
     nodes = [node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
     names = [nodes[number].get_friendly_name() for number in floats]
     with silence():
@@ -123,5 +126,11 @@ def quantise(model: Model, pictures: Sequence[np.ndarray], floats: Collection[in
             nncf.Dataset(pictures),
             preset=nncf.QuantizationPreset.MIXED,  # activations are not symmetric
             subset_size=len(pictures),
-            ignored_scope=nncf.IgnoredScope(names=names),
+            ignored_scope=nncf.IgnoredScope(names=names, types=["ReduceSum"]),  # the count's
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                # Means of the pictures' highest values, its default, cut off the densest crowds.
+                activations_range_estimator_params=estimator.MINMAX,
+                disable_bias_correction=True,  # which changes counts more than it corrects
+                overflow_fix=overflow.DISABLE if dot_products() else overflow.ENABLE,
+            ),
         )

@@ -1,0 +1,354 @@
+"""export.py: files that count as PyTorch does, at any size, and INT8 within its budget."""
+
+import json
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from test_evaluation import random_image, random_network
+
+import export
+import test as test_program
+from models.build import NETWORKS
+from utils import onnx_format
+from utils.checkpoint import save_checkpoint
+from utils.deployed import Deployed, EngineError, prepare
+from utils.exported import FORMATS, ExportError, check_parity, open_exported
+from utils.int8 import quantise_within
+from utils.options import fail
+from utils.pixels import normalise, restore
+from utils.rounding import list_layers, measure_means, rank_layers, round_layers
+
+WIDTH = Fraction(1, 16)
+SIZES = [(96, 160), (203, 317), (33, 47)]  # even and odd stride-8 grids
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def counter(request, tmp_path_factory):
+    """A random network, scaled to count some hundreds, and its checkpoint."""
+    network = random_network(request.param, WIDTH)
+    last = list_layers(network)[-1]
+    last.weight *= 200 / network(normalise(random_image(200, 300))).sum()
+    path = tmp_path_factory.mktemp("counter") / f"{request.param}.pth"
+    save_checkpoint(path, network.state_dict())
+    return network, path
+
+
+@pytest.fixture
+def csrnet(tmp_path):
+    network = random_network("csrnet", WIDTH)
+    save_checkpoint(tmp_path / "csrnet.pth", network.state_dict())
+    return network, tmp_path / "csrnet.pth"
+
+
+def run_export(monkeypatch, *options):
+    """export.py in this process."""
+    monkeypatch.setattr(sys, "argv", ["export.py", *map(str, options)])
+    export.main(export.parse_args())
+
+
+def need(suffix, int8=False):
+    form = FORMATS[suffix]
+    for package in form.INT8_PACKAGES if int8 else form.PACKAGES:
+        pytest.importorskip(package, reason=f"{package} of requirements-deploy.txt is missing")
+
+
+@pytest.mark.parametrize("preprocess", [False, True])
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_files_count_as_pytorch_does_at_sizes_that_were_not_traced(
+    suffix, preprocess, counter, tmp_path, monkeypatch
+):
+    need(suffix)
+    network, checkpoint = counter
+    path = tmp_path / f"new/counter{suffix}"
+    run_export(monkeypatch, checkpoint, path, *["--preprocess"] * preprocess)
+    exported = open_exported(path)
+    assert exported.preprocess == preprocess
+    for height, width in SIZES:
+        for count in (1, 2):
+            pixels = torch.cat([random_image(height, width, seed) for seed in range(count)])
+            expected = network(normalise(pixels))
+            density, counts = exported.run(prepare(pixels, preprocess))
+            # float32 sums of thousands of products, in another order
+            np.testing.assert_allclose(
+                density, expected, rtol=0, atol=3e-5 * expected.abs().max().item()
+            )
+            np.testing.assert_allclose(counts, expected.sum((1, 2, 3)), rtol=1e-3)
+            assert counts.shape == (count,)
+    files = {file.name for file in path.parent.iterdir()}
+    assert files == {path.name} | ({"counter.bin"} if suffix == ".xml" else set())
+    assert exported.size == sum(file.stat().st_size for file in path.parent.iterdir())
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_metadata_say_what_goes_in_and_what_comes_out(suffix, csrnet, tmp_path, monkeypatch):
+    need(suffix)
+    path = tmp_path / f"counter{suffix}"
+    run_export(monkeypatch, csrnet[1], path, "--preprocess")
+    facts = open_exported(path).facts
+    expected = {
+        "model": "1/16-CSRNet",
+        "architecture": "csrnet",
+        "width": "1/16",
+        "precision": "float32",
+        "input": "pixels, uint8 RGB, 0 to 255",
+        "input_layout": "(batch, height, width, 3)",
+        "preprocessing": "inside",
+        "mean": "0.485 0.456 0.406",
+        "deviation": "0.229 0.224 0.225",
+        "checkpoint": "csrnet.pth",
+    }
+    assert expected.items() <= facts.items()
+    assert "heads per 8x8 pixels" in facts["density"] and "heads" in facts["count"]
+    assert len(facts["checkpoint_sha256"]) == 64
+    assert str(tmp_path) not in path.read_bytes().decode("latin-1")  # nothing of this machine
+
+
+def test_the_onnx_model_has_free_sizes_and_named_ends():
+    need(".onnx")
+    import onnx
+
+    for preprocess, name, channels in ((False, "images", 1), (True, "pixels", 3)):
+        model = onnx_format.export(Deployed(random_network("bl", WIDTH), preprocess))
+        onnx.checker.check_model(model)
+        (taken,) = model.graph.input
+        assert taken.name == name
+        assert [output.name for output in model.graph.output] == ["density", "count"]
+        shape = list(taken.type.tensor_type.shape.dim)
+        assert shape.pop(channels).dim_value == 3
+        assert [side.dim_param for side in shape] == ["batch", "height", "width"]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_model_that_counts_otherwise_fails_and_leaves_no_file(
+    suffix, csrnet, tmp_path, monkeypatch
+):
+    need(suffix)
+    form, path = FORMATS[suffix], tmp_path / f"new/counter{suffix}"
+
+    def export_wrongly(network):
+        list_layers(network)[-1].weight.mul_(1.002)
+        return real(network)
+
+    def run_rightly(network, images):
+        density, count = network(torch.from_numpy(images))
+        return density.numpy() / 1.002, count.numpy() / 1.002
+
+    real = form.export
+    monkeypatch.setattr(form, "export", export_wrongly)
+    monkeypatch.setattr(Deployed, "run", run_rightly)
+    list_layers(csrnet[0])[-1].weight *= 1e4  # so that a count is no rounding of none
+    save_checkpoint(csrnet[1], csrnet[0].state_dict())
+    with pytest.raises(ExportError, match=r"on 1 of 96x160 pixels .* counts .*, not ") as raised:
+        run_export(monkeypatch, csrnet[1], path)
+    with pytest.raises(SystemExit, match="^error: .*"):
+        fail(raised.value)
+    assert not list(path.parent.iterdir())
+
+
+def test_parity_sees_counts_cells_and_shapes():
+    network = Deployed(random_network("csrnet", WIDTH))
+
+    def shifted(images):
+        density, count = network.run(images)
+        density[..., 0, 0] += 1
+        density[..., 0, 1] -= 1
+        return density, count
+
+    def scaled(images):
+        density, count = network.run(images)
+        return density, count * 1.01 + 1
+
+    def squeezed(images):
+        density, count = network.run(images)
+        return density, count.sum()
+
+    check_parity(network.run, network.run, preprocess=False)
+    for run, words in (
+        (shifted, "the map differs by"),
+        (scaled, "counts .*, not"),
+        (squeezed, "shapes"),
+    ):
+        with pytest.raises(ExportError, match=words):
+            check_parity(run, network.run, preprocess=False)
+
+
+def test_pixels_are_restored_exactly():
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(1, 3, 1, 1)
+    assert torch.equal(restore(normalise(pixels)), pixels)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_int8_keeps_the_budget_and_says_how(
+    suffix, csrnet, crowd_lists, tmp_path, monkeypatch, capsys
+):
+    need(suffix, int8=True)
+    path = tmp_path / f"int8{suffix}"
+    options = ["--int8", crowd_lists[0], "--calibrate", crowd_lists[2], "--max-mae-rise", 5]
+    run_export(monkeypatch, csrnet[1], path, *options)
+    assert "INT8 with 0 of 16 layers in float32: MAE" in capsys.readouterr().out
+    exported = open_exported(path)
+    assert exported.facts["precision"] == "int8"
+    assert exported.facts["float32_layers"] == "output_layer"
+    assert exported.facts["calibration"] == f"3 images of {crowd_lists[2].name}"
+    assert "in float32" in exported.facts["mae"]
+    for height, width in SIZES:
+        pixels = torch.cat([random_image(height, width, seed) for seed in (0, 1)])
+        density, counts = exported.run(prepare(pixels, False))
+        assert density.shape == csrnet[0](normalise(pixels)).shape
+        np.testing.assert_allclose(density.sum((1, 2, 3)), counts, rtol=1e-4, atol=1e-4)
+    images = prepare(export.read_pictures(crowd_lists[2], 1)[0], False)
+    density, expected = exported.run(images)[0], Deployed(csrnet[0]).run(images)[0]
+    assert abs(density - expected).mean() < 0.1 * abs(expected).mean()  # 8 bits a layer
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_budget_that_cannot_be_kept_is_refused_with_the_numbers(
+    suffix, csrnet, crowd_lists, tmp_path, monkeypatch
+):
+    need(suffix, int8=True)
+    network, checkpoint = csrnet
+    list_layers(network)[-1].weight *= 1e4  # an error of 1 % is many heads, all in one direction
+    save_checkpoint(checkpoint, network.state_dict())
+    monkeypatch.setattr(export, "score", growing_errors())
+    path = tmp_path / f"new/int8{suffix}"
+    monkeypatch.setattr("utils.int8.MOST_FLOAT", 0.1)
+    message = (
+        r"raises the MAE of 1\.00 by 1\.00, at least by 1\.00 with up to 1 of 16 layers in "
+        r"float32; --max-mae-rise allows 0\.5"
+    )
+    with pytest.raises(ExportError, match=message):
+        run_export(monkeypatch, checkpoint, path, "--int8", crowd_lists[0], "--max-mae-rise", 0.5)
+    assert not path.parent.exists()
+
+
+def growing_errors():
+    """Scores that are 1, 2, 3, ... whatever was counted."""
+    errors = iter(range(1, 100))
+
+    class Scores:
+        def __init__(self, results):
+            self.mae = next(errors)
+
+    return Scores
+
+
+def test_the_worst_layers_stay_in_float32_until_the_budget_is_kept():
+    errors = {(): 14.0, (2,): 13.0, (0, 2): 10.9, (0, 1, 2): 10.0}
+    found = quantise_within(tuple, lambda floats: errors[floats], [2, 0, 1, 3], 10.0, 1.0)
+    assert (found.floats, found.mae) == ((0, 2), 10.9)
+    with pytest.raises(ExportError, match="MAE of 10.00 by 4.00, at least by 0.90 with up to 2 of"):
+        quantise_within(tuple, lambda floats: errors[floats], [2, 0, 1, 3], 10.0, 0.5)
+
+
+@pytest.mark.parametrize("arch", NETWORKS)
+def test_weights_are_rounded_so_that_counts_stay(arch):
+    network = random_network(arch, WIDTH)
+    images = [normalise(random_image(120, 160, seed)) for seed in range(3)]
+    rounded = round_layers(network, measure_means(network, images), floats={1})
+    for number, (layer, other) in enumerate(
+        zip(list_layers(network), list_layers(rounded), strict=True)
+    ):
+        if number in (1, len(list_layers(network)) - 1):
+            assert torch.equal(layer.weight, other.weight) and torch.equal(layer.bias, other.bias)
+            continue
+        step = layer.weight.abs().amax((1, 2, 3), keepdim=True) / 127
+        steps = other.weight / step
+        if export_has_eight_bits():
+            torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-3)
+            kernels = ((other.weight - layer.weight) / step).sum((2, 3)).abs()
+            assert kernels.mean() < 0.5  # 9 errors that do not cancel have 0.7
+        assert torch.equal(steps.abs().amax((1, 2, 3)).round(), torch.full((len(steps),), 127.0))
+    for image in images:
+        expected = network(image)
+        change = (rounded(image) - expected).sum() / expected.abs().sum()
+        assert abs(change) < 0.02
+
+
+def export_has_eight_bits():
+    from utils.processor import dot_products
+
+    return bool(dot_products())
+
+
+def test_the_layer_that_eight_bits_hurt_is_the_first():
+    network = random_network("csrnet", WIDTH)
+    images = [normalise(random_image(64, 96, seed)) for seed in range(2)]
+    before, layer = list_layers(network)[4:6]
+    before.weight[0], before.bias[0] = 0, -1  # what the layer takes there is always 0
+    layer.weight[:, 0] = 1e3  # and its weights there are so large that all others round to 0
+    ranking = rank_layers(network, images, measure_means(network, images))
+    assert ranking[0] == 5
+    assert sorted(ranking) == list(range(16))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "missing"), [(".onnx", "onnxruntime"), (".xml", "openvino"), (".xml", "nncf")]
+)
+def test_a_missing_package_is_one_line(suffix, missing, csrnet, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(EngineError) as raised:
+        run_export(monkeypatch, csrnet[1], tmp_path / f"a{suffix}", "--int8", "list.json")
+    expected = f"package {missing} is missing: pip install -r requirements-deploy.txt"
+    assert str(raised.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["a.pth", "a.pt"], "argument out: must end in .onnx or .xml, got 'a.pt'"),
+        (["a.pth", "a.onnx", "--images", "3"], "--images needs --int8"),
+        (["a.pth", "a.onnx", "--int8", "b", "--max-mae-rise", "-1"], "number of at least 0"),
+    ],
+)
+def test_wrong_options_end_in_one_line(options, message, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run_export(monkeypatch, *options)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_ranges_are_of_the_emptiest_to_the_fullest_image_or_of_a_folder(crowd_lists, tmp_path):
+    from datasets.files import read_image
+    from datasets.splits import DataError, read_list
+
+    fullest, emptiest = export.read_pictures(crowd_lists[2], 2)
+    images = {read_image(s.image).tobytes(): s.image.stem for s in read_list(crowd_lists[2])}
+    names = [images[p[0].permute(1, 2, 0).numpy().tobytes()] for p in (fullest, emptiest)]
+    assert names == ["IMG_1", "IMG_2"]  # of 4, 1 and 2 heads
+    assert len(export.read_pictures(read_list(crowd_lists[2])[0].image.parent, 8)) == 3
+    with pytest.raises(DataError, match="holds no images"):
+        export.read_pictures(tmp_path, 8)
+
+
+@pytest.mark.parametrize("preprocess", [False, True])
+def test_an_exported_file_is_an_engine_of_the_test_program(
+    preprocess, csrnet, crowd_lists, tmp_path, monkeypatch, capsys
+):
+    need(".onnx")
+    path, file = tmp_path / "counter.onnx", tmp_path / "result.json"
+    run_export(monkeypatch, csrnet[1], path, *["--preprocess"] * preprocess)
+    options = ["test.py", crowd_lists[2], "-c", csrnet[1], "--engine", path, "--size", "64x96"]
+    options += ["--workers", 0, "--cpu", "--json", file]
+    monkeypatch.setattr(sys, "argv", list(map(str, options)))
+    test_program.main(test_program.parse_args())
+    assert "ours: 1/16-CSRNet, counter.onnx" in capsys.readouterr().out
+    assert json.loads(file.read_text())["count_difference"] < 1e-3
+    save_checkpoint(csrnet[1], random_network("bl", WIDTH).state_dict())
+    with pytest.raises(
+        EngineError, match="counter.onnx is a 1/16-CSRNet, the checkpoint a 1/16-BL"
+    ):
+        test_program.main(test_program.parse_args())
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_other_files_are_no_counters(suffix, tmp_path):
+    need(suffix)
+    path = tmp_path / f"other{suffix}"
+    with pytest.raises(EngineError, match="other.* does not exist; export.py writes it"):
+        open_exported(path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(EngineError, match=f"cannot open .*other{suffix}"):
+        open_exported(path)
