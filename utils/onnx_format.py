@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 RUNTIME = "ONNX Runtime"
-PACKAGES = INT8_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+PACKAGES = INT8_PACKAGES = ("onnxruntime", "onnx", "onnxscript")
 QUANTISED = ("Conv", "Relu", "MaxPool", "Resize")  # what runs in INT8
 
 
