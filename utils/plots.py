@@ -76,22 +76,20 @@ def draw_overlay(
     save_figure(figure, path)
 
 
-def draw_maps(
-    maps: Sequence[tuple[CountResult, np.ndarray, np.ndarray]], path: Path, columns: int = 2
-) -> None:
+def draw_maps(maps: Sequence[tuple[CountResult, np.ndarray, np.ndarray]], path: Path) -> None:
     """Draws true and predicted densities, (h, w) each, side by side with their counts.
 
-    Both have one colour scale, the truth's; a predicted map's negative cells are drawn as 0.
+    Both have one colour scale, the truth's unless that is empty; what is below 0 is drawn as 0.
     """
-    rows = -(-len(maps) // columns)
+    rows = -(-len(maps) // 2)  # of two images each
     figure, axes = plt.subplots(
-        rows, 2 * columns, figsize=(6 * columns, 2.5 * rows), squeeze=False, layout="constrained"
+        rows, 4, figsize=(12, 2.5 * rows), squeeze=False, layout="constrained"
     )
     for axis in axes.flat:
         axis.axis("off")
-    pairs = axes.reshape(rows * columns, 2)
+    pairs = axes.reshape(2 * rows, 2)
     for (result, truth, predicted), (left, right) in zip(maps, pairs, strict=False):
-        top = max(float(truth.max()), 1e-9)
+        top = float(truth.max()) or max(float(predicted.max()), 1e-9)
         left.set_title(f"{Path(result.name).stem}: {result.heads} heads", fontsize=9)
         right.set_title(f"predicted: {result.predicted:.1f}", fontsize=9)
         for axis, density in ((left, truth), (right, predicted)):
