@@ -1,4 +1,4 @@
-"""Annotation files -> head points: the only place that knows formats, with formats.py."""
+"""Annotation files -> head points: with *formats.py the only place that knows formats."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,7 +7,8 @@ import numpy as np
 import scipy.io
 
 from datasets.splits import DataError
-from preprocess.formats import Annotation, as_points, read_json, read_table
+from preprocess.formats import Annotation, as_points, read_table
+from preprocess.json_formats import read_json
 
 TABLES = (".csv", ".tsv", ".txt")
 ANNOTATION_ENDINGS = (".mat", ".json", *TABLES)

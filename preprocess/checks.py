@@ -142,7 +142,7 @@ def _check_heads(checked: Checked) -> list[Found]:
 
 def _compare(annotation: Annotation, size: tuple[int, int]) -> Iterator[Found]:
     points = annotation.points
-    if annotation.size and tuple(annotation.size) != size:
+    if annotation.size and annotation.size != size:
         yield "annotated at another size", f"{_sides(annotation.size)}, image {_sides(size)}"
     if not len(points):
         yield "image without heads", ""

@@ -96,7 +96,7 @@ def _flat_name(image: Path) -> str:
 def _place(placing: Placing) -> None:
     size = _write_upright(placing.source, placing.target.image)
     stated = placing.annotation.size
-    if stated and tuple(stated) != size:
+    if stated and stated != size:
         shown, expected = ("x".join(map(str, sides)) for sides in (size, stated))
         raise DataError(f"{placing.source} is {shown} (height x width), its annotation {expected}")
     write_ucf_points(placing.target.annotation, placing.annotation.points)

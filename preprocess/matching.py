@@ -57,6 +57,7 @@ def match(source: Source) -> dict[Path, Annotation]:
             if image in found:
                 raise DataError(f"{folder / file} and {found[image][1]} both annotate {image}")
             found[image] = annotation, folder / file
+    _check_labels([annotation for annotation, _ in found.values()], source)
     missing = [image for image in images if image not in found]
     if missing:
         raise DataError(
@@ -115,6 +116,15 @@ def _list_files(folder: Path, endings: Iterable[str], what: str) -> list[Path]:
     if not files:
         raise DataError(f"{folder} holds no {what} ({' '.join(sorted(endings))})")
     return sorted(files, key=lambda path: [natural_order(Path(part)) for part in path.parts])
+
+
+def _check_labels(annotations: Sequence[Annotation], source: Source) -> None:
+    """Across files: each was about one label, or about none of those that were chosen."""
+    found = sorted(set().union(*(annotation.labels for annotation in annotations)))
+    if source.labels is None and len(found) > 1:
+        raise DataError(f"{source.annotations} has labels {', '.join(found)}; --labels says which")
+    if source.labels is not None and not found:
+        raise DataError(f"{source.annotations} has no label {' or '.join(source.labels)}")
 
 
 def _find_image(

@@ -81,6 +81,6 @@ def _draw_tile(image: Checked) -> Image.Image:
     tile.paste(picture, ((TILE[1] - width) // 2, 0))
     draw, font = ImageDraw.Draw(tile), ImageFont.load_default(12)
     kinds = ", ".join(defect.kind for defect in image.defects)
-    draw.text((4, TILE[0] + 2), f"{image.job.name[-40:]}: {image.heads}", "black", font)
-    draw.text((4, TILE[0] + 17), kinds[:54], "red", font)
+    draw.text((4, height + 2), f"{image.job.name[-40:]}: {image.heads}", "black", font)
+    draw.text((4, height + 17), kinds[:54], "red", font)
     return tile
