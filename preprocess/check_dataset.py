@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from datasets.splits import DataError  # noqa: E402
@@ -31,7 +30,6 @@ from preprocess.lists import DATASETS  # noqa: E402
 from preprocess.pictures import draw_contact_sheet, draw_distributions  # noqa: E402
 from preprocess.writing import write_whole  # noqa: E402
 
-Image.MAX_IMAGE_PIXELS = None  # data sets have pictures of any size
 NAMED = 3  # files on a line
 
 

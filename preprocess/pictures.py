@@ -32,7 +32,7 @@ def draw_distributions(images: Sequence[Checked], path: Path) -> None:
         right.plot(widths, heights, ".", alpha=0.5, label=f"{split}, {len(of_split)} images")
     left.set(xlabel="1 + heads in an image", ylabel="share of the split's images", xscale="log")
     right.set(xlabel="width (pixels)", ylabel="height (pixels)", xlim=(0, None), ylim=(0, None))
-    left.legend()
+    left.legend(loc="upper left")
     right.legend()
     write_whole(path, lambda p: figure.savefig(p, dpi=120))
     plt.close(figure)
