@@ -76,6 +76,8 @@ def find_jobs(name: str, root: Path, gt_root: Path | None) -> tuple[list[Job], l
         if split == "val" and not (name == "MINE" and has_validation(root)):
             continue
         pairing = pair_up(DATASETS[name].split(root, split=split))
+        if not pairing.pairs and not pairing.images:
+            raise DataError(f"{split}: {root} holds no images of this split")
         defects += check_pairing(pairing, root)
         for pair in pairing.pairs:
             density = pair.density_path(root, gt_root)

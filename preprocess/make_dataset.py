@@ -22,21 +22,19 @@ SIGMA = "0.1*(d1+d2+d3)"  # Part A's
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add_options(parser, default_root="data/mine")
-    rules = ", ".join(SIGMA_RULES).replace("%", "%%")
     add = parser.add_argument
-    add("--sigma", choices=SIGMA_RULES, metavar="RULE", help=f"{rules} (default: as before, first)")
+    rules = f"{', '.join(SIGMA_RULES)} (default: of the maps there are, else the first)"
+    add("--sigma", choices=SIGMA_RULES, metavar="RULE", help=rules)
     add = parser.add_argument_group("to make the data set --root first").add_argument
     add("--images", type=Path, help="folder of images, in folders train, val, test or without")
     add("--annotations", type=Path, help="file or folder (default: the folder of the images)")
     add("--labels", help="which of LabelMe's labels or COCO's categories are heads: a,b,...")
-    add("--test-share", type=float, help="of images not in split folders (default: 0.2)")
-    add("--seed", type=int, help="of this choice (default: 0)")
+    add("--test-share", type=float, default=0.2, help="where no folder is called so, default: 0.2")
+    add("--seed", type=int, default=0, help="of this choice, default: 0")
     args = parser.parse_args()
     for name in ("annotations", "labels", "test_share", "seed"):
-        if args.images is None and getattr(args, name) is not None:
+        if args.images is None and getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name.replace('_', '-')} needs --images")
-    if args.test_share is None:
-        args.test_share = 0.2
     if not 0 < args.test_share < 1:
         parser.error(f"--test-share must lie between 0 and 1, got {args.test_share}")
     return args
@@ -46,7 +44,7 @@ def main(args: argparse.Namespace) -> None:
     if args.images is not None:
         labels = None if args.labels is None else args.labels.split(",")
         source = Source(args.images, args.annotations or args.images, labels)
-        import_dataset(source, args.root, args.test_share, args.seed or 0, args.workers)
+        import_dataset(source, args.root, args.test_share, args.seed, args.workers)
     splits = [s for s in OWN_SPLITS if s != "val" or has_validation(args.root)]
     pairs = {split: find_own(args.root, split) for split in splits}
     jobs = {s: [(p, p.density_path(args.root, args.out)) for p in pairs[s]] for s in splits}

@@ -6,7 +6,7 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from conftest import run_program, write_qnrf, write_shanghaitech
+from conftest import assert_one_line_error, run_program, write_qnrf, write_shanghaitech
 from PIL import Image
 
 from preprocess.checks import ERRORS, WARNINGS
@@ -157,6 +157,12 @@ def test_warnings_alone_end_with_zero_and_a_clean_data_set_is_silent(tmp_path):
         "warning: image without heads: 1: val/images/empty.png",
         "0 errors, 1 warnings",
     ]
+
+
+def test_a_folder_that_is_no_data_set_is_an_error_in_one_line(tmp_path):
+    assert_one_line_error(run_program(CHECK, "--root", tmp_path), "must hold one folder train")
+    (tmp_path / "train").mkdir()
+    assert_one_line_error(run_program(CHECK, "--root", tmp_path), "holds no images of this split")
 
 
 def test_the_published_layouts_are_checked_as_well(tmp_path):
