@@ -1,0 +1,111 @@
+"""Density on a picture, with its count, a colour bar and regions: quick enough for video."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from utils.regions import STRIDE, Region, Size
+
+LONG_SIDE = (640, 2560)  # pixels, within which a picture's longer side is brought
+BAR_UNIT = 64  # the bar counts people per 64x64 pixels of the picture
+STRENGTH = 0.75  # of the densest colour over the picture
+WHITE, BACKGROUND, YELLOW = (255, 255, 255), (30, 30, 30), (255, 220, 0)
+COLOURS = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_JET)[:, 0, ::-1]
+
+
+def draw_density(
+    image: np.ndarray,
+    density: np.ndarray,
+    densest: float,
+    caption: tuple[str, str],
+    regions: Sequence[Region] = (),
+    counts: Mapping[str, float] | None = None,
+) -> np.ndarray:
+    """Returns a picture with its density on it, below a caption and beside a colour bar.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        density: (ceil(H/8), ceil(W/8)) heads per cell.
+        densest: heads per cell that have the last colour.
+        caption: what stands at its left, and in yellow at its right.
+        regions: outlined, with their `counts`, by name.
+
+    Returns:
+        (H', W', 3) uint8 RGB, both sides even as MP4 wants them; they follow from H and W.
+    """
+    size = image.shape[:2]
+    picture = _bring_within(image)
+    height, width = picture.shape[:2]
+    text = max(14, max(height, width) // 50)  # pixels of its height
+    picture = _blend(picture, _spread(density, size, (height, width)), densest)
+    outlines = {r.name: r.scaled_to(size) * (width / size[1], height / size[0]) for r in regions}
+    for corners in outlines.values():
+        cv2.polylines(picture, [np.rint(corners).astype(int)], True, YELLOW, 1 + text // 12)
+
+    top = 2 * text
+    canvas = np.full((_even(height + 3 * text), _even(width + 5 * text), 3), BACKGROUND, np.uint8)
+    canvas[top : top + height, :width] = picture
+    shades = COLOURS[np.linspace(255, 0, height).astype(int)]
+    canvas[top : top + height, width + text // 2 : width + 3 * text // 2] = shades[:, None]
+
+    sheet = Image.fromarray(canvas)
+    pen = ImageDraw.Draw(sheet)
+    _write(pen, (text // 2, top // 2), caption[0], text, anchor="lm")
+    _write(pen, (sheet.width - text // 2, top // 2), caption[1], text, YELLOW, "rm")
+    for name, corners in outlines.items():
+        at = np.clip(corners.mean(axis=0), 0, (width, height)) + (0, top)
+        _write(pen, at, f"{name}: {(counts or {})[name]:.1f}", text, YELLOW, "mm")
+    for part in (0, 0.25, 0.5, 0.75, 1):
+        at = (width + 1.8 * text, top + (1 - part) * height)
+        _write(pen, at, f"{part * densest * (BAR_UNIT / STRIDE) ** 2:.2g}", 0.8 * text, anchor="lm")
+    unit = f"people per {BAR_UNIT}x{BAR_UNIT} pixels"
+    _write(pen, (sheet.width - text // 2, sheet.height), unit, 0.7 * text, anchor="rd")
+    return np.asarray(sheet)
+
+
+def _bring_within(image: np.ndarray) -> np.ndarray:
+    low, high = LONG_SIDE
+    long = max(image.shape[:2])
+    scale = min(max(long, low), high) / long
+    size = [max(1, round(scale * side)) for side in image.shape[1::-1]]
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return image if scale == 1 else cv2.resize(image, size, interpolation=way)
+
+
+def _spread(density: np.ndarray, size: Size, drawn: Size) -> np.ndarray:
+    """Brings the map of a picture of `size` to how large it is drawn; cells may reach beyond it."""
+    covered = [STRIDE * cells * d / s for cells, d, s in zip(density.shape, drawn, size, strict=True)]
+    reach = [max(round(c), d) for c, d in zip(covered, drawn, strict=True)]
+    spread = cv2.resize(density.astype(np.float32), reach[::-1], interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(spread[: drawn[0], : drawn[1]])
+
+
+def _blend(picture: np.ndarray, density: np.ndarray, densest: float) -> np.ndarray:
+    """Returns a picture with colours on it, the denser the less transparent."""
+    share = np.clip(density / max(densest, 1e-9), 0, 1)
+    alpha = STRENGTH * np.sqrt(share)
+    return cv2.blendLinear(COLOURS[(255 * share).astype(np.uint8)], picture, alpha, 1 - alpha)
+
+
+def _write(
+    pen: ImageDraw.ImageDraw,
+    at: Sequence[float],
+    words: str,
+    size: float,
+    colour: tuple[int, int, int] = WHITE,
+    anchor: str = "lm",
+) -> None:
+    font = _font(round(size))
+    pen.text(tuple(at), words, colour, font, anchor, stroke_width=1, stroke_fill=BACKGROUND)
+
+
+@lru_cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
+
+
+def _even(length: int) -> int:
+    return length + length % 2
