@@ -12,12 +12,17 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     After an exception nothing is left of it, and `path` is as it was.
     """
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    begun = unfinished(path)
     try:
-        yield unfinished
-        os.replace(unfinished, path)
+        yield begun
+        os.replace(begun, path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        begun.unlink(missing_ok=True)
+
+
+def unfinished(path: Path) -> Path:
+    """Returns where this process may write a file until it is whole, with the same ending."""
+    return path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
 
 
 class Names:

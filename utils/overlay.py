@@ -76,10 +76,12 @@ def _bring_within(image: np.ndarray) -> np.ndarray:
 
 
 def _spread(density: np.ndarray, size: Size, drawn: Size) -> np.ndarray:
-    """Brings the map of a picture of `size` to how large it is drawn; cells may reach beyond it."""
-    covered = [STRIDE * cells * d / s for cells, d, s in zip(density.shape, drawn, size, strict=True)]
-    reach = [max(round(c), d) for c, d in zip(covered, drawn, strict=True)]
-    spread = cv2.resize(density.astype(np.float32), reach[::-1], interpolation=cv2.INTER_LINEAR)
+    """Brings the map of a picture of `size` to the size it is drawn in; cells may reach beyond."""
+    reach = [
+        max(round(STRIDE * cells * to / side), to)
+        for cells, to, side in zip(density.shape, drawn, size, strict=True)
+    ]
+    spread = cv2.resize(density, reach[::-1], interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(spread[: drawn[0], : drawn[1]])
 
 

@@ -24,6 +24,11 @@ def normalise(pixels: Tensor, colour: Tensor | None = None) -> Tensor:
     return values.sub_(mean).div_(std)
 
 
+def as_batch(image: np.ndarray) -> Tensor:
+    """Returns an (H, W, 3) picture as (1, 3, H, W), without copying it."""
+    return torch.from_numpy(image).permute(2, 0, 1)[None]
+
+
 def shrink_image(image: np.ndarray, pixels: int) -> np.ndarray:
     """Returns an (H, W, 3) uint8 picture of at most about so many pixels, each a mean of its."""
     height, width = image.shape[:2]

@@ -87,6 +87,19 @@ def draw_overlay(
     _save(figure, path)
 
 
+def draw_timeline(
+    seconds: Sequence[float], counts: Sequence[float], path: Path, title: str, alarm: float | None
+) -> None:
+    """Draws a video's count over time, and the count above which it is an alarm."""
+    figure, axes = plt.subplots(figsize=(10, 4), layout="constrained")
+    axes.plot(seconds, counts)
+    if alarm is not None:
+        axes.axhline(alarm, color="tab:red", linestyle="--", label="alarm")
+        axes.legend()
+    axes.set(xlabel="seconds", ylabel="count", title=title, ylim=(0, None))
+    _save(figure, path)
+
+
 @dataclass(frozen=True)
 class Variant:
     """A distillation of an ablation, and its errors."""

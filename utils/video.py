@@ -44,8 +44,8 @@ class Video:
         self.is_live = isinstance(place, int)
         told = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = told if 0 < told < 1000 else FALLBACK_FPS
-        # Some files announce no, or a negative, number of frames.
-        self.frames = 0 if self.is_live else max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        announced = 0 if self.is_live else int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.frames = max(0, announced)  # some announce none, or fewer
 
     def read(self, every: int) -> Iterator[Frame]:
         """Yields every so many frames, beginning with the first.
@@ -100,10 +100,11 @@ class VideoWriter:
             self._writer.write(pixels)
         self._written = max(self._written, due)
 
-    def close(self) -> None:
-        """Ends the file, which is none without a frame."""
+    def close(self) -> bool:
+        """Ends the file, and returns whether there is one: not without a frame."""
         if self._writer is not None:
             self._writer.release()
+        return self._written > 0
 
 
 def _as_rgb(pixels: np.ndarray) -> np.ndarray:
