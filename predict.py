@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from tqdm import tqdm
@@ -68,7 +69,7 @@ def parse_args() -> argparse.Namespace:
     add("--csv", type=Path, help="file with a row for every picture and frame")
     add("--json", type=Path, help="the same, a JSON object a line")
     add("--npy", type=Path, help="folder for raw density maps, heads per 8x8 pixels")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     names = [region.name for region in args.roi]
     if len(set(names)) < len(names):
         parser.error(f"--roi: each needs a name of its own, got {', '.join(names)}")
@@ -89,6 +90,14 @@ def build_predictor(args: argparse.Namespace, counter: Counter) -> Predictor:
     return Predictor(engine, network, args.device, regions, args.alarm, rate if guard else None)
 
 
+def say(line: str, file: TextIO | None = None) -> None:
+    """Prints a line, on a terminal above the progress bars."""
+    if sys.stderr.isatty():
+        tqdm.write(line, file)
+    else:
+        print(line, file=file)
+
+
 @dataclass
 class Run:
     """What all pictures share, and what has happened so far."""
@@ -103,7 +112,7 @@ class Run:
     def complain(self, error: Exception) -> None:
         """Says what could not be read, in one line."""
         self.problems += 1
-        tqdm.write(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        say(f"error: {' '.join(str(error).split())}", sys.stderr)
 
 
 def find_all(run: Run, inputs: Sequence[str]) -> list[Source]:
@@ -125,7 +134,7 @@ def count_picture(run: Run, source: Source) -> None:
     """
     image = read_image(source.place, upright=True)
     reading, density = run.predictor.read(image, source.name)
-    tqdm.write(str(reading))
+    say(str(reading))
     run.record(reading)
     run.alarms += "alarm" in reading.notes
     run.outputs.save_picture(run.outputs.names.take(source.stem), image, density, reading)
@@ -155,7 +164,7 @@ def count_video(run: Run, source: Source, every: int) -> None:
     finally:
         run.alarms += timeline.alarms
         if timeline.counts:
-            tqdm.write(f"{source.name}: {timeline}")
+            say(f"{source.name}: {timeline}")
             run.outputs.save_timeline(stem, timeline, run.predictor.alarm)
 
 
@@ -163,7 +172,7 @@ def count_frame(run: Run, name: str, frame: Frame, timeline: Timeline, film: Fil
     """Counts a frame, and writes what was asked for."""
     reading, density = run.predictor.read(frame.image, name, frame.number, frame.seconds)
     if timeline.add(reading):
-        tqdm.write(f"{reading} at {frame.seconds:.1f} s")
+        say(f"{reading} at {frame.seconds:.1f} s")
     run.record(reading)
     film.add(frame, density, reading)
 

@@ -51,6 +51,15 @@ def read_features(network: nn.Module, images: Tensor) -> Tensor:
     return (feature.mean((2, 3)) + SMALLEST).log()
 
 
+def check_number(pictures: int, false_alarms: float) -> None:
+    """Raises ValueError if there are fewer than 1 / false_alarms pictures."""
+    needed = math.ceil(1 / false_alarms)
+    if pictures < needed:
+        raise ValueError(
+            f"{pictures} pictures cannot tell {false_alarms:.1%} of false alarms, {needed} can"
+        )
+
+
 def fit_guard(features: Tensor, false_alarms: float) -> Guard:
     """Returns the guard of (N, C) features whose threshold lets that part of new pictures alarm.
 
@@ -58,13 +67,9 @@ def fit_guard(features: Tensor, false_alarms: float) -> Guard:
     seen it, and rounded as conformal prediction does (Vovk et al., 2005).
 
     Raises:
-        ValueError: there are fewer than 1 / false_alarms features.
+        ValueError: as `check_number`.
     """
-    if len(features) < 1 / false_alarms:
-        raise ValueError(
-            f"{len(features)} pictures cannot tell {false_alarms:.1%} of false alarms, "
-            f"{math.ceil(1 / false_alarms)} can"
-        )
+    check_number(len(features), false_alarms)
     folds = torch.arange(len(features)) % FOLDS
     distances = [
         _fit(features[folds != fold]).score(features[folds == fold]) for fold in range(FOLDS)

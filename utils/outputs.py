@@ -73,7 +73,8 @@ class Outputs:
                 os.replace(unfinished(path), path)
 
     def save_timeline(self, stem: str, timeline: "Timeline", alarm: float | None) -> None:
-        """Draws a video's count over time."""
+        """Draws a video's count over time, with its alarm if that is not the regions'."""
+        alarm = None if self.regions else alarm
         if self.overlays:
             with written_whole(self.overlays / f"{stem}_counts.png") as path:
                 draw_timeline(timeline.seconds, timeline.counts, path, stem, alarm)
@@ -132,4 +133,4 @@ class Timeline:
         frames, most = len(self.counts), max(self.counts)
         mean, at = sum(self.counts) / frames, self.seconds[self.counts.index(most)]
         alarms = f", ALARM in {self.alarms}" if self.alarms else ""
-        return f"{mean:.1f} on average, {most:.1f} at {at:.1f} s, {frames} frames{alarms}"
+        return f"{mean:.1f} on average, at most {most:.1f} (at {at:.1f} s), {frames} frames{alarms}"

@@ -59,7 +59,7 @@ class Predictor:
         found = {
             "alarm": self.alarm is not None and max(regions.values(), default=count) > self.alarm,
             "flat": flat,
-            "unlike": unlikeness is not None and unlikeness > 1,
+            "unlike": not flat and unlikeness is not None and unlikeness > 1,
         }
         notes = tuple(note for note, is_so in found.items() if is_so)
         return Reading(name, frame, seconds, count, unlikeness, notes, regions), density

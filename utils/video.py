@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # mistakes are reported in our own words
-cv2.setLogLevel(0)
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 CAMERA_FPS = 10  # of what is written of a camera, whose own rate nobody keeps up with
 FALLBACK_FPS = 25.0  # of a file that does not tell
@@ -39,8 +39,8 @@ class Video:
         self.name = f"camera:{place}" if isinstance(place, int) else str(place)
         self._capture = cv2.VideoCapture(place if isinstance(place, int) else str(place))
         if not self._capture.isOpened():
-            there = isinstance(place, int) or place.is_file()
-            raise VideoError(f"{self.name} {'is not a readable video' if there else 'is missing'}")
+            what = "cannot be opened" if isinstance(place, int) else "is not a readable video"
+            raise VideoError(f"{self.name} {what}")
         self.is_live = isinstance(place, int)
         told = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = told if 0 < told < 1000 else FALLBACK_FPS
