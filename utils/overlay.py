@@ -46,7 +46,8 @@ def draw_density(
         cv2.polylines(picture, [np.rint(corners).astype(int)], True, YELLOW, 1 + text // 12)
 
     top = 2 * text
-    canvas = np.full((_even(height + 3 * text), _even(width + 5 * text), 3), BACKGROUND, np.uint8)
+    sides = _even(height + 7 * text // 2), _even(width + 5 * text)
+    canvas = np.full((*sides, 3), BACKGROUND, np.uint8)
     canvas[top : top + height, :width] = picture
     shades = COLOURS[np.linspace(255, 0, height).astype(int)]
     canvas[top : top + height, width + text // 2 : width + 3 * text // 2] = shades[:, None]
@@ -59,8 +60,9 @@ def draw_density(
         at = np.clip(corners.mean(axis=0), 0, (width, height)) + (0, top)
         _write(pen, at, f"{name}: {(counts or {})[name]:.1f}", text, YELLOW, "mm")
     for part in (0, 0.25, 0.5, 0.75, 1):
-        at = (width + 1.8 * text, top + (1 - part) * height)
-        _write(pen, at, f"{part * densest * (BAR_UNIT / STRIDE) ** 2:.2g}", 0.8 * text, anchor="lm")
+        at, people = (width + 1.8 * text, top + (1 - part) * height), part * densest
+        people *= (BAR_UNIT / STRIDE) ** 2
+        _write(pen, at, f"{people:.{0 if people >= 10 else 1}f}", 0.8 * text, anchor="lm")
     unit = f"people per {BAR_UNIT}x{BAR_UNIT} pixels"
     _write(pen, (sheet.width - text // 2, sheet.height), unit, 0.7 * text, anchor="rd")
     return np.asarray(sheet)

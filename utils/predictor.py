@@ -13,8 +13,8 @@ from utils.pixels import as_batch, is_flat, shrink_image
 from utils.readings import Reading
 from utils.regions import STRIDE, Region, count_regions
 
-# A 4K frame is the largest picture that a network sees whole: a quarter-wide one takes 1.2 GB for
-# it, and more in proportion. Tiles take no more, but nearly twice the time, as they overlap.
+# A 4K frame is the largest picture that a network sees whole: a quarter-wide one takes 1.1 GB for
+# it, and more in proportion. Tiles take 0.3 GB, but nearly twice the time, as they overlap.
 TILED_PIXELS = 3840 * 2160
 GLANCE_PIXELS = 160 * 240  # of the small copy on which pictures are judged, not counted
 
