@@ -1,6 +1,7 @@
 """What counting leaves in folders: overlays, films with a running count, and raw maps."""
 
 import os
+import time
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,6 +120,7 @@ class Timeline:
     counts: array = field(default_factory=lambda: array("d"))
     alarms: int = 0  # frames
     is_alarm: bool = False  # in the last frame
+    began: float = field(default_factory=time.perf_counter)
 
     def add(self, reading: Reading) -> bool:
         """Appends a frame's count, and returns whether an alarm begins with it."""
@@ -132,5 +134,9 @@ class Timeline:
         """Returns the line for people; there must be a frame."""
         frames, most = len(self.counts), max(self.counts)
         mean, at = sum(self.counts) / frames, self.seconds[self.counts.index(most)]
+        pace = frames / (time.perf_counter() - self.began)
         alarms = f", ALARM in {self.alarms}" if self.alarms else ""
-        return f"{mean:.1f} on average, at most {most:.1f} (at {at:.1f} s), {frames} frames{alarms}"
+        return (
+            f"{mean:.1f} on average, at most {most:.1f} (at {at:.1f} s), "
+            f"{frames} frames{alarms}, counted {pace:.1f} a second"
+        )

@@ -21,8 +21,8 @@ def draw_density(
     density: np.ndarray,
     densest: float,
     caption: tuple[str, str],
-    regions: Sequence[Region] = (),
-    counts: Mapping[str, float] | None = None,
+    regions: Sequence[Region],
+    counts: Mapping[str, float],
 ) -> np.ndarray:
     """Returns a picture with its density on it, below a caption and beside a colour bar.
 
@@ -31,41 +31,45 @@ def draw_density(
         density: (ceil(H/8), ceil(W/8)) heads per cell.
         densest: heads per cell that have the last colour.
         caption: what stands at its left, and in yellow at its right.
-        regions: outlined, with their `counts`, by name.
+        regions: what is outlined.
+        counts: of every region, by name.
 
     Returns:
         (H', W', 3) uint8 RGB, both sides even as MP4 wants them; they follow from H and W.
     """
-    size = image.shape[:2]
-    picture = _bring_within(image)
+    size, picture = image.shape[:2], _bring_within(image)
     height, width = picture.shape[:2]
     text = max(14, max(height, width) // 50)  # pixels of its height
-    picture = _blend(picture, _spread(density, size, (height, width)), densest)
-    outlines = {r.name: r.scaled_to(size) * (width / size[1], height / size[0]) for r in regions}
-    for corners in outlines.values():
-        cv2.polylines(picture, [np.rint(corners).astype(int)], True, YELLOW, 1 + text // 12)
-
     top = 2 * text
-    sides = _even(height + 7 * text // 2), _even(width + 5 * text)
-    canvas = np.full((*sides, 3), BACKGROUND, np.uint8)
-    canvas[top : top + height, :width] = picture
-    shades = COLOURS[np.linspace(255, 0, height).astype(int)]
-    canvas[top : top + height, width + text // 2 : width + 3 * text // 2] = shades[:, None]
-
-    sheet = Image.fromarray(canvas)
+    picture = _blend(picture, _spread(density, size, (height, width)), densest)
+    outlines = [r.scaled_to(size) * (width / size[1], height / size[0]) for r in regions]
+    for corners in outlines:
+        cv2.polylines(picture, [np.rint(corners).astype(int)], True, YELLOW, 1 + text // 12)
+    sheet = Image.fromarray(_mount(picture, text, top))
     pen = ImageDraw.Draw(sheet)
-    _write(pen, (text // 2, top // 2), caption[0], text, anchor="lm")
-    _write(pen, (sheet.width - text // 2, top // 2), caption[1], text, YELLOW, "rm")
-    for name, corners in outlines.items():
+    _write(pen, (text // 2, text), caption[0], text)
+    _write(pen, (sheet.width - text // 2, text), caption[1], text, YELLOW, "rm")
+    for region, corners in zip(regions, outlines, strict=True):
         at = np.clip(corners.mean(axis=0), 0, (width, height)) + (0, top)
-        _write(pen, at, f"{name}: {(counts or {})[name]:.1f}", text, YELLOW, "mm")
+        _write(pen, at, f"{region.name}: {counts[region.name]:.1f}", text, YELLOW, "mm")
+    most = densest * (BAR_UNIT / STRIDE) ** 2
     for part in (0, 0.25, 0.5, 0.75, 1):
-        at, people = (width + 1.8 * text, top + (1 - part) * height), part * densest
-        people *= (BAR_UNIT / STRIDE) ** 2
-        _write(pen, at, f"{people:.{0 if people >= 10 else 1}f}", 0.8 * text, anchor="lm")
+        at = (width + 1.8 * text, top + (1 - part) * height)
+        _write(pen, at, f"{part * most:.{0 if most >= 20 else 1}f}", 0.8 * text)
     unit = f"people per {BAR_UNIT}x{BAR_UNIT} pixels"
     _write(pen, (sheet.width - text // 2, sheet.height), unit, 0.7 * text, anchor="rd")
     return np.asarray(sheet)
+
+
+def _mount(picture: np.ndarray, text: int, top: int) -> np.ndarray:
+    """Returns a picture, `top` pixels down on a sheet with the colour bar at its right."""
+    height, width = picture.shape[:2]
+    sides = _even(height + top + 3 * text // 2), _even(width + 5 * text)
+    sheet = np.full((*sides, 3), BACKGROUND, np.uint8)
+    sheet[top : top + height, :width] = picture
+    shades = COLOURS[np.linspace(255, 0, height).astype(int)]
+    sheet[top : top + height, width + text // 2 : width + 3 * text // 2] = shades[:, None]
+    return sheet
 
 
 def _bring_within(image: np.ndarray) -> np.ndarray:
