@@ -34,6 +34,19 @@ def draw_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     save_figure(figure, path)
 
 
+def draw_timeline(
+    seconds: Sequence[float], counts: Sequence[float], path: Path, title: str, alarm: float | None
+) -> None:
+    """Draws a video's count over time, and the count above which it is an alarm."""
+    figure, axes = plt.subplots(figsize=(10, 4), layout="constrained")
+    axes.plot(seconds, counts)
+    if alarm is not None:
+        axes.axhline(alarm, color="tab:red", linestyle="--", label="alarm")
+        axes.legend()
+    axes.set(xlabel="seconds", ylabel="count", title=title, ylim=(0, None))
+    _save(figure, path)
+
+
 def draw_counts(results: Sequence[CountResult], path: Path, title: str) -> None:
     """Draws predicted against annotated counts, one dot an image."""
     figure, axes = plt.subplots(figsize=(5, 5), layout="constrained")
