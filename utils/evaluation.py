@@ -93,7 +93,7 @@ def count_image(network: nn.Module, image: Tensor, predict: Predict) -> tuple[fl
     below 0, which a CSRNet's may, so does the count.
     """
     count, density = predict(network, image)
-    return max(0.0, count), density
+    return (0.0 if count < 0 else count), density  # what is no number stays none
 
 
 @torch.no_grad()

@@ -44,7 +44,7 @@ def draw_timeline(
         axes.axhline(alarm, color="tab:red", linestyle="--", label="alarm")
         axes.legend()
     axes.set(xlabel="seconds", ylabel="count", title=title, ylim=(0, None))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_counts(results: Sequence[CountResult], path: Path, title: str) -> None:
