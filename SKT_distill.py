@@ -172,22 +172,30 @@ def build_adapters(args: argparse.Namespace, student: Counter, teacher: Counter)
 def inherit_weights(
     args: argparse.Namespace,
     modules: Mapping[str, nn.Module],
-    teacher: nn.Module,
+    student: Counter,
+    teacher: Counter,
     dataset: CrowdDataset,
 ) -> None:
     """Fits the student and its adapters to the teacher, at the first crops, in their own colours.
 
-    The main process does so; the others get what it found.
+    The main process does so; the others get what it found. Nobody does to resume a run.
     """
+    if student.width > teacher.width:
+        raise CheckpointError(
+            f"--init teacher: {args.teacher_ckpt} is {teacher.width} wide, the student "
+            f"{student.width}; it needs a teacher as wide or wider"
+        )
+    if args.resume:
+        return
     states = None
     if distributed.is_main():
         crops = list(islice(_first_crops(args, dataset), INHERITED_CROPS))
         print(f"fitting the student to {args.teacher_ckpt} at {len(crops)} crops", flush=True)
         allow_tf32(False)  # until the training decides
         inherit(
-            modules["model"],
+            student.network,
             modules.get("adapters"),
-            teacher,
+            teacher.network,
             lambda: (normalise(crop.to(args.device)) for crop in crops),
         )
         states = {
@@ -215,8 +223,8 @@ def build_terms(
     hard_loss: Callable[[Tensor, dict], Tensor],
     student: nn.Module,
     teacher: Counter | None,
-    more: Sequence[nn.Module],
     adapters: Adapters | None,
+    more: Sequence[nn.Module] = (),
 ) -> Terms:
     """Returns the function from a batch to the loss terms called `names`.
 
@@ -271,20 +279,15 @@ def main(args: argparse.Namespace) -> None:
     modules, adapters = {"model": student.network}, None
     if FEATURE_TERMS & set(args.terms):
         modules["adapters"] = adapters = build_adapters(args, student, teacher)
-    if args.init == "teacher" and student.width > teacher.width:
-        raise CheckpointError(
-            f"--init teacher: {args.teacher_ckpt} is {teacher.width} wide, the student "
-            f"{student.width}; it needs a teacher as wide or wider"
-        )
-    if args.init == "teacher" and not args.resume:  # else its own checkpoint holds the weights
-        inherit_weights(args, modules, teacher.network, loaders[0].dataset)
+    if args.init == "teacher":
+        inherit_weights(args, modules, student, teacher, loaders[0].dataset)
     weights = {term: getattr(args, WEIGHT_OPTIONS[term]) for term in args.terms}
     hard_loss = build_hard_loss(args.hard, args.background, args.sigma)
     run_experiment(
         args,
         {"arch": student.arch, "width": str(student.width)},
         modules,
-        build_terms(args.terms, args.intra, hard_loss, student.network, teacher, more, adapters),
+        build_terms(args.terms, args.intra, hard_loss, student.network, teacher, adapters, more),
         weights,
         *loaders,
     )

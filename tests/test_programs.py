@@ -147,7 +147,7 @@ def test_the_maps_of_more_teachers_are_averaged():
         init_kaiming(network)
     batch = {"image": torch.randint(256, (2, 3, 48, 64), dtype=torch.uint8)}
     teacher = Counter(first, "csrnet", Fraction(1, 16), {})
-    terms = SKT_distill.build_terms(["soft"], "cos", None, student, teacher, [second, third], None)
+    terms = SKT_distill.build_terms(["soft"], "cos", None, student, teacher, None, [second, third])
     images = normalise(batch["image"])
     mean = (first(images) + second(images) + third(images)) / 3
     torch.testing.assert_close(terms(batch)["soft"], squared_error(student(images), mean))
