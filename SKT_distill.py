@@ -1,8 +1,8 @@
 """Distil a narrow counter from a trained teacher: Structured Knowledge Transfer (ACM MM 2020)."""
 
 import argparse
-from collections.abc import Callable, Collection, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import count, islice
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from datasets.splits import DataError
 from datasets.transforms import parse_crop
 from models.bayesian import build_hard_loss
 from models.build import NETWORKS, build_network, init_kaiming, parse_width
+from models.comparison import precise
 from models.distillation import FEATURE_TERMS, INTRA_DISTANCES, TERMS, distillation_terms
 from models.inheritance import inherit
 from models.naming import Counter, load_counter
@@ -36,6 +37,7 @@ from utils.options import (
     select_device,
 )
 from utils.pixels import normalise
+from utils.precision import allow_tf32
 from utils.recipes import student_recipe
 from utils.runlog import RunError
 from utils.trainer import Terms, TrainingError
@@ -170,30 +172,45 @@ def build_adapters(args: argparse.Namespace, student: Counter, teacher: Counter)
 def inherit_weights(
     args: argparse.Namespace,
     modules: Mapping[str, nn.Module],
-    teacher: nn.Module,
+    student: Counter,
+    teacher: Counter,
     dataset: CrowdDataset,
 ) -> None:
-    """Fits the student and its adapters to the teacher, at the crops that a training begins with.
+    """Fits the student and its adapters to the teacher, at the first crops, in their own colours.
 
-    The main process does so; the others get what it found.
+    The main process does so; the others get what it found. Nobody does to resume a run.
     """
+    if student.width > teacher.width:
+        raise CheckpointError(
+            f"--init teacher: {args.teacher_ckpt} is {teacher.width} wide, the student "
+            f"{student.width}; it needs a teacher as wide or wider"
+        )
+    if args.resume:
+        return
     states = None
     if distributed.is_main():
-        sampler = CropSampler(len(dataset), args.crops_per_image, args.batch_size, args.seed)
-        batches = (dataset[indices]["image"] for indices in sampler)
-        crops = islice((crop for batch in batches for crop in batch.split(1)), INHERITED_CROPS)
-        images = [normalise(crop.to(args.device)) for crop in crops]
-        print(f"fitting the student to {args.teacher_ckpt} at {len(images)} crops", flush=True)
-        try:
-            inherit(modules["model"], modules.get("adapters"), teacher, images)
-        except ValueError as error:
-            raise CheckpointError(f"--init teacher: {error}") from None
+        crops = list(islice(_first_crops(args, dataset), INHERITED_CROPS))
+        print(f"fitting the student to {args.teacher_ckpt} at {len(crops)} crops", flush=True)
+        allow_tf32(False)  # until the training decides
+        inherit(
+            student.network,
+            modules.get("adapters"),
+            teacher.network,
+            lambda: (normalise(crop.to(args.device)) for crop in crops),
+        )
         states = {
             name: {key: value.cpu() for key, value in module.state_dict().items()}
             for name, module in modules.items()
         }
     for name, state in distributed.from_main(states).items():
         modules[name].load_state_dict(state)
+
+
+def _first_crops(args: argparse.Namespace, dataset: CrowdDataset) -> Iterator[Tensor]:
+    sampler = CropSampler(len(dataset), args.crops_per_image, args.batch_size, args.seed)
+    for sampler.epoch in count():
+        for indices in sampler:
+            yield from dataset[indices]["image"].split(1)
 
 
 def _shapes(network: nn.Module) -> dict[str, torch.Size]:
@@ -206,8 +223,8 @@ def build_terms(
     hard_loss: Callable[[Tensor, dict], Tensor],
     student: nn.Module,
     teacher: Counter | None,
-    more: Sequence[nn.Module],
     adapters: Adapters | None,
+    more: Sequence[nn.Module] = (),
 ) -> Terms:
     """Returns the function from a batch to the loss terms called `names`.
 
@@ -226,12 +243,13 @@ def build_terms(
             return {"hard": hard_loss(predicted, batch)}
         with torch.no_grad():
             taught, taught_features = read_teacher(images)
-            for other in more:
-                taught = taught + other(images)
+            if more:
+                maps = [taught, *(other(images) for other in more)]
+                taught = sum(map(precise, maps)) / len(maps)
         return distillation_terms(
             names,
             (predicted, features),
-            (taught / (1 + len(more)), taught_features),
+            (taught, taught_features),
             list(adapters.values()) if adapters else [],
             lambda density: hard_loss(density, batch),
             taps,
@@ -261,15 +279,15 @@ def main(args: argparse.Namespace) -> None:
     modules, adapters = {"model": student.network}, None
     if FEATURE_TERMS & set(args.terms):
         modules["adapters"] = adapters = build_adapters(args, student, teacher)
-    if args.init == "teacher" and not args.resume:  # else its own checkpoint holds the weights
-        inherit_weights(args, modules, teacher.network, loaders[0].dataset)
+    if args.init == "teacher":
+        inherit_weights(args, modules, student, teacher, loaders[0].dataset)
     weights = {term: getattr(args, WEIGHT_OPTIONS[term]) for term in args.terms}
     hard_loss = build_hard_loss(args.hard, args.background, args.sigma)
     run_experiment(
         args,
         {"arch": student.arch, "width": str(student.width)},
         modules,
-        build_terms(args.terms, args.intra, hard_loss, student.network, teacher, more, adapters),
+        build_terms(args.terms, args.intra, hard_loss, student.network, teacher, adapters, more),
         weights,
         *loaders,
     )

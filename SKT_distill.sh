@@ -21,6 +21,9 @@ else
   OUT=${OUT:-$RUNS/skt_${ARCH}_$name}
 fi
 
+[ -z "$TEACHER" ] || [ -z "${INIT:-}" ] ||
+  die "INIT=$INIT is where a teacher's training starts, but TEACHER=$TEACHER is trained"
+
 setting+=([--width]=WIDTH [--terms]=TERMS [--teacher_ckpt]=TEACHER [-tc]=TEACHER)
 refuse_options "$@"
 options=(--out "$OUT" "${common[@]}" --width "$WIDTH" --terms "$TERMS")

@@ -31,8 +31,11 @@ refuse_options "$@"
 for option in "$@"; do
   case ${option%%=*} in
     --resume) die "what was interrupted goes on by itself: leave --resume away" ;;
-    --boxes | --background | --sigma | --lamb_hard | --lamb_soft)
+    --boxes | --background | --sigma | --lamb_hard | --lamb_soft | --more-teachers)
       die "$option belongs to a term that not every variant has"
+      ;;
+    --init)
+      [[ $ABLATIONS != *widths* ]] || die "--init has no place in widths, some of which learn alone"
       ;;
   esac
 done

@@ -85,6 +85,8 @@ def parse_args() -> argparse.Namespace:
         options = ["--checkpoint", "--engine", "--json", "--beside", "--per-image"]
         options += ["--save-maps", "--worst"]
         parser.refuse(args, options, "has no place beside --cost, which measures no checkpoint")
+    if args.worst and args.worst.suffix != ".png":
+        parser.error(f"--worst must be a .png, got {args.worst}")
     if args.protocol == "tiled" and args.engine != "eager":
         parser.error(f"--engine {args.engine} has no place beside --protocol tiled, only eager has")
     args.size = args.size or SIZES.get(args.dataset, SIZES["SHA"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from datasets.splits import DataError, Sample
 from datasets.transforms import Box, Size
@@ -25,17 +25,25 @@ class Heads:
     shrink: str  # one of SHRINKS
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Returns an image file as (H, W, 3) uint8 RGB, whatever its colour space.
+def read_image(path: Path, upright: bool = False) -> np.ndarray:
+    """Returns an image file as (H, W, 3) uint8 RGB, whatever its colour space or depth.
+
+    Args:
+        upright: turn it as its EXIF orientation says; annotations count on the pixels as stored.
 
     Raises:
         DataError: the file is no image, or is damaged or truncated.
     """
     try:
         with Image.open(path) as image:
+            if upright:
+                ImageOps.exif_transpose(image, in_place=True)
+            if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+                grey = (np.asarray(image) // 256).clip(0, 255).astype(np.uint8)
+                return np.stack([grey] * 3, axis=-1)
             # Converting RGB would copy it, which large pictures have no room for.
             return np.array(image if image.mode == "RGB" else image.convert("RGB"))
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path} is not a readable image ({error})") from None
 
 

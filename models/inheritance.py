@@ -6,7 +6,7 @@ and its filters are fitted by least squares to what these channels give in the t
 the student's own earlier layers give: each makes up for what those before it have lost.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from models.vgg import convolutions
 POSITIONS = 512  # of an image, at which a layer is looked at
 RIDGE = 1e-2  # penalty of a fit, as a part of its inputs' mean square
 
+Images = Callable[[], Iterable[Tensor]]  # gives the same (1, 3, H, W) normalised RGB at each call
+
 
 class _Seen(Exception):
     """A layer's input has been read: the layers behind it need not run."""
@@ -27,36 +29,34 @@ class _Seen(Exception):
 
 @torch.no_grad()
 def inherit(
-    student: CSRNet | BL,
-    adapters: Adapters | None,
-    teacher: CSRNet | BL,
-    images: Sequence[Tensor],
+    student: CSRNet | BL, adapters: Adapters | None, teacher: CSRNet | BL, images: Images
 ) -> None:
     """Fills a student, and adapters from its features to its teacher's, out of the teacher.
 
     Args:
-        images: (1, 3, H, W) normalised RGB crops of crowds, at which the networks are compared.
+        images: crops of crowds, at which the networks are compared; held one at a time.
 
     Raises:
         ValueError: the two are of different architectures, or the student is the wider one.
     """
-    layers, wide = convolutions(student), convolutions(teacher)
-    if layers.keys() != wide.keys() or any(
-        layer.out_channels > wide[name].out_channels for name, layer in layers.items()
+    layers, wider = convolutions(student), convolutions(teacher)
+    if layers.keys() != wider.keys() or any(
+        layer.out_channels > wider[name].out_channels for name, layer in layers.items()
     ):
         raise ValueError(
             "a student inherits from a teacher of its own architecture, as wide or wider"
         )
-    taught = _read_outputs(teacher, images)
+    taught, taught_features = _read_teacher(teacher, images)
     for name, layer in layers.items():
         outputs = taught.pop(name)
-        products = sum(_products(F.relu(rows), F.relu(rows)) for rows in outputs)
+        products = sum(_products(F.relu(samples), F.relu(samples)) for samples in outputs)
         chosen = choose_channels(products, layer.out_channels)
-        _fit(layer, _read_inputs(student, layer, images), [rows[:, chosen] for rows in outputs])
+        inputs = _read_inputs(student, layer, images)
+        _fit(layer, inputs, [samples[:, chosen] for samples in outputs])
     if adapters is not None:
-        pairs = [[_read_taps(network, image) for network in (student, teacher)] for image in images]
+        features = _read_taps(student, images)
         for i, adapter in enumerate(adapters.values()):
-            _fit(adapter, [narrow[i] for narrow, _ in pairs], [wide[i] for _, wide in pairs])
+            _fit(adapter, [f[i] for f in features], [f[i] for f in taught_features])
 
 
 def choose_channels(products: Tensor, count: int) -> Tensor:
@@ -86,7 +86,7 @@ def _fit(layer: nn.Conv2d, inputs: Iterable[Tensor], outputs: Iterable[Tensor]) 
         products = products + _products(seen, seen)
         targets = targets + _products(seen, wanted)
     penalised = products.diagonal()[:-1]  # the bias is free
-    penalised += RIDGE * penalised.mean()
+    penalised += (RIDGE * penalised.mean()).clamp(min=1e-12)  # where nothing is seen at all
     solution = torch.linalg.solve(products, targets)
     layer.weight.copy_(solution[:-1].T.view_as(layer.weight))
     layer.bias.copy_(solution[-1])
@@ -96,33 +96,35 @@ def _products(first: Tensor, second: Tensor) -> Tensor:
     return first.double().T @ second.double()
 
 
-def _read_inputs(
-    network: nn.Module, layer: nn.Conv2d, images: Iterable[Tensor]
-) -> Iterator[Tensor]:
-    """What a layer's kernel covers, see `_patches`, image by image."""
-    rows: list[Tensor] = []
+def _read_inputs(network: nn.Module, layer: nn.Conv2d, images: Images) -> Iterator[Tensor]:
+    """What a layer's kernel covers, see `_sample_patches`, image by image."""
+    read: list[Tensor] = []
 
-    def read(_: nn.Module, inputs: tuple[Tensor]) -> None:
-        rows.append(_patches(layer, inputs[0]))
+    def stop(_: nn.Module, inputs: tuple[Tensor]) -> None:
+        read.append(_sample_patches(layer, inputs[0]))
         raise _Seen
 
-    hook = layer.register_forward_pre_hook(read)
-    for image in images:
-        try:
-            network(image)
-        except _Seen:
-            yield rows.pop()
-    hook.remove()
+    hook = layer.register_forward_pre_hook(stop)
+    try:
+        for image in images():
+            try:
+                network(image)
+            except _Seen:
+                yield read.pop()
+    finally:
+        hook.remove()
 
 
-def _read_outputs(network: nn.Module, images: Iterable[Tensor]) -> dict[str, list[Tensor]]:
-    """What every layer gives at the same positions, before its ReLU: (N, D) of each image."""
-    rows: dict[str, list[Tensor]] = {name: [] for name in convolutions(network)}
+def _read_teacher(
+    network: CSRNet | BL, images: Images
+) -> tuple[dict[str, list[Tensor]], list[list[Tensor]]]:
+    """What every layer gives before its ReLU, (N, D) of each image; and `_read_taps`."""
+    outputs: dict[str, list[Tensor]] = {name: [] for name in convolutions(network)}
 
     def read_of(name: str) -> Callable[[nn.Conv2d, tuple[Tensor]], None]:
         def read(layer: nn.Conv2d, inputs: tuple[Tensor]) -> None:
-            covered = _patches(layer, inputs[0])
-            rows[name].append(F.linear(covered, layer.weight.flatten(1), layer.bias))
+            covered = _sample_patches(layer, inputs[0])
+            outputs[name].append(F.linear(covered, layer.weight.flatten(1), layer.bias))
 
         return read
 
@@ -130,30 +132,31 @@ def _read_outputs(network: nn.Module, images: Iterable[Tensor]) -> dict[str, lis
         layer.register_forward_pre_hook(read_of(name))
         for name, layer in convolutions(network).items()
     ]
-    for image in images:
-        network(image)
+    features = _read_taps(network, images)
     for hook in hooks:
         hook.remove()
-    return rows
+    return outputs, features
 
 
-def _read_taps(network: CSRNet | BL, image: Tensor) -> list[Tensor]:
-    """What every tap sees at the same positions: (N, C) each."""
+def _read_taps(network: CSRNet | BL, images: Images) -> list[list[Tensor]]:
+    """What every tap sees at the same positions, (N, C) each, image by image."""
     reader = FeatureReader(network, network.taps)
-    _, features = reader(image)
+    features = []
+    for image in images():
+        vectors = [feature[0].flatten(1).T for feature in reader(image)[1]]
+        features.append([v[_choose_positions(len(v)).to(v.device)] for v in vectors])
     reader.remove()
-    rows = [feature[0].flatten(1).T for feature in features]
-    return [row[_choose_positions(len(row)).to(row.device)] for row in rows]
+    return features
 
 
-def _patches(layer: nn.Conv2d, image: Tensor) -> Tensor:
+def _sample_patches(layer: nn.Conv2d, feature: Tensor) -> Tensor:
     """What a layer's kernel covers at some positions of a (1, C, H, W) input: (N, C * kernel)."""
-    height, width = image.shape[-2:]
+    height, width = feature.shape[-2:]
     (down, across), (padding, _) = layer.kernel_size, layer.padding
-    places = _choose_positions(height * width).to(image.device)
-    rows, columns = places // width, places % width
-    offsets = layer.dilation[0] * torch.arange(max(down, across), device=image.device)
-    padded = F.pad(image[0], [padding] * 4)
+    positions = _choose_positions(height * width).to(feature.device)
+    rows, columns = positions // width, positions % width
+    offsets = layer.dilation[0] * torch.arange(max(down, across), device=feature.device)
+    padded = F.pad(feature[0], [padding] * 4)
     covered = padded[
         :,
         rows[:, None, None] + offsets[:down, None],

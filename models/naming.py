@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from models.bl import BL
 from models.build import NETWORKS, build_network, vgg_indices
 from models.csrnet import CSRNET_TAPS, CSRNet
+from models.guard import Guard
 from models.vgg import convolutions, scale_plan
 
 KINDS = ("weight", "bias")
 ADAPTERS = "adapters."  # prefix of the adapters in a state dict of ours
+GUARD = "guard."  # prefix of a guard's tensors there
 SKT_ADAPTERS = dict(
     zip(
         ("transform0_0.0", "transform1_0.0", "transform2_0.0")
@@ -26,12 +28,16 @@ SKT_ADAPTERS = dict(
 
 @dataclass
 class Counter:
-    """A loaded network, what it is, and the state of its `Adapters`, empty where there is none."""
+    """A loaded network, what it is, and what came with it.
+
+    That is the state of its `Adapters`, empty where there are none, and its guard.
+    """
 
     network: CSRNet | BL
     arch: str
     width: Fraction
     adapters: dict[str, Tensor]
+    guard: Guard | None = None
 
     @property
     def label(self) -> str:
@@ -44,16 +50,19 @@ def load_counter(state: dict[str, Tensor]) -> Counter:
     """Builds the network that a state dict belongs to, and fills it; weights become float32.
 
     Architecture and width follow from the names and shapes. Known are our own names and those of
-    CSRNet-pytorch, SKT and BL, the first and third with or without their adapters.
+    CSRNet-pytorch, SKT and BL, the first and third with or without their adapters, and ours with or
+    without a guard.
 
     Raises:
         ValueError: the names or shapes are of no network known here.
     """
-    weights, adapters = {}, {}
+    weights, adapters, guard = {}, {}, {}
     for name, tensor in state.items():
         layer, _, kind = name.rpartition(".")
         if name.startswith(ADAPTERS):
             adapters[name.removeprefix(ADAPTERS)] = tensor.float()
+        elif name.startswith(GUARD):
+            guard[name.removeprefix(GUARD)] = tensor.float()
         elif layer in SKT_ADAPTERS:
             adapters[f"{SKT_ADAPTERS[layer]}.{kind}"] = tensor.float()
         else:
@@ -69,7 +78,7 @@ def load_counter(state: dict[str, Tensor]) -> Counter:
                 f"found {list(weights[name].shape)}"
             )
     network.load_state_dict(weights)
-    return Counter(network, arch, width, adapters)
+    return Counter(network, arch, width, adapters, _build_guard(guard, network))
 
 
 def _recognise(weights: dict[str, Tensor]) -> tuple[str, dict[str, str]]:
@@ -89,6 +98,16 @@ def _recognise(weights: dict[str, Tensor]) -> tuple[str, dict[str, str]]:
         if tensors
     ]
     raise ValueError(f"not a complete {arch}, tensors {' and '.join(faults)}")
+
+
+def _build_guard(tensors: dict[str, Tensor], network: nn.Module) -> Guard | None:
+    if not tensors:
+        return None
+    channels = list(convolutions(network).values())[-1].in_channels
+    wanted = {"mean": (channels,), "whitening": (channels, channels), "threshold": ()}
+    if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != wanted:
+        raise ValueError(f"the tensors {GUARD}* are not the guard of a network of this width")
+    return Guard(**tensors)
 
 
 def _namings(arch: str) -> list[dict[str, str]]:

@@ -1,11 +1,58 @@
-"""Annotation files of each data set -> head points. The only place that knows .mat keys."""
+"""Annotation files -> head points: with *formats.py the only place that knows formats."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import scipy.io
 
 from datasets.splits import DataError
+from preprocess.formats import Annotation, as_points, read_table
+from preprocess.json_formats import read_json
+
+TABLES = (".csv", ".tsv", ".txt")
+ANNOTATION_ENDINGS = (".mat", ".json", *TABLES)
+
+
+def read_annotations(path: Path, labels: Iterable[str] | None = None) -> list[Annotation]:
+    """Returns what a file of any known format annotates: one image, or many.
+
+    Args:
+        labels: LabelMe labels or COCO categories that are heads; None: the only one there is.
+
+    Raises:
+        DataError: the file has none of the formats, or a mistake in it; the message says where.
+    """
+    ending = path.suffix.lower()
+    if ending == ".json":
+        return read_json(path, labels)
+    if ending in TABLES:
+        return read_table(path)
+    if ending != ".mat":
+        raise DataError(f"{path}: annotations end in {', '.join(ANNOTATION_ENDINGS)}")
+    if "image_info" in _load_mat(path):
+        return [Annotation(read_shanghaitech_points(path))]
+    return [Annotation(read_ucf_points(path))]
+
+
+def read_annotation(path: Path) -> Annotation:
+    """Returns the annotation of the one image that a file is about.
+
+    Raises:
+        DataError: as `read_annotations`, or the file is about several images.
+    """
+    annotations = read_annotations(path)
+    if len(annotations) != 1:
+        raise DataError(
+            f"{path} annotates {len(annotations)} images, not one; make_dataset.py --annotations "
+            "makes a data set of it"
+        )
+    return annotations[0]
+
+
+def read_points(path: Path) -> np.ndarray:
+    """Returns `read_annotation`'s heads, (N, 2) float32, x then y in pixels."""
+    return read_annotation(path).points
 
 
 def read_shanghaitech_points(path: Path) -> np.ndarray:
@@ -19,7 +66,7 @@ def read_shanghaitech_points(path: Path) -> np.ndarray:
         points = mat["image_info"][0, 0][0, 0][0]
     except (IndexError, TypeError):
         raise DataError(f"{path}: image_info[0,0][0,0][0] is missing") from None
-    return _as_points(points, path)
+    return as_points(points, path)
 
 
 def read_ucf_points(path: Path) -> np.ndarray:
@@ -30,7 +77,7 @@ def read_ucf_points(path: Path) -> np.ndarray:
     Raises:
         DataError: the file is not a readable .mat or lacks `annPoints`.
     """
-    return _as_points(_load_mat(path, key="annPoints")["annPoints"], path)
+    return as_points(_load_mat(path, key="annPoints")["annPoints"], path)
 
 
 def write_shanghaitech_points(path: Path, points: np.ndarray) -> None:
@@ -47,7 +94,7 @@ def write_ucf_points(path: Path, points: np.ndarray) -> None:
         scipy.io.savemat(file, {"annPoints": np.asarray(points, np.float64).reshape(-1, 2)})
 
 
-def _load_mat(path: Path, key: str) -> dict:
+def _load_mat(path: Path, key: str | None = None) -> dict:
     try:
         mat = scipy.io.loadmat(path)
     except FileNotFoundError:
@@ -56,19 +103,7 @@ def _load_mat(path: Path, key: str) -> dict:
         raise DataError(f"{path} is a MATLAB 7.3 file; save it again with -v7") from None
     except Exception as error:  # scipy raises whatever the damaged bytes lead to
         raise DataError(f"{path} is not a readable .mat file ({error})") from None
-    if key not in mat:
+    if key is not None and key not in mat:
         found = ", ".join(k for k in mat if not k.startswith("__")) or "nothing"
         raise DataError(f"{path} has no key {key!r}, found {found}")
     return mat
-
-
-def _as_points(values: np.ndarray, path: Path) -> np.ndarray:
-    values = np.asarray(values)
-    if values.size == 0:
-        return np.zeros((0, 2), np.float32)
-    if values.ndim != 2 or values.shape[1] < 2 or not np.issubdtype(values.dtype, np.number):
-        raise DataError(f"{path}: points must be an N x 2 array, got {values.shape}")
-    points = values[:, :2].astype(np.float32)
-    if not np.isfinite(points).all():
-        raise DataError(f"{path}: a point is not a finite number")
-    return points

@@ -28,6 +28,7 @@ from preprocess.layouts import AnnotatedImage
 Image.MAX_IMAGE_PIXELS = None  # data sets have pictures of any size
 PROJECT = Path(__file__).resolve().parents[1]
 Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def add_options(parser: argparse.ArgumentParser, default_root: str) -> None:
     add("--root", type=Path, default=root, help=f"data set's folder, $ROOT or {default_root}")
     add("--out", type=Path, help="write the same tree of .h5 here (default: beside annotations)")
     add("--original", action="store_true", help="the published code's maps, heads merged and lost")
-    add("--workers", type=_positive, default=os.cpu_count(), help="processes (default: one a core)")
+    add("--workers", type=positive, default=os.cpu_count(), help="processes (default: one a core)")
 
 
 def generate(
@@ -97,14 +98,14 @@ def write_densities(
 
 
 def run_in_processes(
-    work: Callable[[Job], None], jobs: Sequence[Job], workers: int, description: str
-) -> None:
-    """Does every job, showing progress; the first error ends it, and finished jobs stay."""
+    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int, description: str
+) -> list[Result]:
+    """Returns what every job gives, showing progress; the first error ends it, files stay."""
     if not jobs:
-        return
+        return []
     with ProcessPoolExecutor(max_workers=min(workers, len(jobs))) as pool:
         try:
-            list(tqdm(pool.map(work, jobs), total=len(jobs), desc=description, unit="image"))
+            return list(tqdm(pool.map(work, jobs), total=len(jobs), desc=description, unit="image"))
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -125,7 +126,12 @@ def read_image_size(path: Path) -> tuple[int, int]:
     return height, width
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Reads a whole number of at least 1, an option's.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
     return int(text)

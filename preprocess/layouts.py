@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.splits import DataError
+from preprocess.annotations import ANNOTATION_ENDINGS
 
 IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp"}
+OWN_SPLITS = ("train", "val", "test")  # folders of somebody's own data set; val may be missing
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,32 @@ class AnnotatedImage:
         return folder / f"{self.image.stem}.h5"
 
 
-def find_shanghaitech(root: Path, part: str, split: str) -> list[AnnotatedImage]:
-    """Returns the annotated images of `split` ("train" or "test") of part "A" or "B", in order.
+@dataclass(frozen=True)
+class Split:
+    """The folders of a split, and how its images and annotations belong together."""
+
+    images: Path
+    annotations: Path
+    names: Callable[[str], list[str]]  # an image's stem -> what its annotation may be called
+    endings: tuple[str, ...] = (".mat",)  # of annotations
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """What a split's folders hold, in order; a whole data set has nothing but pairs."""
+
+    pairs: list[AnnotatedImage]
+    images: list[Path]  # without an annotation
+    annotations: list[Path]  # without an image
+
+
+def shanghaitech_split(root: Path, part: str, split: str) -> Split:
+    """Returns the folders of `split` ("train" or "test") of part "A" or "B".
 
     `root` holds `part_A`, `part_A_final` or the like, or is such a folder itself.
 
     Raises:
-        DataError: the layout is not ShanghaiTech's, or image and annotation do not pair up.
+        DataError: the layout is not ShanghaiTech's.
     """
     pattern = rf"part_?{part}(_final)?"
     parts = _subfolders(root, pattern)
@@ -45,17 +66,113 @@ def find_shanghaitech(root: Path, part: str, split: str) -> list[AnnotatedImage]
     folder = _only(_subfolders(parts[0], f"{split}_data"), f"{split}_data", parts[0])
     images = _only(_subfolders(folder, "images"), "images", folder)
     annotations = _only(_subfolders(folder, "ground[_-]truth"), "ground_truth", folder)
-    return _pair(images, annotations, lambda image: f"GT_{image.stem}.mat")
+    return Split(images, annotations, lambda stem: [f"GT_{stem}.mat"])
+
+
+def ucf_split(root: Path, split: str) -> Split:
+    """Returns the folders of `split` ("train" or "test") of a UCF-QNRF layout.
+
+    Raises:
+        DataError: the layout is not UCF-QNRF's.
+    """
+    folder = _only(_subfolders(root, split), split.capitalize(), root)
+    return Split(folder, folder, lambda stem: [f"{stem}_ann.mat"])
+
+
+def own_split(root: Path, split: str) -> Split:
+    """Returns the folders of `split` ("train", "val" or "test") of somebody's own data set.
+
+    Images and annotations lie together, or in folders `images` and `annotations`.
+
+    Raises:
+        DataError: the layout is another.
+    """
+    folders = _subfolders(root, split)
+    if len(folders) != 1:
+        found = ", ".join(p.name for p in _subfolders(root, ".*")) or "none"
+        raise DataError(
+            f"{root} must hold one folder {split}, found {found}; make_dataset.py --images FOLDER "
+            "makes such a data set"
+        )
+    images, annotations = (_subfolders(folders[0], name) for name in ("images", "annotations"))
+    return Split(
+        images[0] if images else folders[0],
+        annotations[0] if annotations else images[0] if images else folders[0],
+        lambda stem: [name + e for name in annotation_stems(stem) for e in ANNOTATION_ENDINGS],
+        ANNOTATION_ENDINGS,
+    )
+
+
+def annotation_stems(stem: str) -> tuple[str, ...]:
+    """Returns what an annotation of the image `stem` may be called, endings apart."""
+    return stem, f"GT_{stem}", f"{stem}_ann"
+
+
+def has_validation(root: Path) -> bool:
+    """Says whether somebody's own data set has validation images of its own."""
+    return bool(_subfolders(root, "val"))
+
+
+def find_shanghaitech(root: Path, part: str, split: str) -> list[AnnotatedImage]:
+    """Returns the annotated images of `shanghaitech_split`, in order.
+
+    Raises:
+        DataError: the layout is not ShanghaiTech's, or image and annotation do not pair up.
+    """
+    return find_pairs(shanghaitech_split(root, part, split))
 
 
 def find_ucf(root: Path, split: str) -> list[AnnotatedImage]:
-    """Returns the annotated images of `split` ("train" or "test") of a UCF-QNRF layout, in order.
+    """Returns the annotated images of `ucf_split`, in order.
 
     Raises:
         DataError: the layout is not UCF-QNRF's, or image and annotation do not pair up.
     """
-    folder = _only(_subfolders(root, split), split.capitalize(), root)
-    return _pair(folder, folder, lambda image: f"{image.stem}_ann.mat")
+    return find_pairs(ucf_split(root, split))
+
+
+def find_own(root: Path, split: str) -> list[AnnotatedImage]:
+    """Returns the annotated images of `own_split`, in order.
+
+    Raises:
+        DataError: the layout is another, or image and annotation do not pair up.
+    """
+    return find_pairs(own_split(root, split))
+
+
+def find_pairs(split: Split) -> list[AnnotatedImage]:
+    """Returns the annotated images of a split, in order.
+
+    Raises:
+        DataError: there are none, or image and annotation do not pair up.
+    """
+    pairing = pair_up(split)
+    if pairing.images:
+        image = pairing.images[0]
+        name = split.names(image.stem)[0]
+        raise DataError(f"{image} has no annotation {name} in {split.annotations}")
+    if pairing.annotations:
+        raise DataError(f"{pairing.annotations[0]} has no image in {split.images}")
+    if not pairing.pairs:
+        raise DataError(f"{split.images} holds no images ({' '.join(sorted(IMAGE_ENDINGS))})")
+    return pairing.pairs
+
+
+def pair_up(split: Split) -> Pairing:
+    """Finds the annotation of every image of a split."""
+    endings = split.endings
+    by_name = {p.name.lower(): p for p in _files(split.annotations) if p.suffix.lower() in endings}
+    pairs, lonely = [], []
+    for image in sorted(_files(split.images), key=natural_order):
+        if image.suffix.lower() not in IMAGE_ENDINGS:
+            continue
+        names = (name.lower() for name in split.names(image.stem))
+        annotation = by_name.pop(next((n for n in names if n in by_name), ""), None)
+        if annotation is None:
+            lonely.append(image)
+        else:
+            pairs.append(AnnotatedImage(image, annotation))
+    return Pairing(pairs, lonely, sorted(by_name.values(), key=natural_order))
 
 
 def natural_order(path: Path) -> list[int | str]:
@@ -81,22 +198,3 @@ def _only(folders: list[Path], name: str, parent: Path) -> Path:
 def _files(folder: Path) -> list[Path]:
     """Hidden ones apart, which systems, and writers that were killed, leave behind."""
     return [path for path in folder.iterdir() if not path.name.startswith(".")]
-
-
-def _pair(
-    images: Path, annotations: Path, annotation_name: Callable[[Path], str]
-) -> list[AnnotatedImage]:
-    by_name = {p.name.lower(): p for p in _files(annotations) if p.suffix.lower() == ".mat"}
-    pairs = []
-    for image in sorted(_files(images), key=natural_order):
-        if image.suffix.lower() not in IMAGE_ENDINGS:
-            continue
-        annotation = by_name.pop(annotation_name(image).lower(), None)
-        if annotation is None:
-            raise DataError(f"{image} has no annotation {annotation_name(image)} in {annotations}")
-        pairs.append(AnnotatedImage(image, annotation))
-    if by_name:
-        raise DataError(f"{next(iter(by_name.values()))} has no image in {images}")
-    if not pairs:
-        raise DataError(f"{images} holds no images ({' '.join(sorted(IMAGE_ENDINGS))})")
-    return pairs

@@ -6,7 +6,8 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../utils/setup.sh"
 
 [ -z "${ROOT:-}" ] || [ -n "${DATASET:-}" ] || die "ROOT=$ROOT is set: name its DATASET as well"
-DATASET=${DATASET:-DEMO}         # SHA, SHB, QNRF, or DEMO: the built-in crowd
+DATASET=${DATASET:-DEMO}         # SHA, SHB, QNRF, mine: your own, or DEMO: the built-in crowd
+[ "${DATASET,,}" != mine ] || DATASET=MINE
 ROOT=${ROOT:-}                   # the data set's folder
 GT_ROOT=${GT_ROOT:-}             # where density maps go; default: beside the annotations
 ARCH=${ARCH:-csrnet}             # network: csrnet or bl
@@ -52,13 +53,15 @@ case $DATASET in
   SHB) prefix=B generator=ShanghaiTech_GT_generation.py parts=(--part B) ;;
   QNRF) prefix=QNRF generator=UCF_GT_generation.py parts=() ;;
   DEMO) prefix=demo generator=ShanghaiTech_GT_generation.py parts=(--part A) ;;
-  *) die "DATASET must be SHA, SHB, QNRF or DEMO, got $DATASET" ;;
+  MINE) prefix=mine generator=make_dataset.py parts=() ;;
+  *) die "DATASET must be SHA, SHB, QNRF or DEMO, got $DATASET; or mine, for your own data" ;;
 esac
 if [ -z "$ROOT" ]; then
   case $DATASET in
     SHA | SHB) ROOT=$project/data/ShanghaiTech ;;
     QNRF) ROOT=$project/data/UCF-QNRF ;;
     DEMO) ROOT=$project/data/demo ;;
+    MINE) ROOT=$project/data/mine ;;
   esac
 fi
 name=${DATASET,,}
@@ -104,6 +107,7 @@ prepare() {
     gt=(--short-side "$short_side")
   elif [ -z "$GT_ROOT" ] && [ -d "$ROOT" ] && [ ! -w "$ROOT" ]; then
     GT_ROOT=$project/data/density_$name # the data set is read-only
+    [ "$DATASET" != MINE ] || GT_ROOT+=$(cd "$ROOT" && pwd | tr / _) # there may be several
   fi
   [ -z "$GT_ROOT" ] || gt+=(--out "$GT_ROOT") listed=(--gt-root "$GT_ROOT")
   stage "Density maps of $ROOT"

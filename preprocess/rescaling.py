@@ -1,7 +1,6 @@
 """Annotated images -> the same with their short side within limits, as BL trains on UCF-QNRF."""
 
 import argparse
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from datasets.splits import DataError
 from preprocess.annotations import write_ucf_points
 from preprocess.generation import run_in_processes
 from preprocess.layouts import AnnotatedImage
+from preprocess.writing import write_whole
 
 Size = tuple[int, int]  # height, width
 QUALITY = 95  # of the JPEGs, BL's
@@ -80,26 +80,18 @@ def _rescale(
         return
     moved.image.parent.mkdir(parents=True, exist_ok=True)
     scale = np.array(wanted[::-1]) / size[::-1]
-    _write(moved.annotation, lambda p: write_ucf_points(p, read_points(pair.annotation) * scale))
+    write_whole(
+        moved.annotation, lambda p: write_ucf_points(p, read_points(pair.annotation) * scale)
+    )
     if wanted == size:
-        _write(moved.image, lambda path: shutil.copyfile(pair.image, path))
+        write_whole(moved.image, lambda path: shutil.copyfile(pair.image, path))
         return
     try:
         pixels = np.asarray(Image.open(pair.image).convert("RGB"))
     except (OSError, SyntaxError) as error:
         raise DataError(f"{pair.image} is not a readable image ({error})") from None
     pixels = cv2.resize(pixels, wanted[::-1], interpolation=cv2.INTER_CUBIC)
-    _write(moved.image, lambda path: Image.fromarray(pixels).save(path, quality=QUALITY))
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Puts a file in its place only when it is complete."""
-    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        write(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(moved.image, lambda path: Image.fromarray(pixels).save(path, quality=QUALITY))
 
 
 def _is_up_to_date(pair: AnnotatedImage, moved: AnnotatedImage, size: Size) -> bool:

@@ -8,8 +8,8 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../utils/setup.sh"
 
 export ARCH=${ARCH:-csrnet} DATASET=SHA RECIPE=${RECIPE:-fast} RUNS=${RUNS:-$project/runs}
-STAGES=${STAGES:-teacher students widths seeds ablation page} # which of them
-TEACHER=${TEACHER:-}                    # checkpoint; default: the first stage's
+TEACHER=${TEACHER:-} # checkpoint; default: the one that the first stage trains
+STAGES=${STAGES:-$([ -n "$TEACHER" ] || echo teacher) students widths seeds ablation page}
 TEACHER_MINUTES=${TEACHER_MINUTES:-10}  # budgets: of the teacher,
 STUDENT_MINUTES=${STUDENT_MINUTES:-10}  # of every student,
 ABLATION_EPOCHS=${ABLATION_EPOCHS:-40}  # and of every variant of the ablation
@@ -40,7 +40,7 @@ finish() {
 student() {
   local teacher=$TEACHER
   [ "$2" != hard ] || teacher=''
-  TEACHER=$teacher TERMS=$2 WIDTH=$3 finish "$1" SKT_distill.sh "$STUDENT_MINUTES" "${@:4}"
+  INIT='' TEACHER=$teacher TERMS=$2 WIDTH=$3 finish "$1" SKT_distill.sh "$STUDENT_MINUTES" "${@:4}"
 }
 
 skt=hard,soft,intra,inter
@@ -70,12 +70,13 @@ for stage in $STAGES; do
         ABLATIONS="${ABLATIONS:-truth intra inter}" bash "$project/ablation.sh" "$@"
       ;;
     page)
-      ablation=()
-      [ ! -e "$runs/ablation_$ARCH/ablation.md" ] || ablation=(--ablation "$runs/ablation_$ARCH")
-      trained=("$runs"/*/test.json)
+      shopt -s nullglob
+      trained=("$runs"/*/test.json) ablations=("$runs"/ablation_*/ablation.md)
+      [ "${#trained[@]}" -gt 0 ] || die "$runs holds no tested training"
       set_up requirements.txt
       "$PYTHON" "$project/utils/accuracy.py" "${trained[@]%/test.json}" --out "$PAGE" \
-        --title "ShanghaiTech Part A: trained networks beside the paper's" --note "$NOTE" "${ablation[@]}"
+        --title "ShanghaiTech Part A: trained networks beside the paper's" --note "$NOTE" \
+        ${ablations[0]:+--ablation "${ablations[@]%/ablation.md}"}
       ;;
   esac
 done

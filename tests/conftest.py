@@ -1,11 +1,13 @@
 """Small data sets and networks that the tests make themselves."""
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +15,10 @@ import scipy.io
 import torch
 from PIL import Image
 
+import predict
 from models.build import build_network, init_kaiming
 from preprocess.annotations import write_shanghaitech_points
-from utils.checkpoint import save_checkpoint
+from utils.checkpoint import save_checkpoint, save_weights
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -100,3 +103,47 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("teacher") / "teacher.pth"
     save_checkpoint(path, {"state_dict": network.state_dict()})
     return path
+
+
+def save_student(
+    path: Path,
+    arch: str = "bl",
+    guard: dict[str, torch.Tensor] | None = None,
+    bias: float | None = None,
+) -> Path:
+    """Writes a random student of 1/16, and returns `path`; a BL's maps are positive."""
+    torch.manual_seed(0)
+    network = build_network(arch, Fraction(1, 16))
+    init_kaiming(network)
+    if bias is not None:
+        torch.nn.init.constant_(network.output_layer.bias, bias)
+    save_weights(path, network.state_dict() | (guard or {}), {})
+    return path
+
+
+@pytest.fixture(scope="session")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BL student in a file."""
+    return save_student(tmp_path_factory.mktemp("student") / "student.safetensors")
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, student: Path
+) -> Callable[..., tuple[int, list[str], list[str]]]:
+    """Runs predict.py in this process: its exit code, what it printed, and its errors."""
+
+    def run(*arguments: object, weights: Path | str = student) -> tuple[int, list[str], list[str]]:
+        options = ["predict.py", *arguments, "-c", weights, "--cpu"]
+        monkeypatch.setattr(sys, "argv", list(map(str, options)))
+        code = predict.main(predict.parse_args())
+        printed = capsys.readouterr()
+        errors = [line for line in printed.err.splitlines() if "error" in line]
+        return code, printed.out.splitlines(), errors
+
+    return run
+
+
+def read_json(path: Path) -> list[dict[str, Any]]:
+    """Returns the objects of a file that has one a line."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

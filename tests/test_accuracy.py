@@ -1,14 +1,18 @@
 """The page of results, on runs whose errors are known."""
 
+import hashlib
 import json
 from dataclasses import asdict
 
 import pytest
+import torch
 from conftest import assert_one_line_error, run_program
 
+from models.build import build_network
+from utils.checkpoint import read_checkpoint, save_checkpoint
 from utils.metrics import CountResult, score
 from utils.runlog import RunFolder
-from utils.runs import compare_latencies, read_run
+from utils.runs import compare_latencies, compare_seeds, compare_with_paper, read_run
 
 PAGE = "utils/accuracy.py"
 HEADS = [0, 50, 150, 250, 2000]
@@ -20,6 +24,7 @@ def write_run(folder, errors, seed=0, terms="hard,soft,intra,inter", teacher_mae
     run.log({"epoch": 1, "seconds": 30.0, "hard": 2.0, "val_mae": 9.0, "val_rmse": 9.0})
     run.log({"epoch": 2, "seconds": 60.0, "hard": 1.0, "val_mae": 5.0, "val_rmse": 6.0})
     settings = {"seed": str(seed), "terms": terms, "teacher_ckpt": "t.pth"}
+    settings["dataset"] = "SHA"
     trained = {"epochs": 2, "epoch": 2, "minutes": 1.0, "val_mae": 5.0, "validation": "held out"}
     run.write_result({"settings": settings, **trained})
     counts = [
@@ -27,7 +32,13 @@ def write_run(folder, errors, seed=0, terms="hard,soft,intra,inter", teacher_mae
         for i, (heads, error) in enumerate(zip(HEADS, errors, strict=True))
     ]
     latency = {"device": "a CPU", "median": 0.5}
-    test = {"model": "1/4-CSRNet", "dataset": "SHA", "size": [576, 864], **asdict(score(counts))}
+    test = {
+        "model": "1/4-CSRNet",
+        "dataset": "SHA",
+        "size": [576, 864],
+        "protocol": "whole",
+        **asdict(score(counts)),
+    }
     test |= {"params": 1017681, "flops_g": 13.09, "gpu_ms": None, "cpu_s": 0.5}
     test |= {"gpu_latency": None, "cpu_latency": latency}
     (folder / "test.json").write_text(json.dumps(test))
@@ -92,10 +103,66 @@ def test_a_page_shows_every_run_beside_the_paper(tmp_path):
         assert (out.parent / figure.split(")")[0]).is_file()
 
 
-@pytest.mark.parametrize("missing", ["log.jsonl", "test.json"])
-def test_what_is_no_tested_run_is_named(tmp_path, missing):
+@pytest.mark.parametrize(
+    ("missing", "reason"),
+    [("log.jsonl", "no training that has ended"), ("test.json", "not tested")],
+)
+def test_what_is_no_tested_run_is_named(tmp_path, missing, reason):
     run = write_run(tmp_path / "skt", [0] * 5)
     (run / missing).unlink()
-    result = run_program(PAGE, run, "--out", tmp_path / "page.md", "--title", "T")
-    assert_one_line_error(result, f"skt has no {missing}", "bash test.sh")
-    assert not (tmp_path / "page.md").exists()
+    refuse(tmp_path, [run], f"skt has no {missing}: it is {reason}", "bash test.sh")
+
+
+def test_runs_that_have_no_place_on_one_page_are_named(tmp_path):
+    run = write_run(tmp_path / "skt", [0] * 5)
+    refuse(tmp_path, [run, write_run(tmp_path / "b/skt", [0] * 5)], "two runs are called skt")
+    other = write_run(tmp_path / "other", [0] * 5)
+    test = json.loads((other / "test.json").read_text())
+    (other / "test.json").write_text(json.dumps(test | {"images": 3}))
+    refuse(tmp_path, [run, other], "other: its test has images 3, the first run's 5")
+    (other / "test.json").write_text("{}")
+    refuse(tmp_path, [run, other], "a run's files lack")
+
+
+def refuse(folder, runs, *words):
+    result = run_program(PAGE, *runs, "--out", folder / "page.md", "--title", "T")
+    assert_one_line_error(result, *words)
+    assert not (folder / "page.md").exists()
+
+
+def test_seeds_are_compared_only_where_they_differ(tmp_path):
+    runs = [read_run(write_run(tmp_path / name, [0] * 5, seed=1)) for name in ("one", "same")]
+    assert compare_seeds(runs) == ""
+
+
+def test_a_teacher_that_is_a_run_itself_stands_once_on_the_page(tmp_path):
+    teacher = write_run(tmp_path / "csrnet", [10] * 5, terms="hard")
+    student = write_run(tmp_path / "skt", [20] * 5, teacher_mae=10)
+    tested = json.loads((student / "teacher.json").read_text())
+    tested["checkpoint"] = str(teacher / "best_mae.pth")
+    (student / "teacher.json").write_text(json.dumps(tested))
+    table = compare_with_paper([read_run(teacher), read_run(student)], "SHA")
+    assert table.count("| 10.00 |") == 1 and "teacher of" not in table
+
+
+def test_weights_are_released_in_float16(tmp_path):
+    network = build_network("csrnet", 1 / 16)
+    checkpoint = {"model": network.state_dict(), "arch": "csrnet", "width": "1/16"}
+    checkpoint |= {"settings": {"dataset": "SHA"}, "adapters": {"a": torch.zeros(1)}}
+    path, out = tmp_path / "best_mae.pth", tmp_path / "w.safetensors"
+    save_checkpoint(path, checkpoint)
+    result = run_program("utils/release.py", path, out)
+    assert result.returncode == 0, result.stderr
+    assert hashlib.sha256(out.read_bytes()).hexdigest() in result.stdout
+    released = read_checkpoint(out)
+    assert released.keys() == network.state_dict().keys()
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(released[name], tensor.half())
+    out.unlink()
+    network.output_layer.bias.data.fill_(1e6)
+    save_checkpoint(path, checkpoint)
+    result = run_program("utils/release.py", path, out)
+    assert_one_line_error(result, "output_layer.bias does not fit into float16")
+    save_checkpoint(path, network.state_dict())
+    assert_one_line_error(run_program("utils/release.py", path, out), "is not of a training")
+    assert not out.exists()

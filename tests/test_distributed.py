@@ -17,6 +17,7 @@ from utils.checkpoint import read_checkpoint
 OPTIONS = ["--width", "1/16", "--workers", "0", "--cpu", "--crop", "32x48", "--batch-size", "4"]
 # Adam divides a first gradient by its own size, which makes of rounding a step: SGD shows the sums.
 OPTIONS += ["--crops-per-image", "1", "--optimizer", "sgd", "--lr", "1e-5", "--init", "teacher"]
+OPTIONS += ["--ema", "0.9"]
 
 
 def start(processes, program, *arguments):
@@ -50,7 +51,7 @@ def alone(crowd_lists, teacher, tmp_path_factory):
 def assert_same_training(first, second):
     """Asserts that weights agree to 1e-5 of their change's scale, and the logs' numbers too."""
     one, other = (read_checkpoint(folder / "last.pth") for folder in (first, second))
-    for part in ("model", "adapters"):
+    for part in ("model", "averaged", "adapters"):
         for name, tensor in one[part].items():
             torch.testing.assert_close(other[part][name], tensor, rtol=1e-5, atol=1e-6)
     one, other = (

@@ -1,5 +1,6 @@
 """Counting protocols: cells, rescaled images, and tiles that count as the whole image does."""
 
+import math
 import subprocess
 import sys
 from fractions import Fraction
@@ -13,6 +14,7 @@ from PIL import Image
 from models.build import NETWORKS, build_network, init_kaiming
 from utils.evaluation import (
     WINDOW,
+    count_image,
     predict_cells,
     predict_rescaled,
     predict_tiled,
@@ -140,3 +142,11 @@ def test_a_100_megapixel_image_is_counted_within_2_gb(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) * 1024 < 2e9  # bytes, with a network of full width
+
+
+def test_a_count_that_is_no_number_is_not_taken_for_nobody():
+    image = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    for cell, counted in ((math.nan, math.nan), (-1.0, 0.0), (0.5, 2.0)):
+        density = torch.full((1, 1, 2, 2), cell)
+        count, _ = count_image(lambda _, density=density: density, image, predict_whole)
+        assert count == pytest.approx(counted, nan_ok=True)

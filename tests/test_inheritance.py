@@ -36,6 +36,19 @@ def test_channels_that_others_make_up_for_are_not_chosen():
     assert len(set(choose_channels(products, 6).tolist())) == 6  # where nothing is left to explain
 
 
+def test_chosen_channels_explain_more_than_any_first_ones():
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(8, 32, generator=generator) * torch.logspace(0, -2, 8)[:, None]
+    features = torch.randn(400, 8, generator=generator) @ mixing
+
+    def unexplained(channels):
+        kept = features[:, channels]
+        return (features - kept @ torch.linalg.lstsq(kept, features).solution).norm()
+
+    chosen = choose_channels(features.double().T @ features.double(), 4)
+    assert unexplained(chosen) < 0.5 * unexplained(torch.arange(4))
+
+
 @pytest.mark.parametrize("arch", NETWORKS)
 @torch.no_grad()
 def test_a_student_begins_near_its_teacher_on_images_it_was_not_fitted_to(arch):
@@ -45,7 +58,7 @@ def test_a_student_begins_near_its_teacher_on_images_it_was_not_fitted_to(arch):
 
     def unexplained(width):
         student = build(arch, width, 1)
-        inherit(student, None, teacher, seen)
+        inherit(student, None, teacher, lambda: seen)
         return F.mse_loss(student(unseen), taught) / taught.var()
 
     half, whole = unexplained(Fraction(1, 8)), unexplained(Fraction(1, 4))
@@ -57,7 +70,7 @@ def test_a_student_begins_near_its_teacher_on_images_it_was_not_fitted_to(arch):
 def test_adapters_are_fitted_to_the_student_that_was():
     teacher, student = build("csrnet", Fraction(1, 4), 0), build("csrnet", Fraction(1, 8), 1)
     adapters = Adapters(student.taps, tap_channels(student), tap_channels(teacher))
-    inherit(student, adapters, teacher, smooth_images(16, 1))
+    inherit(student, adapters, teacher, lambda: smooth_images(16, 1))
     (unseen,) = smooth_images(1, 2)
     features = [FeatureReader(n, n.taps)(unseen)[1] for n in (student, teacher)]
     for adapter, narrow, wide in zip(adapters.values(), *features, strict=True):
@@ -69,4 +82,11 @@ def test_a_wider_student_or_one_of_another_architecture_is_refused():
     narrow = build("csrnet", Fraction(1, 16), 0)
     for student in (build("csrnet", Fraction(1, 8), 0), build("bl", Fraction(1, 16), 0)):
         with pytest.raises(ValueError, match="teacher of its own architecture, as wide or wider"):
-            inherit(student, None, narrow, smooth_images(1, 0))
+            inherit(student, None, narrow, lambda: smooth_images(1, 0))
+
+
+def test_a_teacher_whose_layer_is_dead_leaves_a_student_that_counts():
+    teacher, student = build("csrnet", Fraction(1, 8), 0), build("csrnet", Fraction(1, 16), 1)
+    torch.nn.init.constant_(teacher.backend.dilated2.bias, -1e6)
+    inherit(student, None, teacher, lambda: smooth_images(2, 1))
+    assert all(parameter.isfinite().all() for parameter in student.parameters())

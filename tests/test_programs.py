@@ -13,6 +13,7 @@ import h5py
 import pytest
 import torch
 from conftest import PROJECT, assert_one_line_error, run_program
+from PIL import Image
 
 import SKT_distill
 from models.build import NETWORKS, build_network, init_kaiming
@@ -146,7 +147,7 @@ def test_the_maps_of_more_teachers_are_averaged():
         init_kaiming(network)
     batch = {"image": torch.randint(256, (2, 3, 48, 64), dtype=torch.uint8)}
     teacher = Counter(first, "csrnet", Fraction(1, 16), {})
-    terms = SKT_distill.build_terms(["soft"], "cos", None, student, teacher, [second, third], None)
+    terms = SKT_distill.build_terms(["soft"], "cos", None, student, teacher, None, [second, third])
     images = normalise(batch["image"])
     mean = (first(images) + second(images) + third(images)) / 3
     torch.testing.assert_close(terms(batch)["soft"], squared_error(student(images), mean))
@@ -252,8 +253,11 @@ def test_counts_and_costs_of_a_checkpoint(distilled, crowd_lists, tmp_path):
         "-t",
     ]
     options += ["--json", files["result.json"], "--per-image", files["counts.csv"]]
-    result = run_program("test.py", crowd_lists[2], *options, "--save-maps", files["maps"])
+    options += ["--save-maps", files["maps"], "--worst", tmp_path / "worst.png"]
+    result = run_program("test.py", crowd_lists[2], *options)
     assert result.returncode == 0, result.stderr
+    with Image.open(tmp_path / "worst.png") as figure:
+        assert figure.size == (1200, 500)  # two rows for three images
     measured = json.loads(files["result.json"].read_text())
     expected = json.loads((distilled / "result.json").read_text())["test"]
     for name, value in expected.items():
@@ -385,7 +389,7 @@ def test_user_mistakes_in_distilling(distilled, crowd_lists, teacher, tmp_path):
     result = run_program(DISTIL, *crowd_lists, *FAST, *options)
     assert_one_line_error(result, "--init teacher needs a teacher: --teacher_ckpt")
     wide = ["--width", "1/4", "--init", "teacher"]
-    refuse("--init teacher: a student inherits from a teacher", options=wide)
+    refuse("teacher.pth is 1/8 wide, the student 1/4; it needs a teacher as wide", options=wide)
     assert (distilled / "last.pth").read_bytes() == kept
 
 

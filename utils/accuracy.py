@@ -20,6 +20,7 @@ from utils.runs import (  # noqa: E402
     KEPT,
     Point,
     Run,
+    check_alike,
     compare_crowds,
     compare_latencies,
     compare_seeds,
@@ -76,15 +77,20 @@ def draw_tradeoff(latencies: Mapping[str, Sequence[Point]], path: Path) -> None:
 
 
 def write_page(
-    runs: Sequence[Run], ablation: Path | None, title: str, note: str, out: Path
+    runs: Sequence[Run], ablations: Sequence[Path], title: str, note: str, out: Path
 ) -> None:
-    """Writes a page, the logs in runs/ beside it, and figures under its name and what they show."""
+    """Writes a page, the logs in runs/ beside it, and figures under its name and what they show.
+
+    Raises:
+        ValueError: the runs have no place on one page.
+    """
+    check_alike(runs)
     out.parent.mkdir(parents=True, exist_ok=True)
     parts = [f"# {title}", note, *_compare(runs, out), *_show_training(runs, out)]
     parts += _show_errors(runs, out)
-    if ablation:
-        figure = shutil.copyfile(ablation / "ablation.png", _beside(out, "ablation"))
-        parts += ["## Ablation", (ablation / "ablation.md").read_text().strip()]
+    for ablation in ablations:
+        figure = shutil.copyfile(ablation / "ablation.png", _beside(out, ablation.name))
+        parts += [f"## {ablation.name}", (ablation / "ablation.md").read_text().strip()]
         parts += [f"![Errors of the ablation's variants]({figure.name})"]
     out.write_text("\n\n".join(filter(None, parts)) + "\n")
 
@@ -106,8 +112,8 @@ def _compare(runs: Sequence[Run], out: Path) -> list[str]:
         f"{'x'.join(map(str, test['size']))} picture; ours on {' and '.join(devices)}, the paper's "
         "on a GTX 1080 and its authors' CPU. Empty cells are not measured.",
         compare_with_paper(runs, test["dataset"]),
-        "How many times the student's its teacher's figure is; an error's ratio below 1 says that "
-        "the student errs more:",
+        "Figures of teachers divided by their students'; an error's below 1 says that the student "
+        "errs more:",
         compare_to_teachers(runs, test["dataset"]),
         *tradeoff,
     ]
@@ -123,8 +129,8 @@ def _show_training(runs: Sequence[Run], out: Path) -> list[str]:
     draw_learning(runs, figure)
     return [
         "## Training",
-        "The epoch is chosen by the MAE of the validation images. The test images are scored for "
-        "it alone: by the training at its end, and once more, for this page, by `test.sh`.",
+        "The epoch is chosen by the MAE of the validation images; the test images are scored for "
+        "that epoch alone.",
         describe_trainings(runs),
         compare_seeds(runs),
         f"![Validation error during training]({figure.name})",
@@ -160,7 +166,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="the page, a Markdown file")
     parser.add_argument("--title", required=True, help="of the page")
     parser.add_argument("--note", default="", help="a paragraph below the title")
-    parser.add_argument("--ablation", type=Path, help="folder of ablation.sh")
+    parser.add_argument("--ablation", type=Path, nargs="+", default=[], help="of ablation.sh")
     return parser.parse_args()
 
 
@@ -176,3 +182,5 @@ if __name__ == "__main__":
         )
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyError as error:
+        sys.exit(f"error: a run's files lack {error}: they are of an older version")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 T = TypeVar("T")
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"  # files that go by their names
+DEFAULT = "skt_csrnet_sha"  # the best shipped student
 WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys under which a state dict may lie
 
 # Old checkpoints hold their best error as a NumPy number, which is data, not code: its type, and
@@ -49,6 +50,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: the file is missing, truncated, or holds anything but plain data.
     """
     if not path.is_file():
+        if path == Path(DEFAULT):
+            raise CheckpointError(
+                f"this copy has no {SHIPPED.name}/{DEFAULT}.safetensors: fetch it from the "
+                "project's page, or train a network with SKT_distill.sh and name it with -c"
+            )
         names = sorted(shipped.stem for shipped in SHIPPED.glob("*.safetensors"))
         known = f"; by name there are {', '.join(names)}" if names and not path.suffix else ""
         raise CheckpointError(f"checkpoint {path} does not exist{known}")
@@ -69,6 +75,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         kind = type(checkpoint).__name__
         raise CheckpointError(f"checkpoint {path} must hold a dict of tensors, found {kind}")
     return checkpoint
+
+
+def read_deployed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns the tensors of a .safetensors file, of whatever type, and its metadata.
+
+    Raises:
+        CheckpointError: as `read_checkpoint`; or it is another kind of file.
+    """
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"checkpoint {path} must be a .safetensors file, as training leaves")
+    tensors = read_checkpoint(path)
+    with safe_open(path, "pt") as file:
+        return tensors, file.metadata() or {}
 
 
 def read_weights(path: Path, interpret: Callable[[dict[str, Tensor]], T]) -> T:

@@ -86,6 +86,16 @@ PROTOCOLS: dict[str, Predict] = {
 }
 
 
+def count_image(network: nn.Module, image: Tensor, predict: Predict) -> tuple[float, Tensor]:
+    """Returns the count of one (1, 3, H, W) uint8 image, at least 0, and its density.
+
+    The density is as `predict`, one of PROTOCOLS, gives it. Original: where the sum of a map falls
+    below 0, which a CSRNet's may, so does the count.
+    """
+    count, density = predict(network, image)
+    return (0.0 if count < 0 else count), density  # what is no number stays none
+
+
 @torch.no_grad()
 def predict_each(
     network: nn.Module, loader: Iterable, device: torch.device, predict: Predict
@@ -93,7 +103,7 @@ def predict_each(
     """Yields, for every image of a loader, its batch of one, its density and its counts."""
     silent = not distributed.is_main()
     for batch in tqdm(loader, desc="counting", unit="image", leave=False, disable=silent):
-        count, density = predict(network, batch["image"].to(device))
+        count, density = count_image(network, batch["image"].to(device), predict)
         map_sum = batch["density"].sum(dtype=torch.float64).item()
         yield batch, density, CountResult(batch["name"][0], int(batch["heads"]), map_sum, count)
 

@@ -1,10 +1,13 @@
 """Pictures as networks take them."""
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+FLAT = 4.0  # grey levels; the flattest picture of ShanghaiTech Part A deviates by 28
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue in ITU-R 601 luma
 
 
@@ -25,6 +28,26 @@ def restore(images: Tensor) -> Tensor:
     """Returns the (B, 3, H, W) uint8 RGB pixels that `normalise` made `images` of."""
     mean, std = (_channels(values, images.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return ((images * std + mean) * 255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def as_batch(image: np.ndarray) -> Tensor:
+    """Returns an (H, W, 3) picture as (1, 3, H, W), without copying it."""
+    return torch.from_numpy(image).permute(2, 0, 1)[None]
+
+
+def shrink_image(image: np.ndarray, pixels: int) -> np.ndarray:
+    """Returns an (H, W, 3) uint8 picture of at most about so many pixels, each a mean of its."""
+    height, width = image.shape[:2]
+    scale = (pixels / (height * width)) ** 0.5
+    if scale >= 1:
+        return image
+    size = (max(1, round(scale * width)), max(1, round(scale * height)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def is_flat(image: np.ndarray) -> bool:
+    """Whether an (H, W, 3) uint8 picture shows nothing: no channel deviates by FLAT levels."""
+    return bool(image.std(axis=(0, 1), dtype=np.float64).max() < FLAT)
 
 
 def change_colour(values: Tensor, colour: Tensor) -> Tensor:

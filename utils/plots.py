@@ -34,6 +34,19 @@ def draw_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     save_figure(figure, path)
 
 
+def draw_timeline(
+    seconds: Sequence[float], counts: Sequence[float], path: Path, title: str, alarm: float | None
+) -> None:
+    """Draws a video's count over time, and the count above which it is an alarm."""
+    figure, axes = plt.subplots(figsize=(10, 4), layout="constrained")
+    axes.plot(seconds, counts)
+    if alarm is not None:
+        axes.axhline(alarm, color="tab:red", linestyle="--", label="alarm")
+        axes.legend()
+    axes.set(xlabel="seconds", ylabel="count", title=title, ylim=(0, None))
+    save_figure(figure, path)
+
+
 def draw_counts(results: Sequence[CountResult], path: Path, title: str) -> None:
     """Draws predicted against annotated counts, one dot an image."""
     figure, axes = plt.subplots(figsize=(5, 5), layout="constrained")
@@ -76,22 +89,20 @@ def draw_overlay(
     save_figure(figure, path)
 
 
-def draw_maps(
-    maps: Sequence[tuple[CountResult, np.ndarray, np.ndarray]], path: Path, columns: int = 2
-) -> None:
+def draw_maps(maps: Sequence[tuple[CountResult, np.ndarray, np.ndarray]], path: Path) -> None:
     """Draws true and predicted densities, (h, w) each, side by side with their counts.
 
-    Both have one colour scale, the truth's; a predicted map's negative cells are drawn as 0.
+    Both have one colour scale, the truth's unless that is empty; what is below 0 is drawn as 0.
     """
-    rows = -(-len(maps) // columns)
+    rows = -(-len(maps) // 2)  # of two images each
     figure, axes = plt.subplots(
-        rows, 2 * columns, figsize=(6 * columns, 2.5 * rows), squeeze=False, layout="constrained"
+        rows, 4, figsize=(12, 2.5 * rows), squeeze=False, layout="constrained"
     )
     for axis in axes.flat:
         axis.axis("off")
-    pairs = axes.reshape(rows * columns, 2)
+    pairs = axes.reshape(2 * rows, 2)
     for (result, truth, predicted), (left, right) in zip(maps, pairs, strict=False):
-        top = max(float(truth.max()), 1e-9)
+        top = float(truth.max()) or max(float(predicted.max()), 1e-9)
         left.set_title(f"{Path(result.name).stem}: {result.heads} heads", fontsize=9)
         right.set_title(f"predicted: {result.predicted:.1f}", fontsize=9)
         for axis, density in ((left, truth), (right, predicted)):

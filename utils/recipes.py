@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 RECIPES = ("published", "fast")
-DATASETS = ("SHA", "SHB", "QNRF", "DEMO")
+DATASETS = ("SHA", "SHB", "QNRF", "DEMO", "MINE")
 
 CSRNET = {"hard": "density", "flip": 0.2, "weight_decay": 5e-4, "crops_per_image": 4}
 CSRNET_TEACHER = {"epochs": 400, "crop": "0.5", "optimizer": "sgd", "lr": 1e-7}  # Li et al., 2018

@@ -14,7 +14,8 @@ from utils.metrics import CountResult
 from utils.paper import COLUMNS, LIGHT, LIGHT_REFERENCE_MS, PAPER, REFERENCE
 
 KEPT = ("log.jsonl", "result.json")  # of the training
-NEEDED = (*KEPT, "test.json", "test.csv")
+TESTED = ("test.json", "test.csv")  # of test.sh
+ALIKE = ("dataset", "images", "size", "protocol")  # of tests that are shown together
 CROWDS = (0, 100, 200, 400, 800, 1600)  # heads, where a class of crowd sizes begins
 COSTS = ("params", "flops_g", "gpu_ms", "cpu_s")  # of test.json, in the order of the paper's table
 
@@ -52,12 +53,13 @@ def read_run(folder: Path) -> Run:
     Raises:
         ValueError: a file is missing, or is not what it should be.
     """
-    missing = [name for name in NEEDED if not (folder / name).is_file()]
-    if missing:
-        raise ValueError(
-            f"{folder} has no {missing[0]}; a run is trained, and then tested: "
-            f"OUT={folder} CHECKPOINT={folder}/best_mae.pth bash test.sh"
-        )
+    for name in (*KEPT, *TESTED):
+        if not (folder / name).is_file():
+            lacks = "not tested" if name in TESTED else "no training that has ended"
+            raise ValueError(
+                f"{folder} has no {name}: it is {lacks}; DATASET=... ROOT=... OUT={folder} "
+                f"CHECKPOINT={folder}/best_mae.pth bash test.sh tests a training"
+            )
     teacher = folder / "teacher.json"
     try:
         with (folder / "test.csv").open(newline="") as file:
@@ -74,31 +76,48 @@ def read_run(folder: Path) -> Run:
         raise ValueError(f"{folder} holds no training and its test ({error})") from None
 
 
+def check_alike(runs: Sequence[Run]) -> None:
+    """Raises ValueError if runs share a name, or were tested on other images or otherwise."""
+    names = [run.name for run in runs]
+    for run in runs:
+        if names.count(run.name) > 1:
+            raise ValueError(f"two runs are called {run.name}; rename the folder of one")
+        for key in ALIKE:
+            first, other = runs[0].test[key], run.test[key]
+            if first != other:
+                raise ValueError(
+                    f"{run.folder}: its test has {key} {other}, the first run's {first}"
+                )
+
+
 def compare_with_paper(runs: Sequence[Run], dataset: str) -> str:
     """Returns the paper's table with our rows below its own."""
     rows = [[f"paper: {name}", *values] for name, *values in PAPER.get(dataset, ())]
     rows += [[f"published: {name}", *figures[:3]] for name, *figures in LIGHT.get(dataset, ())]
-    shown = {run.folder.name for run in runs}
+    shown = {run.folder.resolve() for run in runs}
     for run in runs:
-        teacher = Path(run.teacher["checkpoint"]) if run.teacher else None
-        if teacher and not shown & {teacher.parent.name, str(teacher)}:
-            shown.add(str(teacher))
+        teacher = Path(run.teacher["checkpoint"]).resolve() if run.teacher else None
+        if teacher and not shown & {teacher, teacher.parent}:
+            shown.add(teacher)
             rows.append([f"teacher of {run.name}: {run.teacher['model']}", *_measured(run.teacher)])
         rows.append([f"{run.name}: {run.label}", *_measured(run.test)])
     return format_table(COLUMNS, rows)
 
 
 def compare_latencies(runs: Sequence[Run], dataset: str) -> dict[str, list[Point]]:
-    """Returns networks by the origin of their figures; empty where no run is a REFERENCE."""
+    """Returns networks by the origin of their figures.
+
+    Empty where no run is a REFERENCE, or nothing is published on the data set.
+    """
     references = [run.test["cpu_s"] for run in runs if run.test["model"] == REFERENCE]
-    if not references or not references[0]:
+    if not any(references) or dataset not in LIGHT:
         return {}
-    published = {name: (row[-1], row[0]) for name, *row in PAPER.get(dataset, ())}
-    reference, _ = published.get(f"{REFERENCE} + SKT", (math.nan, 0))
+    published = {name: (row[-1], row[0]) for name, *row in PAPER[dataset]}
+    reference, _ = published[f"{REFERENCE} + SKT"]
     return {
         "paper": [(name, cpu / reference, mae) for name, (cpu, mae) in published.items()],
         "light counters": [
-            (name, ms / LIGHT_REFERENCE_MS, mae) for name, mae, *_, ms in LIGHT.get(dataset, ())
+            (name, ms / LIGHT_REFERENCE_MS, mae) for name, mae, *_, ms in LIGHT[dataset]
         ],
         "ours": [
             (run.name, run.test["cpu_s"] / references[0], run.test["mae"])
@@ -109,7 +128,7 @@ def compare_latencies(runs: Sequence[Run], dataset: str) -> dict[str, list[Point
 
 
 def compare_to_teachers(runs: Sequence[Run], dataset: str) -> str:
-    """Returns how many times the student's each figure of its teacher is, errors included."""
+    """Returns every figure of the teachers divided by their students', errors included."""
     published = PAPER.get(dataset, ())
     rows = [
         [f"paper: {student[0]}", *_ratios(teacher[1:], student[1:])]
@@ -125,13 +144,24 @@ def compare_to_teachers(runs: Sequence[Run], dataset: str) -> str:
 
 def describe_trainings(runs: Sequence[Run]) -> str:
     """Returns how every run was trained, and what it was chosen by."""
-    columns = ["run", "loss terms", "seed", "epochs", "minutes", "chosen", "val MAE", "validation"]
+    columns = [
+        "run",
+        "start",
+        "loss terms",
+        "seed",
+        "epochs",
+        "minutes",
+        "chosen",
+        "val MAE",
+        "validation",
+    ]
     rows = []
     for run in runs:
         result, settings = run.result, run.result["settings"]
         rows.append(
             [
                 f"[{run.name}](runs/{run.name}/log.jsonl)",
+                settings.get("init", ""),
                 settings.get("terms", "hard").replace(",", ", "),
                 settings["seed"],
                 str(result["epochs"]),
@@ -145,9 +175,9 @@ def describe_trainings(runs: Sequence[Run]) -> str:
 
 
 def compare_seeds(runs: Sequence[Run]) -> str:
-    """Returns mean and deviation of the errors of runs that differ in nothing but the seed.
+    """Returns mean and deviation of the errors of runs that differ by their seeds alone.
 
-    Empty where there are none.
+    Their minutes may differ, too, where those end a training. Empty where there are none.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
@@ -159,7 +189,7 @@ def compare_seeds(runs: Sequence[Run]) -> str:
             *(f(errors) for errors in _errors(group) for f in (mean, stdev)),
         ]
         for group in groups.values()
-        if len(group) > 1
+        if len({run.result["settings"]["seed"] for run in group}) == len(group) > 1
     ]
     columns = ("seeds", "MAE, mean", "deviation", "RMSE, mean", "deviation")
     return format_table(columns, rows) if rows else ""

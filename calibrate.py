@@ -1,0 +1,78 @@
+"""Teach a network's file which pictures are like its training pictures, so that others are flagged.
+
+The guard is written into the .safetensors file, which otherwise stays as it is.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from datasets.files import read_image
+from datasets.splits import DataError, Sample, check_disjoint, read_list
+from models.guard import check_number, fit_guard, read_features
+from models.naming import GUARD, load_counter
+from utils.checkpoint import (
+    CheckpointError,
+    find_checkpoint,
+    read_deployed,
+    read_weights,
+    save_weights,
+)
+from utils.options import Parser, fail, number
+from utils.pixels import as_batch, normalise, shrink_image
+from utils.predictor import GLANCE_PIXELS
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser(description=__doc__)
+    add = parser.add_argument
+    add("train_json", type=Path, help="list of pictures that the network was trained on")
+    add("test_json", type=Path, help="list of other ones, on which false alarms are counted")
+    add("--checkpoint", "-c", type=find_checkpoint, required=True, help=".safetensors; is changed")
+    add(
+        "--false-alarms",
+        type=number(0, 0.5, exclusive=True),
+        default=0.01,
+        help="part of pictures like the training's that may be flagged",
+    )
+    return parser.parse_args()
+
+
+def read_all(network: nn.Module, samples: list[Sample]) -> Tensor:
+    """Returns the features of pictures, (N, C), of the small copies that predict.py judges.
+
+    Raises:
+        DataError: a picture cannot be read.
+    """
+    rows = []
+    for sample in tqdm(samples, desc="looking", unit="picture", leave=False):
+        glance = shrink_image(read_image(sample.image), GLANCE_PIXELS)
+        rows.append(read_features(network, normalise(as_batch(glance))))
+    return torch.cat(rows)
+
+
+def main(args: argparse.Namespace) -> None:
+    trained, others = read_list(args.train_json), read_list(args.test_json)
+    check_disjoint("training", trained, "test", others)
+    check_number(len(trained), args.false_alarms)
+    tensors, metadata = read_deployed(args.checkpoint)
+    network = read_weights(args.checkpoint, load_counter).network.eval()
+    guard = fit_guard(read_all(network, trained), args.false_alarms)
+    flagged = int((guard.score(read_all(network, others)) > 1).sum())
+    tensors |= {f"{GUARD}{name}": tensor for name, tensor in guard.state_dict().items()}
+    metadata["guard"] = (
+        f"{len(trained)} pictures, of which {args.false_alarms:.1%} may be flagged; "
+        f"{flagged} of {len(others)} others were"
+    )
+    save_weights(args.checkpoint, tensors, metadata)
+    print(f"{args.checkpoint}: guard fitted to {metadata['guard']}")
+
+
+if __name__ == "__main__":
+    try:
+        main(parse_args())
+    except (DataError, CheckpointError, ValueError, OSError) as error:
+        fail(error)

@@ -1,0 +1,90 @@
+"""Whether a picture looks to a network like those that it was trained on."""
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.taps import FeatureReader, Tap
+from models.vgg import convolutions
+
+SMALLEST = 1e-4  # activation, below which none is told from none at all
+SHRINKAGE = 0.05  # of correlations towards 0: a few hundred pictures know them badly
+FOLDS = 10  # parts of the pictures, each of which is scored by the others
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The usual features of C channels, see `read_features`, and how far from them is too far."""
+
+    mean: Tensor  # (C,)
+    whitening: Tensor  # (C, C), of the features' inverse covariance
+    threshold: Tensor  # (), a Mahalanobis distance
+
+    def score(self, features: Tensor) -> Tensor:
+        """Returns the Mahalanobis distance of (N, C) features by the threshold: above 1, unlike.
+
+        Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples",
+        NeurIPS 2018, with one class.
+        """
+        return ((features - self.mean) @ self.whitening).norm(dim=1) / self.threshold
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns the tensors by their names, as `Guard(**tensors)` takes them."""
+        return asdict(self)
+
+
+@torch.no_grad()
+def read_features(network: nn.Module, images: Tensor) -> Tensor:
+    """Returns the log of the mean activation of every channel that the last layer sums up.
+
+    (B, 3, H, W) normalised RGB gives (B, C). The logarithm makes a channel that is silent, as where
+    there is no crowd, as remarkable as one that is loud.
+    """
+    *_, last, _ = convolutions(network)
+    reader = FeatureReader(network, [Tap(last, network.stride)])
+    try:
+        _, (feature,) = reader(images)
+    finally:
+        reader.remove()
+    return (feature.mean((2, 3)) + SMALLEST).log()
+
+
+def check_number(pictures: int, false_alarms: float) -> None:
+    """Raises ValueError if there are fewer than 1 / false_alarms pictures."""
+    needed = math.ceil(1 / false_alarms)
+    if pictures < needed:
+        raise ValueError(
+            f"{pictures} pictures cannot tell {false_alarms:.1%} of false alarms, {needed} can"
+        )
+
+
+def fit_guard(features: Tensor, false_alarms: float) -> Guard:
+    """Returns the guard of (N, C) features whose threshold lets that part of new pictures alarm.
+
+    The threshold is a quantile of the pictures' own distances, each measured by a fit that has not
+    seen it, and rounded as conformal prediction does (Vovk et al., 2005).
+
+    Raises:
+        ValueError: as `check_number`.
+    """
+    check_number(len(features), false_alarms)
+    folds = torch.arange(len(features)) % FOLDS
+    distances = [
+        _fit(features[folds != fold]).score(features[folds == fold]) for fold in range(FOLDS)
+    ]
+    rank = min(math.ceil((len(features) + 1) * (1 - false_alarms)), len(features))
+    threshold = torch.cat(distances).kthvalue(rank).values
+    guard = _fit(features)
+    return Guard(guard.mean, guard.whitening, threshold)
+
+
+def _fit(features: Tensor) -> Guard:
+    deviation, mean = torch.std_mean(features, dim=0)
+    deviation = deviation.clamp(min=1e-3)  # of channels that are always silent
+    correlation = ((features - mean) / deviation).T.cov()
+    correlation = (1 - SHRINKAGE) * correlation + SHRINKAGE * torch.eye(len(mean))
+    values, vectors = torch.linalg.eigh(correlation)
+    whitening = vectors / values.sqrt() / deviation[:, None]
+    return Guard(mean, whitening, torch.tensor(1.0))

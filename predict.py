@@ -1,0 +1,207 @@
+"""Count people in pictures, folders, videos and cameras, and draw where they are.
+
+Exit codes: 0 all is counted, 1 something could not be read, 2 an option is wrong, 3 there was an
+alarm (even if something could not be read), 130 stopped by Ctrl-C.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from tqdm import tqdm
+
+from datasets.files import read_image
+from datasets.splits import DataError
+from models.guard import read_features
+from models.naming import Counter, load_counter
+from utils.checkpoint import DEFAULT, CheckpointError, find_checkpoint, read_weights
+from utils.inference import ENGINES, EngineError, choose_device
+from utils.interrupt import StopRequest
+from utils.options import (
+    Parser,
+    add_device_options,
+    checked,
+    fail,
+    number,
+    select_device,
+    whole_number,
+)
+from utils.outputs import Film, Outputs, Timeline
+from utils.pixels import as_batch, normalise
+from utils.precision import allow_tf32
+from utils.predictor import Predictor
+from utils.readings import Reading, open_records
+from utils.regions import RegionError, parse_region
+from utils.sources import Source, SourceError, find_sources
+from utils.video import Frame, Video, VideoError
+
+UNREADABLE, ALARM, STOPPED = 1, 3, 130  # exit codes
+PATIENCE_S = 2  # before a progress bar shows
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser(description=__doc__)
+    add = parser.add_argument
+    add("inputs", nargs="+", help="pictures, videos, folders, patterns, or camera:0")
+    add("--checkpoint", "-c", type=find_checkpoint, default=DEFAULT, help="file or shipped weights")
+    add("--engine", choices=ENGINES, default="eager", help="what runs the network, as of test.py")
+    add("--every", type=whole_number(1), default=1, help="count every so many frames of videos")
+    add_device_options(parser)
+
+    add = parser.add_argument_group("what is counted").add_argument
+    add(
+        "--roi",
+        type=checked(parse_region),
+        action="append",
+        default=[],
+        metavar="'NAME:X,Y X,Y X,Y'",
+        help="also count a polygon, in pixels or, if no number is above 1, in parts of the sides; "
+        "may be repeated",
+    )
+    add("--alarm", type=number(0), help="people in a picture or a polygon above which to alarm")
+
+    add = parser.add_argument_group("what is written").add_argument
+    add("--out", type=Path, help="folder for overlays; of videos MP4 and count over time")
+    add("--csv", type=Path, help="file with a row for every picture and frame")
+    add("--json", type=Path, help="the same, a JSON object a line")
+    add("--npy", type=Path, help="folder for raw density maps, heads per 8x8 pixels")
+    args = parser.parse_intermixed_args()
+    names = [region.name for region in args.roi]
+    if len(set(names)) < len(names):
+        parser.error(f"--roi: each needs a name of its own, got {', '.join(names)}")
+    args.device = choose_device(args.engine, select_device(args, parser))
+    return args
+
+
+def build_predictor(args: argparse.Namespace, counter: Counter) -> Predictor:
+    """Builds the engine, and what rates pictures if the checkpoint has a guard."""
+    network, guard = ENGINES["eager"](counter.network.eval(), args.device), counter.guard
+
+    def rate(glance: np.ndarray) -> float:
+        features = read_features(network, normalise(as_batch(glance).to(args.device)))
+        return guard.score(features.cpu()).item()
+
+    engine = ENGINES[args.engine](network, args.device)
+    regions = tuple(args.roi)
+    return Predictor(engine, network, args.device, regions, args.alarm, rate if guard else None)
+
+
+def say(line: str, file: TextIO | None = None) -> None:
+    """Prints a line, on a terminal above the progress bars."""
+    if sys.stderr.isatty():
+        tqdm.write(line, file)
+    else:
+        print(line, file=file)
+
+
+@dataclass
+class Run:
+    """What all pictures share, and what has happened so far."""
+
+    predictor: Predictor
+    outputs: Outputs
+    record: Callable[[Reading], None]
+    stop: StopRequest
+    alarms: int = 0
+    problems: int = 0
+
+    def complain(self, error: Exception) -> None:
+        """Says what could not be read, in one line."""
+        self.problems += 1
+        say(f"error: {' '.join(str(error).split())}", sys.stderr)
+
+
+def find_all(run: Run, inputs: Sequence[str]) -> list[Source]:
+    """Returns what the inputs stand for; those that stand for nothing are complained of."""
+    sources = []
+    for text in inputs:
+        try:
+            sources += find_sources(text)
+        except SourceError as error:
+            run.complain(error)
+    return sources
+
+
+def count_picture(run: Run, source: Source) -> None:
+    """Counts a picture, prints its line and writes what was asked for.
+
+    Raises:
+        DataError, RegionError, EngineError: it cannot be counted.
+    """
+    image = read_image(source.place, upright=True)
+    reading, density = run.predictor.read(image, source.name)
+    say(str(reading))
+    run.record(reading)
+    run.alarms += "alarm" in reading.notes
+    run.outputs.save_picture(run.outputs.names.take(source.stem), image, density, reading)
+
+
+def count_video(run: Run, source: Source, every: int) -> None:
+    """Counts a video frame by frame, and prints a line when an alarm begins, and one at the end.
+
+    Raises:
+        VideoError, RegionError, EngineError: it cannot be counted, or not to its end; what was
+            counted till then is written.
+    """
+    video, timeline = Video(source.place), Timeline()
+    stem, fps = run.outputs.names.take(source.stem), None if video.is_live else video.fps / every
+    shown = {"desc": source.name, "unit": "frame", "leave": False, "delay": PATIENCE_S}
+    try:
+        with (
+            tqdm(total=-(-video.frames // every) or None, **shown) as bar,
+            run.outputs.film(stem, fps) as film,
+        ):
+            for frame in video.read(every):
+                count_frame(run, source.name, frame, timeline, film)
+                bar.set_postfix(count=f"{timeline.counts[-1]:.1f}", refresh=False)
+                bar.update()
+                if run.stop:
+                    break
+    finally:
+        run.alarms += timeline.alarms
+        if timeline.counts:
+            say(f"{source.name}: {timeline}")
+            run.outputs.save_timeline(stem, timeline, run.predictor.alarm)
+
+
+def count_frame(run: Run, name: str, frame: Frame, timeline: Timeline, film: Film) -> None:
+    """Counts a frame, and writes what was asked for."""
+    reading, density = run.predictor.read(frame.image, name, frame.number, frame.seconds)
+    if timeline.add(reading):
+        say(f"{reading} at {frame.seconds:.1f} s")
+    run.record(reading)
+    film.add(frame, density, reading)
+
+
+def main(args: argparse.Namespace) -> int:
+    sys.stdout.reconfigure(line_buffering=True)  # whoever watches an alarm waits for its line
+    allow_tf32(False)
+    predictor = build_predictor(args, read_weights(args.checkpoint, load_counter))
+    outputs = Outputs(args.out, args.npy, predictor.regions)
+    stop, names = StopRequest(), [region.name for region in args.roi]
+    with open_records(args.csv, args.json, names) as record, stop:
+        run = Run(predictor, outputs, record, stop)
+        sources = find_all(run, args.inputs)
+        alone = len(sources) < 2
+        for source in tqdm(sources, unit="file", leave=False, delay=PATIENCE_S, disable=alone):
+            try:
+                if source.is_video:
+                    count_video(run, source, args.every)
+                else:
+                    count_picture(run, source)
+            except (DataError, VideoError, RegionError, EngineError) as error:
+                run.complain(error)
+            if stop:
+                return STOPPED
+    return ALARM if run.alarms else UNREADABLE if run.problems else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(parse_args()))
+    except (CheckpointError, EngineError, OSError) as error:
+        fail(error)

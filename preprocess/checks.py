@@ -1,0 +1,176 @@
+"""What may be wrong with a data set: defects of one image, and of images among each other."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+from PIL import Image, ImageOps
+
+from datasets.splits import DataError
+from preprocess.annotations import read_annotation
+from preprocess.density import lie_inside
+from preprocess.formats import Annotation
+from preprocess.importing import is_turned
+from preprocess.layouts import AnnotatedImage, Pairing
+
+Found = tuple[str, str]  # kind of defect, detail
+SMALLEST_SIDE = 64  # pixels; below, an eighth of the side is no picture any more
+ERRORS = (
+    "image without annotation",
+    "annotation without image",
+    "unreadable image",
+    "unreadable annotation",
+    "image stored turned",
+    "annotated at another size",
+    "x and y swapped",
+    "coordinates are shares of the sides",
+    "image in two splits",
+    "density map of something else",
+)
+WARNINGS = (
+    "points outside the image",
+    "same point twice",
+    "image without heads",
+    "image twice in a split",
+    "image of one colour",
+    "image is tiny",
+)
+
+
+@dataclass(frozen=True)
+class Defect:
+    kind: str  # one of ERRORS or WARNINGS
+    name: str  # of the file, from the data set's folder
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image to be checked."""
+
+    name: str
+    split: str
+    pair: AnnotatedImage
+    density: Path  # its map, which may be missing
+
+
+@dataclass
+class Checked:
+    """What was found out about an image."""
+
+    job: Job
+    size: tuple[int, int] | None = None  # height, width; None where it is unreadable
+    heads: int | None = None  # inside the image
+    digest: bytes = b""  # of the pixels
+    defects: list[Defect] = field(default_factory=list)
+
+
+def check_image(job: Job) -> Checked:
+    """Reads an image, its annotation and, if there is one, its density map, and compares them."""
+    checked = Checked(job)
+    found = _check_pixels(checked) + _check_heads(checked)
+    checked.defects += [Defect(kind, job.name, detail) for kind, detail in found]
+    return checked
+
+
+def check_pairing(pairing: Pairing, root: Path) -> list[Defect]:
+    """Returns what of a split has no counterpart."""
+    return [
+        Defect(kind, str(path.relative_to(root)))
+        for kind, paths in (
+            ("image without annotation", pairing.images),
+            ("annotation without image", pairing.annotations),
+        )
+        for path in paths
+    ]
+
+
+def check_repetition(images: Sequence[Checked]) -> list[Defect]:
+    """Returns which images have the same pixels: in two splits, or twice in one."""
+    groups = defaultdict(list)
+    for image in images:
+        if image.digest:
+            groups[image.digest].append(image.job)
+    defects = []
+    for first, *others in groups.values():
+        for other in others:
+            kind = "image twice in a split" if other.split == first.split else "image in two splits"
+            defects.append(Defect(kind, other.name, f"the same as {first.name}"))
+    return defects
+
+
+def _check_pixels(checked: Checked) -> list[Found]:
+    """Sets size and digest of an image that can be read."""
+    found = []
+    try:
+        with Image.open(checked.job.pair.image) as image:
+            if is_turned(image):
+                found.append(("image stored turned", "by its EXIF orientation"))
+                image = ImageOps.exif_transpose(image)
+            pixels = image.convert("RGB")
+    except (OSError, SyntaxError) as error:
+        return [("unreadable image", str(error))]
+    checked.size = pixels.height, pixels.width
+    salt = b"%d" % pixels.width
+    checked.digest = hashlib.blake2b(pixels.tobytes(), digest_size=16, salt=salt).digest()
+    if all(low == high for low, high in pixels.getextrema()):
+        found.append(("image of one colour", ""))
+    if min(checked.size) < SMALLEST_SIDE:
+        found.append(("image is tiny", _sides(checked.size)))
+    return found
+
+
+def _check_heads(checked: Checked) -> list[Found]:
+    """Sets the number of heads of an image and an annotation that can be read."""
+    try:
+        annotation = read_annotation(checked.job.pair.annotation)
+    except (DataError, OSError) as error:
+        return [("unreadable annotation", str(error))]
+    size, density = checked.size, checked.job.density
+    if size is None:
+        return []
+    checked.heads = int(lie_inside(annotation.points, size).sum())
+    found = list(_compare(annotation, size))
+    if density.is_file() and not _is_map_of(density, annotation, size):
+        found.append(("density map of something else", density.name))
+    return found
+
+
+def _compare(annotation: Annotation, size: tuple[int, int]) -> Iterator[Found]:
+    points = annotation.points
+    if annotation.size and annotation.size != size:
+        yield "annotated at another size", f"{_sides(annotation.size)}, image {_sides(size)}"
+    if not len(points):
+        yield "image without heads", ""
+        return
+    outside = ~lie_inside(points, size)
+    if outside.any() and lie_inside(points[:, ::-1], size).all():
+        yield "x and y swapped", f"{outside.sum()} of {len(points)} outside, swapped none"
+    elif outside.any():
+        x, y = points[outside][0]
+        yield "points outside the image", f"{outside.sum()} of {len(points)}, such as {x:g}, {y:g}"
+    if outside.all():
+        yield "image without heads", "all are outside"
+    if len(points) > 2 and (points >= 0).all() and (points <= 1).all():
+        yield "coordinates are shares of the sides", f"{len(points)} points within one pixel"
+    repeated = len(points) - len(np.unique(points, axis=0))
+    if repeated:
+        yield "same point twice", f"{repeated} of {len(points)}"
+
+
+def _is_map_of(path: Path, annotation: Annotation, size: tuple[int, int]) -> bool:
+    try:
+        with h5py.File(path) as file:
+            return file["density"].shape == size and np.array_equal(
+                file["points"][:], annotation.points
+            )
+    except (KeyError, OSError):
+        return False
+
+
+def _sides(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))

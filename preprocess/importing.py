@@ -1,0 +1,117 @@
+"""Images and annotations, wherever and in whatever format -> a data set in our own layout."""
+
+import os
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from datasets.splits import DataError
+from preprocess.annotations import write_ucf_points
+from preprocess.formats import Annotation
+from preprocess.generation import run_in_processes
+from preprocess.layouts import AnnotatedImage
+from preprocess.matching import Source, choose_splits, match, split_of
+
+QUALITY = 95  # of JPEGs that are written upright
+ORIENTATION = 0x0112  # the EXIF tag that says how a stored picture must be turned
+
+
+@dataclass(frozen=True)
+class Placing:
+    """An image to be placed in a data set."""
+
+    source: Path
+    annotation: Annotation
+    target: AnnotatedImage
+
+
+def import_dataset(source: Source, root: Path, test_share: float, seed: int, workers: int) -> None:
+    """Writes `root`/SPLIT/images and `root`/SPLIT/annotations, all of it or nothing.
+
+    Images are links to the originals, or upright copies of those that EXIF says must be turned;
+    heads are .mat files.
+
+    Raises:
+        DataError: `root` holds something; an image is unreadable or of another size than its
+            annotation says; or as `match` and `choose_splits`.
+    """
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise DataError(f"{root} exists already; remove it, or choose another --root")
+    annotations = match(source)
+    splits = choose_splits(list(annotations), test_share, seed)
+    root = root.resolve()
+    unfinished = root.with_name(f".{root.name}.{os.getpid()}")
+    placings = {}
+    for image, annotation in annotations.items():
+        name = _flat_name(image)
+        folder = unfinished / splits[image]
+        target = folder / "annotations" / f"{Path(name).stem}.mat"
+        if target in placings:
+            other = placings[target].source
+            raise DataError(f"{image} and {other} would share {target.name}; rename one")
+        pair = AnnotatedImage(folder / "images" / name, target)
+        placings[target] = Placing((source.images / image).resolve(), annotation, pair)
+    try:
+        for split in set(splits.values()):
+            for kind in ("images", "annotations"):
+                (unfinished / split / kind).mkdir(parents=True)
+        run_in_processes(_place, list(placings.values()), workers, "images")
+        os.replace(unfinished, root)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    counts = Counter(splits.values())
+    print(f"{root}: " + ", ".join(f"{n} {split} images" for split, n in sorted(counts.items())))
+
+
+def is_turned(image: Image.Image) -> bool:
+    """Says whether EXIF has viewers show a picture otherwise than its pixels are stored."""
+    return image.getexif().get(ORIENTATION, 1) in range(2, 9)
+
+
+def refuse_turned(path: Path) -> None:
+    """Raises DataError if an image must be turned, since networks receive it as it is stored."""
+    try:
+        with Image.open(path) as image:
+            turned = is_turned(image)
+    except (OSError, SyntaxError) as error:
+        raise DataError(f"{path} is not a readable image ({error})") from None
+    if turned:
+        raise DataError(
+            f"{path} is stored turned (EXIF orientation); make_dataset.py --images makes a "
+            "data set with upright copies"
+        )
+
+
+def _flat_name(image: Path) -> str:
+    """The image's name with those of the folders below its split's."""
+    parts = list(image.parts)
+    while split_of(Path(*parts)):
+        parts = parts[1:]
+    return "_".join(part for part in parts if part.lower() != "images")
+
+
+def _place(placing: Placing) -> None:
+    size = _write_upright(placing.source, placing.target.image)
+    stated = placing.annotation.size
+    if stated and stated != size:
+        shown, expected = ("x".join(map(str, sides)) for sides in (size, stated))
+        raise DataError(f"{placing.source} is {shown} (height x width), its annotation {expected}")
+    write_ucf_points(placing.target.annotation, placing.annotation.points)
+
+
+def _write_upright(source: Path, target: Path) -> tuple[int, int]:
+    """Links or copies an image that can be decoded; returns the upright (height, width)."""
+    try:
+        with Image.open(source) as image:
+            image.load()
+            if not is_turned(image):
+                target.symlink_to(source)
+                return image.height, image.width
+            upright = ImageOps.exif_transpose(image)
+            upright.save(target, quality=QUALITY)
+            return upright.height, upright.width
+    except (SyntaxError, OSError) as error:
+        raise DataError(f"{source} is not a readable image ({error})") from None

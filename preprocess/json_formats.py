@@ -1,0 +1,144 @@
+"""Head points out of JSON, as COCO, LabelMe, NWPU-Crowd or people write it."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets.splits import DataError
+from preprocess.formats import IMAGE_KEYS, Annotation, as_points, read_text
+
+# A person's keypoints that say where the head is, the best one first.
+HEAD_KEYPOINTS = ("head", "nose", "left_eye", "right_eye", "left_ear", "right_ear", "head_top")
+JSON_FORMS = '[[x, y], ...], {"points": [...]}, {"a.jpg": [[x, y], ...]}, LabelMe\'s or COCO\'s'
+
+
+def read_json(path: Path, labels: Iterable[str] | None = None) -> list[Annotation]:
+    """Returns the annotations of a JSON file in any of the forms that this module knows.
+
+    Args:
+        labels: LabelMe labels or COCO categories that are heads; None: the only one there is.
+
+    Raises:
+        DataError: the file is not JSON or has none of the forms, or heads of it lack their place.
+    """
+    try:
+        data = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is not JSON ({error})") from None
+    try:
+        return _read_forms(data, path, labels)
+    except DataError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # of another shape inside
+        raise DataError(f"{path} is incomplete or damaged: {error!r}") from None
+
+
+def _read_forms(data: Any, path: Path, labels: Iterable[str] | None) -> list[Annotation]:
+    if isinstance(data, list):
+        if data and all(isinstance(entry, dict) and "points" in entry for entry in data):
+            return [_read_entry(entry, f"{path}, entry {n}") for n, entry in enumerate(data, 1)]
+        return [Annotation(_read_points(data, path))]
+    if isinstance(data, dict) and data:
+        if isinstance(data.get("shapes"), list):
+            return [_read_labelme(data, path, labels)]
+        if isinstance(data.get("images"), list) and isinstance(data.get("annotations"), list):
+            return _read_coco(data, path, labels)
+        if "points" in data:
+            return [Annotation(_read_entry(data, str(path)).points)]
+        if all(isinstance(points, list) for points in data.values()):
+            return [
+                Annotation(_read_points(points, f"{path}, {image}"), image)
+                for image, points in data.items()
+            ]
+    raise DataError(f"{path}: must be of the form {JSON_FORMS}")
+
+
+def _read_points(items: object, where: object) -> np.ndarray:
+    try:
+        places = [(i["x"], i["y"]) if isinstance(i, dict) else tuple(i) for i in items]
+        if any(len(place) != 2 for place in places):
+            raise ValueError
+        return as_points(np.array(places, float), where)
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f'{where}: a point must be [x, y] or {{"x": ..., "y": ...}}') from None
+
+
+def _read_entry(entry: Mapping[str, Any], where: str) -> Annotation:
+    """One image's, as NWPU-Crowd has it: its name, points, and how many these are."""
+    points = _read_points(entry["points"], where)
+    if entry.get("human_num", len(points)) != len(points):
+        raise DataError(f"{where}: human_num is {entry['human_num']}, of {len(points)} points")
+    image = next((entry[key] for key in IMAGE_KEYS if isinstance(entry.get(key), str)), None)
+    return Annotation(points, image)
+
+
+def _read_labelme(data: Mapping[str, Any], path: Path, labels: Iterable[str] | None) -> Annotation:
+    wanted = _choose({str(shape.get("label")) for shape in data["shapes"]}, labels, path)
+    points = []
+    for number, shape in enumerate(data["shapes"], 1):
+        if str(shape.get("label")) not in wanted:
+            continue
+        where, kind = f"{path}, shape {number}", shape.get("shape_type", "point")
+        corners = _read_points(shape.get("points"), where)
+        if (kind, len(corners)) not in (("point", 1), ("rectangle", 2)):
+            raise DataError(f"{where}: must be a point or a rectangle, got a {kind}")
+        points.append(corners.mean(axis=0))
+    size = _size(data, "imageHeight", "imageWidth")
+    return Annotation(as_points(points, path), size=size, labels=frozenset(wanted))
+
+
+def _read_coco(
+    data: Mapping[str, Any], path: Path, labels: Iterable[str] | None
+) -> list[Annotation]:
+    categories = {c["id"]: c for c in data.get("categories", [])}
+    used = {entry.get("category_id") for entry in data["annotations"]}
+    label = {number: str(categories.get(number, {}).get("name", number)) for number in used}
+    wanted = _choose(set(label.values()), labels, path)
+    heads: dict[Any, list] = {image["id"]: [] for image in data["images"]}
+    for entry in data["annotations"]:
+        if label[entry.get("category_id")] in wanted:
+            names = categories.get(entry.get("category_id"), {}).get("keypoints", [])
+            head = _find_head(entry, names, f"{path}, annotation {entry.get('id')}")
+            heads[entry["image_id"]].append(head)
+    return [
+        Annotation(
+            as_points(heads[image["id"]], f"{path}, {image['file_name']}"),
+            str(image["file_name"]),
+            _size(image, "height", "width"),
+            frozenset(wanted),
+        )
+        for image in data["images"]
+    ]
+
+
+def _find_head(entry: Mapping[str, Any], names: Sequence[str], where: str) -> Sequence[float]:
+    """A person's labelled keypoint on the head, else the centre of the box."""
+    if entry.get("iscrowd"):
+        raise DataError(f"{where} is a region of many (iscrowd); annotate its people one by one")
+    keypoints = np.array(entry.get("keypoints", []), float).reshape(-1, 3)
+    known = [names.index(name) for name in HEAD_KEYPOINTS if name in names]
+    if len(keypoints) > 1 and not known:
+        raise DataError(f"{where}: its category must name a keypoint {' or '.join(HEAD_KEYPOINTS)}")
+    for x, y, visible in keypoints[known or slice(1)]:
+        if visible:
+            return x, y
+    if len(entry.get("bbox", [])) != 4:
+        raise DataError(f"{where} has neither a keypoint on the head nor a bbox [x, y, w, h]")
+    x, y, width, height = entry["bbox"]
+    return x + width / 2, y + height / 2
+
+
+def _choose(found: set[str], labels: Iterable[str] | None, path: Path) -> set[str]:
+    if labels is None and len(found) > 1:
+        raise DataError(f"{path} has labels {', '.join(sorted(found))}; --labels says which count")
+    return found if labels is None else found & set(labels)
+
+
+def _size(data: Mapping[str, Any], height: str, width: str) -> tuple[int, int] | None:
+    known = data.get(height) and data.get(width)
+    return (int(data[height]), int(data[width])) if known else None

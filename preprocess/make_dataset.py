@@ -1,0 +1,77 @@
+"""Makes the density maps and lists of your own data set; with --images the data set as well."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import h5py
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from datasets.splits import DataError  # noqa: E402
+from preprocess.annotations import read_points  # noqa: E402
+from preprocess.density import SIGMA_RULES  # noqa: E402
+from preprocess.generation import Recipe, add_options, generate  # noqa: E402
+from preprocess.importing import import_dataset, refuse_turned  # noqa: E402
+from preprocess.layouts import OWN_SPLITS, AnnotatedImage, find_own, has_validation  # noqa: E402
+from preprocess.lists import Validation, make_lists  # noqa: E402
+from preprocess.matching import Source  # noqa: E402
+
+SIGMA = "0.1*(d1+d2+d3)"  # Part A's
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_options(parser, default_root="data/mine")
+    add = parser.add_argument
+    rules = f"{', '.join(SIGMA_RULES)} (default: of the maps there are, else the first)"
+    add("--sigma", choices=SIGMA_RULES, metavar="RULE", help=rules)
+    add = parser.add_argument_group("to make the data set --root first").add_argument
+    add("--images", type=Path, help="folder of images, in folders train, val, test or without")
+    add("--annotations", type=Path, help="file or folder (default: the folder of the images)")
+    add("--labels", help="which of LabelMe's labels or COCO's categories are heads: a,b,...")
+    add("--test-share", type=float, default=0.2, help="where no folder is called so, default: 0.2")
+    add("--seed", type=int, default=0, help="of this choice, default: 0")
+    args = parser.parse_args()
+    for name in ("annotations", "labels", "test_share", "seed"):
+        if args.images is None and getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')} needs --images")
+    if not 0 < args.test_share < 1:
+        parser.error(f"--test-share must lie between 0 and 1, got {args.test_share}")
+    return args
+
+
+def main(args: argparse.Namespace) -> None:
+    if args.images is not None:
+        labels = None if args.labels is None else args.labels.split(",")
+        source = Source(args.images, args.annotations or args.images, labels)
+        import_dataset(source, args.root, args.test_share, args.seed, args.workers)
+    splits = [s for s in OWN_SPLITS if s != "val" or has_validation(args.root)]
+    pairs = {split: find_own(args.root, split) for split in splits}
+    jobs = {s: [(p, p.density_path(args.root, args.out)) for p in pairs[s]] for s in splits}
+    for pair in sum(pairs.values(), []):
+        refuse_turned(pair.image)
+    sigma = args.sigma or find_sigma(sum(jobs.values(), []))
+    recipe = Recipe.original(sigma, border="constant") if args.original else Recipe(sigma)
+    for split in splits:
+        generate(split, jobs[split], read_points, recipe, args.workers)
+    make_lists("MINE", args.root, args.out, args.out or args.root, Validation())
+
+
+def find_sigma(jobs: list[tuple[AnnotatedImage, Path]]) -> str:
+    """Returns the rule of the first map that is there, or Part A's."""
+    for _, path in jobs:
+        try:
+            with h5py.File(path) as file:
+                rule = file.attrs.get("sigma")
+        except OSError:  # missing, or damaged
+            continue
+        if rule in SIGMA_RULES:
+            return rule
+    return SIGMA
+
+
+if __name__ == "__main__":
+    try:
+        main(parse_args())
+    except (DataError, OSError) as error:
+        sys.exit(f"error: {error}")

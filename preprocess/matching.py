@@ -1,0 +1,168 @@
+"""Which annotation belongs to which image, and which image to which split."""
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from datasets.splits import DataError
+from preprocess.annotations import ANNOTATION_ENDINGS, read_annotations
+from preprocess.formats import Annotation
+from preprocess.layouts import IMAGE_ENDINGS, OWN_SPLITS, annotation_stems, natural_order
+
+OTHER_NAMES = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+SPLIT = r"(train|training|val|valid|validation|test|testing)([_-]?(data|set|images|\d+))?"
+NOT_ANNOTATIONS = ("readme", "license")  # which exports of annotation tools hold
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images and annotations before they are a data set.
+
+    Attributes:
+        images: a folder; pictures in folders of it count, too.
+        annotations: a file, or a folder of files.
+        labels: LabelMe labels or COCO categories that are heads; None: the only one there is.
+    """
+
+    images: Path
+    annotations: Path
+    labels: Sequence[str] | None = None
+
+
+def match(source: Source) -> dict[Path, Annotation]:
+    """Returns the annotation of every image, by its path within the folder of images, in order.
+
+    Raises:
+        DataError: there are no images or annotations, one is unreadable, or they do not belong
+            together one to one.
+    """
+    images = _list_files(source.images, IMAGE_ENDINGS, "images")
+    if source.annotations.is_file():
+        files = [Path(source.annotations.name)]
+        folder = source.annotations.parent
+    else:
+        files = _list_files(source.annotations, ANNOTATION_ENDINGS, "annotations")
+        folder = source.annotations
+    by_stem = defaultdict(list)
+    for image in images:
+        for stem in annotation_stems(image.stem):
+            by_stem[stem].append(image)
+    found: dict[Path, tuple[Annotation, Path]] = {}
+    for file in files:
+        for annotation in read_annotations(folder / file, source.labels):
+            image = _find_image(annotation, file, folder, by_stem)
+            if image in found:
+                raise DataError(f"{folder / file} and {found[image][1]} both annotate {image}")
+            found[image] = annotation, folder / file
+    _check_labels([annotation for annotation, _ in found.values()], source)
+    missing = [image for image in images if image not in found]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(images)} images have no annotation, such as {missing[0]}; "
+            "one without people needs an empty one"
+        )
+    return {image: found[image][0] for image in images}
+
+
+def choose_splits(images: Sequence[Path], test_share: float, seed: int) -> dict[Path, str]:
+    """Returns "train", "val" or "test" for every image.
+
+    Folders called so decide; where there are none, a seeded choice of `test_share` is for testing.
+
+    Raises:
+        DataError: some images lie in such folders, and others do not, or none to train or test on.
+    """
+    splits = {image: split_of(image) for image in images}
+    if not any(splits.values()):
+        if len(images) < 3:
+            raise DataError(f"{len(images)} images are too few to train, validate and test on")
+        count = min(max(1, round(test_share * len(images))), len(images) - 2)
+        chosen = set(random.Random(seed).sample(images, count))
+        return {image: "test" if image in chosen else "train" for image in images}
+    stray = [image for image, split in splits.items() if split is None]
+    if stray:
+        raise DataError(f"{stray[0]} lies in no folder train, val or test, but other images do")
+    for split in ("train", "test"):
+        if split not in splits.values():
+            raise DataError(
+                f"there is no folder of {split} images, but of {' and '.join(set(splits.values()))}"
+                "; for a random split choose a folder of images without any"
+            )
+    return splits
+
+
+def split_of(path: Path) -> str | None:
+    """Returns the one of OWN_SPLITS that a folder of `path` is called, in one of many spellings."""
+    for part in path.parts[:-1]:
+        named = re.fullmatch(SPLIT, part.lower())
+        if named:
+            return OTHER_NAMES.get(named[1], named[1])
+    return None
+
+
+def _list_files(folder: Path, endings: Iterable[str], what: str) -> list[Path]:
+    """Paths within a folder, however deep; hidden files and read-me files apart."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder of {what}")
+    files = [
+        path.relative_to(folder)
+        for path in folder.rglob("*")
+        if path.suffix.lower() in endings and not path.name.lower().startswith(NOT_ANNOTATIONS)
+    ]
+    files = [path for path in files if not any(part.startswith(".") for part in path.parts)]
+    if not files:
+        raise DataError(f"{folder} holds no {what} ({' '.join(sorted(endings))})")
+    return sorted(files, key=lambda path: [natural_order(Path(part)) for part in path.parts])
+
+
+def _check_labels(annotations: Sequence[Annotation], source: Source) -> None:
+    """Across files: each was about one label, or about none of those that were chosen."""
+    found = sorted(set().union(*(annotation.labels for annotation in annotations)))
+    if source.labels is None and len(found) > 1:
+        raise DataError(f"{source.annotations} has labels {', '.join(found)}; --labels says which")
+    if source.labels is not None and not found:
+        raise DataError(f"{source.annotations} has no label {' or '.join(source.labels)}")
+
+
+def _find_image(
+    annotation: Annotation, file: Path, folder: Path, by_stem: dict[str, list[Path]]
+) -> Path:
+    """The image with the annotation's name, or, if it has none, with its file's."""
+    name = annotation.image or file.with_suffix("").as_posix()
+    wanted = PurePosixPath(name.replace("\\", "/"))  # annotation tools run on Windows, too
+    is_image = annotation.image is not None and wanted.suffix.lower() in IMAGE_ENDINGS
+    candidates = by_stem.get(wanted.stem if is_image else wanted.name, [])
+    if is_image:
+        candidates = [c for c in candidates if c.name == wanted.name]
+    if not candidates:
+        raise DataError(f"{folder / file} annotates {wanted.name}, which is not among the images")
+    best = max(_common_end(c, wanted) for c in candidates)
+    candidates = [c for c in candidates if _common_end(c, wanted) == best]
+    same = [c for c in candidates if split_of(c) == _split_of_file(file)]
+    candidates = same if len(candidates) > 1 and same else candidates
+    if len(candidates) > 1:
+        raise DataError(
+            f"{folder / file} annotates {wanted.name}, which may be {candidates[0]} or "
+            f"{candidates[1]}; it must name the folder, too"
+        )
+    return candidates[0]
+
+
+def _common_end(image: Path, wanted: PurePosixPath) -> int:
+    """How many folders of both, counted from the name upwards, are called the same."""
+    count = 0
+    for a, b in zip(image.parts[-2::-1], wanted.parts[-2::-1], strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+def _split_of_file(file: Path) -> str | None:
+    """The split of annotations such as instances_train2017.json."""
+    words = re.findall("[a-z]+", file.stem.lower())
+    words = [OTHER_NAMES.get(word, word) for word in words]
+    return split_of(file) or next((word for word in words if word in OWN_SPLITS), None)

@@ -1,0 +1,252 @@
+"""predict.py as a user runs it: counts that are test.py's, whatever is asked for, and mistakes."""
+
+import csv
+import json
+import os
+import signal
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_one_line_error, read_json, run_program, save_student
+from pictures import write_picture
+from PIL import Image
+
+import predict
+from datasets.loaders import build_evaluation_loader
+from models.guard import Guard
+from models.naming import load_counter
+from utils import predictor
+from utils.checkpoint import DEFAULT, SHIPPED, read_weights
+from utils.evaluation import evaluate
+from utils.inference import build_eager
+
+CPU = torch.device("cpu")
+HALVES = ("--roi", "left:0,0 0.5,0 0.5,1 0,1", "--roi", "right:0.5,0 1,0 1,1 0.5,1")
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    """Pictures of several sizes, colour spaces and depths, with empty density maps."""
+    folder, rng = tmp_path_factory.mktemp("samples"), np.random.default_rng(0)
+    modes = {"RGB": (64, 96), "L": (61, 83), "CMYK": (200, 120), "RGBA": (33, 50), "P": (40, 40)}
+    written = [
+        write_picture(folder, mode, rng.integers(0, 256, (*size, 3), dtype=np.uint8), [], mode)
+        for mode, size in modes.items()
+    ]
+    deep = write_picture(folder, "deep", rng.integers(0, 256, (48, 56, 3), dtype=np.uint8), [])
+    Image.fromarray(rng.integers(0, 65536, (48, 56), dtype=np.uint16)).save(deep.image)
+    return [*written, deep]
+
+
+def test_counts_are_those_of_test_py(run, samples, student, tmp_path):
+    pictures = [sample.image for sample in samples]
+    records = tmp_path / "new" / "counts.json"
+    assert run(*pictures, "--json", records, "--csv", tmp_path / "counts.csv")[0] == 0
+    network = build_eager(read_weights(student, load_counter).network.eval(), CPU)
+    loader = build_evaluation_loader(samples, workers=0)
+    expected = [result.predicted for result in evaluate(network, loader, CPU, "whole")]
+    assert [record["count"] for record in read_json(records)] == expected
+    assert min(expected) > 0 and len(set(expected)) == len(samples)
+
+    (tmp_path / "list.json").write_text(json.dumps(list(map(str, pictures))))
+    options = ["-c", student, "--cpu", "--size", "32x32", "--per-image", tmp_path / "test.csv"]
+    result = run_program("test.py", tmp_path / "list.json", *options, "--workers", 0)
+    assert result.returncode == 0, result.stderr
+    with (tmp_path / "test.csv").open() as ours, (tmp_path / "counts.csv").open() as file:
+        rows = [row["count"] for row in csv.DictReader(file)]
+        assert rows == [row["predicted"] for row in csv.DictReader(ours)]
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_engines_count_the_same(run, samples, tmp_path, engine):
+    pytest.importorskip(engine)
+    counts = []
+    for name in ("eager", engine):
+        run(samples[0].image, "--engine", name, "--json", tmp_path / name)
+        counts.append(read_json(tmp_path / name)[0]["count"])
+    assert counts[1] == pytest.approx(counts[0], rel=1e-4)
+
+
+def test_a_picture_is_counted_as_a_viewer_shows_it(run, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x112] = 6  # to be turned by a quarter
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif)
+    stored = np.array(Image.open(tmp_path / "a.jpg"))
+    Image.fromarray(np.rot90(stored, -1)).save(tmp_path / "upright.png")
+    run(tmp_path, "--json", tmp_path / "counts.json", "--npy", tmp_path / "maps")
+    turned, upright = read_json(tmp_path / "counts.json")
+    assert turned["count"] == upright["count"]
+    assert np.load(tmp_path / "maps/a.npy").shape == (12, 8)
+
+
+def test_16_bits_count_as_their_upper_8(run, tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (60, 90), dtype=np.uint8)
+    Image.fromarray(grey).save(tmp_path / "8.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "16.png")
+    run(tmp_path, "--json", tmp_path / "counts.json")
+    first, second = read_json(tmp_path / "counts.json")
+    assert first["count"] == second["count"]
+
+
+def test_what_is_written_is_what_is_printed(run, samples, tmp_path):
+    folder = samples[0].image.parent
+    files = {name: tmp_path / name for name in ("out", "maps", "rows.csv", "rows.json")}
+    options = ["--out", files["out"], "--npy", files["maps"]]
+    options += ["--csv", files["rows.csv"], "--json", files["rows.json"]]
+    code, lines, _ = run(folder, f"{folder}/R*.png", *options, *HALVES)
+    records = read_json(files["rows.json"])
+    stems = ["CMYK", "L", "P", "RGB", "RGBA", "deep"] + ["RGB_2", "RGBA_2"]
+    assert code == 0 and len(lines) == len(records) == 8
+    assert {path.name for path in files["maps"].iterdir()} == {f"{stem}.npy" for stem in stems}
+    drawn = {f"{stem}_density.jpg" for stem in stems}
+    assert {path.name for path in files["out"].iterdir()} == drawn
+    with files["rows.csv"].open() as file:
+        rows = list(csv.DictReader(file))
+    for line, record, row, stem in zip(lines, records, rows, stems, strict=True):
+        density, regions = np.load(files["maps"] / f"{stem}.npy"), record["regions"]
+        assert density.dtype == np.float32
+        assert record["count"] == pytest.approx(density.sum(), rel=1e-5)
+        assert sum(regions.values()) == pytest.approx(record["count"], rel=1e-5)
+        left, right = regions["left"], regions["right"]
+        name, count = record["name"], record["count"]
+        assert line == f"{name}: {count:.1f}  left {left:.1f}  right {right:.1f}"
+        assert (row["name"], row["count"]) == (name, f"{count:.4f}")
+        assert (row["left"], row["right"]) == (f"{left:.4f}", f"{right:.4f}")
+        assert row["frame"] == row["unlikeness"] == row["notes"] == ""
+    with Image.open(files["out"] / "RGB_density.jpg") as overlay:
+        assert min(overlay.size) > 400 and np.ptp(np.array(overlay)) > 200
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_goes_on(run, samples, tmp_path):
+    good, broken = samples[0].image, tmp_path / "broken.png"
+    broken.write_bytes(good.read_bytes()[:900])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.mp4").write_text("no video")
+    inputs = [broken, tmp_path / "no.jpg", tmp_path / "empty", f"{tmp_path}/*.gif"]
+    code, lines, errors = run(*inputs, tmp_path / "text.mp4", good, "--json", tmp_path / "a.json")
+    assert code == 1 and len(lines) == 1 and lines[0].startswith(f"{good}: ")
+    assert len(read_json(tmp_path / "a.json")) == 1
+    wanted = ["broken.png is not a readable image", "no.jpg does not exist", "empty holds no"]
+    wanted += ["no file matches", "text.mp4 is not a readable video"]
+    assert len(errors) == len(wanted)
+    assert all(any(words in error for error in errors) for words in wanted)
+
+
+def test_alarms(run, samples, tmp_path):
+    picture = samples[0].image
+    run(picture, "--json", tmp_path / "a.json", *HALVES)
+    (record,) = read_json(tmp_path / "a.json")
+    count, most = record["count"], max(record["regions"].values())
+    assert run(picture, "--alarm", count + 1)[0] == 0
+    code, (line,), _ = run(picture, "--alarm", count - 0.01, tmp_path / "no.jpg")
+    assert code == 3 and line.endswith("  ALARM")
+    assert (
+        run(picture, "--alarm", most + 0.01, *HALVES)[0] == 0
+    )  # the regions' alarm, not the sum's
+    assert run(picture, "--alarm", most - 0.01, *HALVES)[0] == 3
+
+
+def test_a_region_outside_one_picture_spares_the_others(run, samples):
+    small, large = samples[3].image, samples[2].image  # 50 and 120 pixels wide
+    code, lines, errors = run(small, large, "--roi", "door:60,0 110,0 110,90")
+    assert code == 1 and len(lines) == 1 and " door " in lines[0]
+    assert "region door encloses nothing of its 50x33 pixels" in errors[0]
+
+
+def test_large_pictures_are_tiled_and_count_the_same(run, monkeypatch, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 1500, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    counts = []
+    for limit in (10**6, 10**4):
+        monkeypatch.setattr(predictor, "TILED_PIXELS", limit)
+        run(tmp_path / "wide.png", "--json", tmp_path / "a.json", "--engine", "eager")
+        counts.append(read_json(tmp_path / "a.json")[0]["count"])
+    assert counts[1] == pytest.approx(counts[0], rel=1e-5)
+    tiled = []
+    monkeypatch.setattr(
+        predictor, "predict_tiled", lambda *_: tiled.append(1) or (0, torch.zeros(1, 1, 10, 188))
+    )
+    run(tmp_path / "wide.png")
+    assert tiled
+
+
+def test_a_negative_sum_is_reported_as_nobody_here_and_by_test_py(run, samples, tmp_path):
+    weights = save_student(tmp_path / "negative.safetensors", "csrnet", bias=-9.0)
+    run(samples[0].image, "--json", tmp_path / "a.json", "--npy", tmp_path, weights=weights)
+    assert np.load(tmp_path / "RGB.npy").sum() < 0
+    assert read_json(tmp_path / "a.json")[0]["count"] == 0
+    network = read_weights(weights, load_counter).network.eval()
+    (result,) = evaluate(network, build_evaluation_loader(samples[:1], 0), CPU, "whole")
+    assert result.predicted == 0
+
+
+def test_black_and_white_pictures_show_nobody(run, tmp_path):
+    for name, level in (("black", 0), ("white", 255)):
+        noise = np.random.default_rng(0).integers(0, 3, (64, 96, 3), dtype=np.uint8)
+        Image.fromarray(level ^ noise).save(tmp_path / f"{name}.png")
+    code, lines, _ = run(tmp_path, *HALVES)
+    assert code == 0 and len(lines) == 2
+    assert all(line.endswith(": 0.0  left 0.0  right 0.0  nothing to see") for line in lines)
+
+
+@pytest.mark.parametrize(("threshold", "remark"), [(1e-3, True), (1e6, False)])
+def test_a_guard_flags_what_is_too_far(run, samples, tmp_path, threshold, remark):
+    guard = Guard(torch.zeros(8), torch.eye(8), torch.tensor(threshold)).state_dict()
+    guard = {f"guard.{name}": tensor for name, tensor in guard.items()}
+    weights = save_student(tmp_path / "guarded.safetensors", guard=guard)
+    _, (line,), _ = run(samples[0].image, "--json", tmp_path / "a.json", weights=weights)
+    assert line.endswith("unlike the training pictures") == remark
+    (record,) = read_json(tmp_path / "a.json")
+    assert (record["unlikeness"] > 1) == remark == ("unlike" in record["notes"])
+
+
+def test_ctrl_c_leaves_whole_files(run, samples, tmp_path, monkeypatch):
+    count_picture = predict.count_picture
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        count_picture(*arguments)
+
+    monkeypatch.setattr(predict, "count_picture", interrupted)
+    pictures = [sample.image for sample in samples]
+    code, lines, _ = run(*pictures, "--json", tmp_path / "a.json")
+    assert code == 130 and len(lines) == len(read_json(tmp_path / "a.json")) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "the following arguments are required: inputs"),
+        (["a.jpg", "--roi", "0,0 1,1"], "argument --roi: must be NAME:X,Y X,Y X,Y"),
+        (["a.jpg", *HALVES[:2], *HALVES[:2]], "--roi: each needs a name of its own"),
+        (["a.jpg", "--alarm", "many"], "argument --alarm: must be a number of at least 0"),
+        (["a.mp4", "--every", "0"], "argument --every: must be a whole number of at least 1"),
+        (["a.jpg", "--engine", "tpu"], "argument --engine: invalid choice: 'tpu'"),
+    ],
+)
+def test_wrong_options_end_in_one_line(options, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["predict.py", *options])
+    with pytest.raises(SystemExit) as ended:
+        predict.parse_args()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line and ended.value.code == 2
+
+
+@pytest.mark.skipif((SHIPPED / f"{DEFAULT}.safetensors").exists(), reason="weights are here")
+def test_without_weights_a_line_says_how_to_get_some(samples):
+    result = run_program("predict.py", samples[0].image, "--cpu")
+    assert_one_line_error(result, f"this copy has no weights/{DEFAULT}.safetensors", "-c")
+
+
+@pytest.mark.skipif(not (SHIPPED / f"{DEFAULT}.safetensors").exists(), reason="no weights here")
+def test_with_shipped_weights_black_and_white_show_nobody_and_noise_is_flagged(run, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    for name, pixels in (("black", 0 * noise), ("noise", noise), ("white", 0 * noise + 255)):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    _, (black, noisy, white), _ = run(tmp_path, weights=DEFAULT)
+    assert black.endswith(": 0.0  nothing to see") and white.endswith(": 0.0  nothing to see")
+    assert noisy.endswith("unlike the training pictures")

@@ -1,0 +1,80 @@
+"""What was counted: as lines of text, CSV and JSON, written while counting goes on."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from utils.files import written_whole
+
+NOTES = {  # what may be said of a picture, for people
+    "alarm": "ALARM",
+    "flat": "nothing to see",
+    "unlike": "unlike the training pictures",
+}
+COLUMNS = ("name", "frame", "seconds", "count", "unlikeness", "notes")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The counts of a picture, or of a frame of a video."""
+
+    name: str
+    frame: int | None  # from 0, of a video
+    seconds: float | None  # since its first frame
+    count: float
+    unlikeness: float | None  # above 1: unlike the training pictures; None where nobody can tell
+    notes: tuple[str, ...]  # of NOTES
+    regions: dict[str, float]
+
+    @property
+    def remarks(self) -> str:
+        """Its notes in words."""
+        return ", ".join(NOTES[note] for note in self.notes)
+
+    def __str__(self) -> str:
+        """Returns the line for people: name, count, regions' counts, notes."""
+        regions = [f"{region} {count:.1f}" for region, count in self.regions.items()]
+        return "  ".join([f"{self.name}: {self.count:.1f}", *regions, self.remarks]).rstrip()
+
+
+@contextmanager
+def open_records(
+    csv_path: Path | None, json_path: Path | None, regions: Sequence[str]
+) -> Iterator[Callable[[Reading], None]]:
+    """Yields what writes a reading to the files that were asked for; they are whole in the end.
+
+    The CSV file has COLUMNS and one for every region; the other one a JSON object a line, with the
+    names that `Reading` has.
+    """
+    with ExitStack() as stack:
+        rows = csv.writer(_start(stack, csv_path)) if csv_path else None
+        lines = _start(stack, json_path) if json_path else None
+        if rows:
+            rows.writerow([*COLUMNS, *regions])
+
+        def record(reading: Reading) -> None:
+            if rows:
+                rows.writerow(_row(reading, regions))
+            if lines:
+                lines.write(json.dumps(vars(reading), ensure_ascii=False) + "\n")
+
+        yield record
+
+
+def _start(stack: ExitStack, path: Path) -> TextIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    begun = stack.enter_context(written_whole(path))
+    return stack.enter_context(begun.open("w", newline="", encoding="utf-8"))
+
+
+def _row(reading: Reading, regions: Sequence[str]) -> list[object]:
+    seconds = "" if reading.seconds is None else f"{reading.seconds:.3f}"
+    unlikeness = "" if reading.unlikeness is None else f"{reading.unlikeness:.3f}"
+    counts = (f"{reading.regions[name]:.4f}" for name in regions)
+    notes = " ".join(reading.notes)
+    start = [reading.name, reading.frame, seconds, f"{reading.count:.4f}", unlikeness, notes]
+    return [*start, *counts]

@@ -1,0 +1,102 @@
+"""Regions of interest: named polygons, and the part of every density cell that lies in one."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+Size = tuple[int, int]  # height, width
+STRIDE = 8  # pixels of a density cell's side, as all networks here have
+
+
+@dataclass(frozen=True)
+class Region:
+    """A polygon; its corners count in pixels or, where none is above 1, in parts of the sides."""
+
+    name: str
+    corners: tuple[tuple[float, float], ...]  # x, y
+
+    def scaled_to(self, size: Size) -> np.ndarray:
+        """Returns the corners in the pixels of a picture of `size`, (N, 2), x then y."""
+        corners = np.array(self.corners)
+        return corners * size[::-1] if corners.max() <= 1 else corners
+
+
+class RegionError(ValueError):
+    """A region encloses nothing of a picture; the message is for its owner."""
+
+
+def parse_region(text: str) -> Region:
+    """Reads NAME:X,Y X,Y X,Y ..., the corners of a polygon.
+
+    Raises:
+        ValueError: it is not of that form, a coordinate is negative, or corners are too few.
+    """
+    name, _, points = text.rpartition(":")
+    try:
+        corners = tuple((float(x), float(y)) for x, y in (p.split(",") for p in points.split()))
+    except ValueError:
+        corners = ()
+    if not name.strip() or len(corners) < 3 or not np.isfinite(corners).all():
+        raise ValueError(
+            f"must be NAME:X,Y X,Y X,Y with at least 3 corners, such as "
+            f"'door:0,0.5 0.4,0.5 0.4,1', got {text!r}"
+        )
+    if min(map(min, corners)) < 0:
+        raise ValueError(f"region {name} must not lie left of or above the picture, got {text!r}")
+    return Region(name.strip(), corners)
+
+
+def count_regions(density: np.ndarray, regions: tuple[Region, ...], size: Size) -> dict[str, float]:
+    """Returns every region's count, at least 0, by its name.
+
+    Regions that share out a picture between them share out its map's sum.
+
+    Args:
+        density: (ceil(H/8), ceil(W/8)) heads per cell.
+        size: H and W of the picture.
+
+    Raises:
+        RegionError: a region encloses no pixel of the picture.
+    """
+    return {
+        region.name: max(0.0, float((density * region_weights(region, size)).sum(dtype=np.float64)))
+        for region in regions
+    }
+
+
+@lru_cache(maxsize=64)  # a video's frames and a camera's pictures are of one size
+def region_weights(region: Region, size: Size) -> np.ndarray:
+    """Returns the part of every cell's pixels that a region encloses, (ceil(H/8), ceil(W/8)).
+
+    Raises:
+        RegionError: it encloses no pixel.
+    """
+    inside = _sum_cells(_pixels_inside(region.scaled_to(size), size))
+    if not inside.any():
+        height, width = size
+        raise RegionError(f"region {region.name} encloses nothing of its {width}x{height} pixels")
+    return (inside / _sum_cells(np.ones(size, bool))).astype(np.float32)
+
+
+def _pixels_inside(corners: np.ndarray, size: Size) -> np.ndarray:
+    """Returns (H, W) bool: which pixels' centres lie in a polygon, by the even-odd rule.
+
+    A centre on the border of two neighbours belongs to exactly one, unlike with cv2.fillPoly.
+    """
+    height, width = size
+    crossed = np.zeros((height, width + 1), bool)  # left of a pixel's centre
+    for edge in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        (x1, y1), (x2, y2) = sorted(map(tuple, edge), key=lambda corner: corner[::-1])
+        first, last = (int(np.clip(np.ceil(y - 0.5), 0, height)) for y in (y1, y2))
+        rows = np.arange(first, last)
+        x = x1 + (rows + 0.5 - y1) * ((x2 - x1) / (y2 - y1 or 1))
+        crossed[rows, np.clip(np.ceil(x - 0.5), 0, width).astype(int)] ^= True
+    return np.logical_xor.accumulate(crossed, axis=1)[:, :width]
+
+
+def _sum_cells(pixels: np.ndarray) -> np.ndarray:
+    for axis in (0, 1):
+        starts = np.arange(0, pixels.shape[axis], STRIDE)
+        pixels = np.add.reduceat(pixels, starts, axis=axis, dtype=np.int32)
+    return pixels

@@ -1,0 +1,59 @@
+"""What a user names on the command line -> pictures, videos and cameras."""
+
+import glob
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+PICTURES = frozenset(".jpg .jpeg .png .bmp .tif .tiff .webp .gif .ppm .pgm .jp2".split())
+VIDEOS = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .ts .mts .3gp".split())
+CAMERA = re.compile(r"camera:(\d+)")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture's or a video's file, or a camera's number."""
+
+    place: Path | int
+    is_video: bool
+
+    @property
+    def name(self) -> str:
+        """Such as photos/IMG_1.jpg or camera:0."""
+        return f"camera:{self.place}" if isinstance(self.place, int) else str(self.place)
+
+    @property
+    def stem(self) -> str:
+        """What files that are written of it may be called after, such as IMG_1."""
+        return f"camera{self.place}" if isinstance(self.place, int) else self.place.stem
+
+
+class SourceError(ValueError):
+    """Nothing is there under a name; the message says what was looked for."""
+
+
+def find_sources(text: str) -> list[Source]:
+    """Returns what a file, a folder, a pattern or camera:N stands for, in alphabetical order.
+
+    Of a folder these are the files whose endings are a picture's or a video's; a file that is named
+    itself is a picture if it is no video.
+
+    Raises:
+        SourceError: nothing is there.
+    """
+    if camera := CAMERA.fullmatch(text):
+        return [Source(int(camera[1]), is_video=True)]
+    path = Path(text)
+    if path.is_dir():
+        found = [file for file in path.iterdir() if file.suffix.lower() in PICTURES | VIDEOS]
+        missing = f"{text} holds no picture and no video"
+    elif path.exists() or not glob.has_magic(text):
+        found = [path] if path.is_file() else []
+        missing = f"{text} does not exist; name a picture, a video, a folder, a pattern or camera:0"
+    else:
+        found = [Path(file) for file in glob.glob(text, recursive=True)]
+        missing = f"no file matches {text}"
+    found = sorted(file for file in found if file.is_file())
+    if not found:
+        raise SourceError(missing)
+    return [Source(file, file.suffix.lower() in VIDEOS) for file in found]
