@@ -49,6 +49,10 @@ else
 fi
 "$PYTHON" "${launch[@]}" "$project/SKT_distill.py" "${lists[@]}" "${options[@]}" "$@"
 
+stage "Guard: so that predict.py flags pictures unlike the training's"
+"$PYTHON" "$project/calibrate.py" "${lists[0]}" "${lists[2]}" -c "$OUT/model.safetensors" ||
+  echo "Without a guard nothing will be flagged; all else goes on."
+
 stage "Test: everything in $OUT"
 if [ -n "$TEACHER" ]; then
   "$PYTHON" "$project/test.py" "${lists[2]}" --dataset "$DATASET" --checkpoint "$TEACHER" \
@@ -58,3 +62,4 @@ fi
 export OUT # the tests' results go there, too
 CHECKPOINT=$OUT/best_mae.pth LIST=${lists[2]} bash "$project/test.sh" \
   --save-maps "$OUT/maps" --worst "$OUT/worst.png" "${size[@]}"
+stage "Done. To count people: bash predict.sh photo.jpg -c $OUT/model.safetensors --out overlays"

@@ -1,7 +1,6 @@
 """Export a counter to ONNX or OpenVINO, in float32 or INT8, and prove that it counts the same."""
 
 import argparse
-import hashlib
 from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
@@ -25,8 +24,8 @@ from utils.metrics import score
 from utils.options import Parser, checked, fail, number, whole_number
 from utils.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise
 from utils.rounding import measure_means, rank_layers, round_layers
+from utils.sources import PICTURES
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 RANKED = 4  # images on which layers are compared
 CPU = torch.device("cpu")
 
@@ -76,7 +75,7 @@ def describe(args: argparse.Namespace, counter: Counter) -> dict[str, str]:
         "density": "(batch, 1, ceil(height / 8), ceil(width / 8)) float32, heads per 8x8 pixels",
         "count": "(batch,) float32, heads: the sum of density",
         "checkpoint": args.checkpoint.name,
-        "checkpoint_sha256": hashlib.sha256(args.checkpoint.read_bytes()).hexdigest(),
+        "weights_sha256": counter.fingerprint,
     }
 
 
@@ -125,7 +124,7 @@ def read_pictures(path: Path, most: int) -> list[Tensor]:
         samples = sorted(read_list(path), key=lambda sample: len(read_heads(sample).points))
         files = [sample.image for sample in samples]
     if not files:
-        raise DataError(f"folder {path} holds no images ({', '.join(PICTURES)})")
+        raise DataError(f"folder {path} holds no pictures")
     last, chosen = len(files) - 1, min(most, len(files))
     files = [files[last - last * i // max(1, chosen - 1)] for i in range(chosen)]
     return [torch.from_numpy(read_image(file)).permute(2, 0, 1)[None] for file in files]

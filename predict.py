@@ -19,7 +19,14 @@ from datasets.splits import DataError
 from models.guard import read_features
 from models.naming import Counter, load_counter
 from utils.checkpoint import DEFAULT, CheckpointError, find_checkpoint, read_weights
-from utils.inference import ENGINES, EngineError, choose_device
+from utils.inference import (
+    ENGINES,
+    EngineError,
+    build_eager,
+    build_engine,
+    choose_device,
+    parse_engine,
+)
 from utils.interrupt import StopRequest
 from utils.options import (
     Parser,
@@ -48,7 +55,12 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("inputs", nargs="+", help="pictures, videos, folders, patterns, or camera:0")
     add("--checkpoint", "-c", type=find_checkpoint, default=DEFAULT, help="file or shipped weights")
-    add("--engine", choices=ENGINES, default="eager", help="what runs the network, as of test.py")
+    add(
+        "--engine",
+        type=checked(parse_engine),
+        default="eager",
+        help=f"what runs the network: {', '.join(ENGINES)}, or a file that export.py made of it",
+    )
     add("--every", type=whole_number(1), default=1, help="count every so many frames of videos")
     add_device_options(parser)
 
@@ -74,18 +86,21 @@ def parse_args() -> argparse.Namespace:
     if len(set(names)) < len(names):
         parser.error(f"--roi: each needs a name of its own, got {', '.join(names)}")
     args.device = choose_device(args.engine, select_device(args, parser))
+    for text in args.inputs:
+        if args.out and Path(text).is_dir() and args.out.resolve() == Path(text).resolve():
+            parser.error(f"--out {args.out} is where pictures are read: its overlays would be next")
     return args
 
 
 def build_predictor(args: argparse.Namespace, counter: Counter) -> Predictor:
     """Builds the engine, and what rates pictures if the checkpoint has a guard."""
-    network, guard = ENGINES["eager"](counter.network.eval(), args.device), counter.guard
+    network, guard = build_eager(counter.network.eval(), args.device), counter.guard
 
     def rate(glance: np.ndarray) -> float:
         features = read_features(network, normalise(as_batch(glance).to(args.device)))
         return guard.score(features.cpu()).item()
 
-    engine = ENGINES[args.engine](network, args.device)
+    engine = build_engine(args.engine, counter, args.device)
     regions = tuple(args.roi)
     return Predictor(engine, network, args.device, regions, args.alarm, rate if guard else None)
 
@@ -162,7 +177,7 @@ def count_video(run: Run, source: Source, every: int) -> None:
                 if run.stop:
                     break
     finally:
-        run.alarms += timeline.alarms
+        run.alarms += timeline.notes["alarm"]
         if timeline.counts:
             say(f"{source.name}: {timeline}")
             run.outputs.save_timeline(stem, timeline, run.predictor.alarm)

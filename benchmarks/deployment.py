@@ -95,7 +95,7 @@ def _open(
 
 def _describe(path: Path, facts: dict[str, str]) -> str:
     """Says where an exported counter comes from, and what its quantisation kept."""
-    made = f"{path.name} is of {facts['checkpoint']} (SHA-256 {facts['checkpoint_sha256'][:8]})"
+    made = f"{path.name} is of {facts['checkpoint']} (weights {facts['weights_sha256'][:8]})"
     if facts["precision"] == "float32":
         return f"{made}."
     kept = facts["float32_layers"] or "none"

@@ -1,5 +1,6 @@
 """Checkpoints in circulation -> networks of ours: every naming, any width, strictly."""
 
+import hashlib
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -44,6 +45,14 @@ class Counter:
         """Such as CSRNet or 1/4-CSRNet."""
         name = type(self.network).__name__
         return name if self.width == 1 else f"{self.width}-{name}"
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the network's float32 weights, the same in whatever file they come."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.network.state_dict().items()):
+            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
 
 def load_counter(state: dict[str, Tensor]) -> Counter:

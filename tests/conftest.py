@@ -17,8 +17,11 @@ from PIL import Image
 
 import predict
 from models.build import build_network, init_kaiming
+from models.guard import Guard
+from models.naming import GUARD
 from preprocess.annotations import write_shanghaitech_points
 from utils.checkpoint import save_checkpoint, save_weights
+from utils.exported import FORMATS
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -121,6 +124,12 @@ def save_student(
     return path
 
 
+def plain_guard(threshold: float) -> dict[str, torch.Tensor]:
+    """Returns the guard of `save_student`, for features around 0, as a file holds it."""
+    guard = Guard(torch.zeros(8), torch.eye(8), torch.tensor(threshold))
+    return {f"{GUARD}{name}": tensor for name, tensor in guard.state_dict().items()}
+
+
 @pytest.fixture(scope="session")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BL student in a file."""
@@ -142,6 +151,13 @@ def run(
         return code, printed.out.splitlines(), errors
 
     return run
+
+
+def need_packages(suffix: str, int8: bool = False) -> None:
+    """Skips a test where a package is missing that exporting to such a file needs."""
+    form = FORMATS[suffix]
+    for package in form.INT8_PACKAGES if int8 else form.PACKAGES:
+        pytest.importorskip(package, reason=f"{package} of requirements-deploy.txt is missing")
 
 
 def read_json(path: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from conftest import need_packages
 from test_evaluation import random_image, random_network
 
 import export
@@ -49,18 +50,12 @@ def run_export(monkeypatch, *options):
     export.main(export.parse_args())
 
 
-def need(suffix, int8=False):
-    form = FORMATS[suffix]
-    for package in form.INT8_PACKAGES if int8 else form.PACKAGES:
-        pytest.importorskip(package, reason=f"{package} of requirements-deploy.txt is missing")
-
-
 @pytest.mark.parametrize("preprocess", [False, True])
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_files_count_as_pytorch_does_at_sizes_that_were_not_traced(
     suffix, preprocess, counter, tmp_path, monkeypatch
 ):
-    need(suffix)
+    need_packages(suffix)
     network, checkpoint = counter
     path = tmp_path / f"new/counter{suffix}"
     run_export(monkeypatch, checkpoint, path, *["--preprocess"] * preprocess)
@@ -84,7 +79,7 @@ def test_files_count_as_pytorch_does_at_sizes_that_were_not_traced(
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_metadata_say_what_goes_in_and_what_comes_out(suffix, csrnet, tmp_path, monkeypatch):
-    need(suffix)
+    need_packages(suffix)
     path = tmp_path / f"counter{suffix}"
     run_export(monkeypatch, csrnet[1], path, "--preprocess")
     facts = open_exported(path).facts
@@ -102,12 +97,12 @@ def test_metadata_say_what_goes_in_and_what_comes_out(suffix, csrnet, tmp_path, 
     }
     assert expected.items() <= facts.items()
     assert "heads per 8x8 pixels" in facts["density"] and "heads" in facts["count"]
-    assert len(facts["checkpoint_sha256"]) == 64
+    assert len(facts["weights_sha256"]) == 64
     assert str(tmp_path) not in path.read_bytes().decode("latin-1")  # nothing of this machine
 
 
 def test_the_onnx_model_has_free_sizes_and_named_ends():
-    need(".onnx")
+    need_packages(".onnx")
     import onnx
 
     for preprocess, name, channels in ((False, "images", 1), (True, "pixels", 3)):
@@ -125,7 +120,7 @@ def test_the_onnx_model_has_free_sizes_and_named_ends():
 def test_a_model_that_counts_otherwise_fails_and_leaves_no_file(
     suffix, csrnet, tmp_path, monkeypatch
 ):
-    need(suffix)
+    need_packages(suffix)
     form, path = FORMATS[suffix], tmp_path / f"new/counter{suffix}"
 
     def export_wrongly(network):
@@ -184,7 +179,7 @@ def test_pixels_are_restored_exactly():
 def test_int8_keeps_the_budget_and_says_how(
     suffix, csrnet, crowd_lists, tmp_path, monkeypatch, capsys
 ):
-    need(suffix, int8=True)
+    need_packages(suffix, int8=True)
     path = tmp_path / f"int8{suffix}"
     options = ["--int8", crowd_lists[0], "--calibrate", crowd_lists[2], "--max-mae-rise", 5]
     run_export(monkeypatch, csrnet[1], path, *options)
@@ -208,7 +203,7 @@ def test_int8_keeps_the_budget_and_says_how(
 def test_a_budget_that_cannot_be_kept_is_refused_with_the_numbers(
     suffix, csrnet, crowd_lists, tmp_path, monkeypatch
 ):
-    need(suffix, int8=True)
+    need_packages(suffix, int8=True)
     network, checkpoint = csrnet
     list_layers(network)[-1].weight *= 1e4  # an error of 1 % is many heads, all in one direction
     save_checkpoint(checkpoint, network.state_dict())
@@ -319,7 +314,7 @@ def test_ranges_are_of_the_emptiest_to_the_fullest_image_or_of_a_folder(crowd_li
     names = [images[p[0].permute(1, 2, 0).numpy().tobytes()] for p in (fullest, emptiest)]
     assert names == ["IMG_1", "IMG_2"]  # of 4, 1 and 2 heads
     assert len(export.read_pictures(read_list(crowd_lists[2])[0].image.parent, 8)) == 3
-    with pytest.raises(DataError, match="holds no images"):
+    with pytest.raises(DataError, match="holds no pictures"):
         export.read_pictures(tmp_path, 8)
 
 
@@ -327,7 +322,7 @@ def test_ranges_are_of_the_emptiest_to_the_fullest_image_or_of_a_folder(crowd_li
 def test_an_exported_file_is_an_engine_of_the_test_program(
     preprocess, csrnet, crowd_lists, tmp_path, monkeypatch, capsys
 ):
-    need(".onnx")
+    need_packages(".onnx")
     path, file = tmp_path / "counter.onnx", tmp_path / "result.json"
     run_export(monkeypatch, csrnet[1], path, *["--preprocess"] * preprocess)
     options = ["test.py", crowd_lists[2], "-c", csrnet[1], "--engine", path, "--size", "64x96"]
@@ -338,14 +333,15 @@ def test_an_exported_file_is_an_engine_of_the_test_program(
     assert json.loads(file.read_text())["count_difference"] < 1e-3
     save_checkpoint(csrnet[1], random_network("bl", WIDTH).state_dict())
     with pytest.raises(
-        EngineError, match="counter.onnx is a 1/16-CSRNet, the checkpoint a 1/16-BL"
+        EngineError,
+        match="was made of other .*, a 1/16-BL: of the 1/16-CSRNet in csrnet.pth",
     ):
         test_program.main(test_program.parse_args())
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_other_files_are_no_counters(suffix, tmp_path):
-    need(suffix)
+    need_packages(suffix)
     path = tmp_path / f"other{suffix}"
     with pytest.raises(EngineError, match="other.* does not exist; export.py writes it"):
         open_exported(path)

@@ -9,18 +9,25 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import assert_one_line_error, read_json, run_program, save_student
+from conftest import need_packages, plain_guard, read_json, run_program, save_student
 from pictures import write_picture
 from PIL import Image
 
 import predict
 from datasets.loaders import build_evaluation_loader
-from models.guard import Guard
 from models.naming import load_counter
 from utils import predictor
-from utils.checkpoint import DEFAULT, SHIPPED, read_weights
+from utils.checkpoint import (
+    DEFAULT,
+    SHIPPED,
+    CheckpointError,
+    read_checkpoint,
+    read_weights,
+    save_weights,
+)
 from utils.evaluation import evaluate
-from utils.inference import build_eager
+from utils.exported import FORMATS
+from utils.inference import EngineError, build_eager
 
 CPU = torch.device("cpu")
 HALVES = ("--roi", "left:0,0 0.5,0 0.5,1 0,1", "--roi", "right:0.5,0 1,0 1,1 0.5,1")
@@ -67,6 +74,24 @@ def test_engines_count_the_same(run, samples, tmp_path, engine):
         run(samples[0].image, "--engine", name, "--json", tmp_path / name)
         counts.append(read_json(tmp_path / name)[0]["count"])
     assert counts[1] == pytest.approx(counts[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("preprocess", [False, True])
+def test_an_exported_file_counts_the_same(run, samples, student, tmp_path, suffix, preprocess):
+    need_packages(suffix)
+    file = tmp_path / f"counter{suffix}"
+    result = run_program("export.py", student, file, *["--preprocess"] * preprocess)
+    assert result.returncode == 0, result.stderr
+    pictures, counts = [sample.image for sample in samples], []
+    for engine in ("eager", file):
+        run(*pictures, "--engine", engine, "--json", tmp_path / "counts.json")
+        counts.append([record["count"] for record in read_json(tmp_path / "counts.json")])
+    assert counts[1] == pytest.approx(counts[0], rel=1e-3)
+    other = tmp_path / "other.safetensors"
+    save_weights(other, {n: 1.01 * tensor for n, tensor in read_checkpoint(student).items()}, {})
+    with pytest.raises(EngineError, match="counter.* was made of other weights than the check"):
+        run(*pictures, "--engine", file, weights=other)
 
 
 def test_a_picture_is_counted_as_a_viewer_shows_it(run, tmp_path):
@@ -194,9 +219,7 @@ def test_black_and_white_pictures_show_nobody(run, tmp_path):
 
 @pytest.mark.parametrize(("threshold", "remark"), [(1e-3, True), (1e6, False)])
 def test_a_guard_flags_what_is_too_far(run, samples, tmp_path, threshold, remark):
-    guard = Guard(torch.zeros(8), torch.eye(8), torch.tensor(threshold)).state_dict()
-    guard = {f"guard.{name}": tensor for name, tensor in guard.items()}
-    weights = save_student(tmp_path / "guarded.safetensors", guard=guard)
+    weights = save_student(tmp_path / "guarded.safetensors", guard=plain_guard(threshold))
     _, (line,), _ = run(samples[0].image, "--json", tmp_path / "a.json", weights=weights)
     assert line.endswith("unlike the training pictures") == remark
     (record,) = read_json(tmp_path / "a.json")
@@ -225,7 +248,8 @@ def test_ctrl_c_leaves_whole_files(run, samples, tmp_path, monkeypatch):
         (["a.jpg", *HALVES[:2], *HALVES[:2]], "--roi: each needs a name of its own"),
         (["a.jpg", "--alarm", "many"], "argument --alarm: must be a number of at least 0"),
         (["a.mp4", "--every", "0"], "argument --every: must be a whole number of at least 1"),
-        (["a.jpg", "--engine", "tpu"], "argument --engine: invalid choice: 'tpu'"),
+        (["a.jpg", "--engine", "tpu"], "argument --engine: must be one of eager, compile, "),
+        (["/", "--out", "/usr/.."], "--out /usr/.. is where pictures are read"),
     ],
 )
 def test_wrong_options_end_in_one_line(options, message, monkeypatch, capsys):
@@ -236,10 +260,10 @@ def test_wrong_options_end_in_one_line(options, message, monkeypatch, capsys):
     assert message in line and ended.value.code == 2
 
 
-@pytest.mark.skipif((SHIPPED / f"{DEFAULT}.safetensors").exists(), reason="weights are here")
-def test_without_weights_a_line_says_how_to_get_some(samples):
-    result = run_program("predict.py", samples[0].image, "--cpu")
-    assert_one_line_error(result, f"this copy has no weights/{DEFAULT}.safetensors", "-c")
+def test_without_weights_a_line_says_how_to_get_some(run, samples, tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.checkpoint.SHIPPED", tmp_path / "weights")
+    with pytest.raises(CheckpointError, match=rf"no weights/{DEFAULT}.safetensors: .* with -c$"):
+        run(samples[0].image, weights=DEFAULT)
 
 
 @pytest.mark.skipif(not (SHIPPED / f"{DEFAULT}.safetensors").exists(), reason="no weights here")

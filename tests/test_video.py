@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import read_json
+from conftest import plain_guard, read_json, save_student
 
 from models.naming import load_counter
 from utils import video
@@ -78,6 +78,12 @@ def test_an_alarm_says_when_it_begins(run, clip, tmp_path):
     assert code == 3 and len(lines) == len(begins) + 1
     assert lines[0].endswith(f"ALARM at {begins[0] / FPS:.1f} s")
     assert f"{FRAMES} frames, ALARM in {sum(above)}, counted" in lines[-1]
+
+
+def test_a_videos_line_says_how_many_frames_were_odd(run, clip, tmp_path):
+    guarded = save_student(tmp_path / "guarded.safetensors", guard=plain_guard(1e-3))
+    _, (line,), _ = run(clip, weights=guarded)
+    assert f"{FRAMES} frames, unlike the training pictures in {FRAMES}, counted" in line
 
 
 def test_a_truncated_video_is_reported_with_what_there_was(run, tmp_path):

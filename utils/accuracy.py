@@ -180,6 +180,7 @@ if __name__ == "__main__":
             options.note,
             options.out,
         )
+        print(f"{options.out} and the figures beside it are written")
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyError as error:

@@ -50,7 +50,7 @@ def open_exported(path: Path) -> Exported:
         raise EngineError(f"exported counter {path} does not exist; export.py writes it")
     form = FORMATS[path.suffix]
     facts = form.read_facts(path)
-    if not {"model", "preprocessing"} <= facts.keys():
+    if not {"model", "preprocessing", "weights_sha256"} <= facts.keys():
         raise EngineError(f"{path} is no counter that export.py wrote: its metadata lack it")
     run = form.open_model(path)
     files = {path, path.with_suffix(".bin")} if path.suffix == ".xml" else {path}

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.naming import Counter
 from utils import onnx_format, openvino_format
 from utils.cudagraph import CapturedNetwork
 from utils.deployed import Deployed, EngineError, Run, first_line, prepare
@@ -117,23 +118,22 @@ def choose_device(engine: str, device: torch.device) -> torch.device:
     return torch.device("cpu") if exported else device
 
 
-def build_engine(
-    engine: str, network: nn.Module, label: str, device: torch.device
-) -> nn.Module | Engine:
-    """Returns what `parse_engine` accepted, ready to count as `network` does.
-
-    Args:
-        label: what the network is, such as 1/4-CSRNet.
+def build_engine(engine: str, counter: Counter, device: torch.device) -> nn.Module | Engine:
+    """Returns what `parse_engine` accepted, ready to count as a checkpoint's network does.
 
     Raises:
-        EngineError: it cannot be built or opened, or a file is of another kind of network.
+        EngineError: it cannot be built or opened, or a file was made from other weights.
     """
     if engine in ENGINES:
-        return ENGINES[engine](network, device)
+        return ENGINES[engine](counter.network, device)
     exported = open_exported(Path(engine))
-    if exported.facts["model"] != label:
-        raise EngineError(f"{engine} is a {exported.facts['model']}, the checkpoint a {label}")
-    return exported_engine(network, exported.run, exported.preprocess)
+    if exported.facts["weights_sha256"] != counter.fingerprint:
+        model, checkpoint = exported.facts["model"], exported.facts["checkpoint"]
+        raise EngineError(
+            f"{engine} was made of other weights than the checkpoint's, a {counter.label}: "
+            f"of the {model} in {checkpoint}"
+        )
+    return exported_engine(counter.network, exported.run, exported.preprocess)
 
 
 def exported_engine(network: nn.Module, run: Run, preprocess: bool) -> Engine:

@@ -3,6 +3,7 @@
 import os
 import time
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from PIL import Image
 from utils.files import Names, unfinished, written_whole
 from utils.overlay import draw_density
 from utils.plots import draw_timeline
-from utils.readings import Reading
+from utils.readings import NOTES, Reading
 from utils.regions import Region
 from utils.video import Frame, VideoWriter
 
@@ -114,11 +115,11 @@ class Film:
 
 @dataclass
 class Timeline:
-    """A video's counts; 16 bytes a frame."""
+    """A video's counts, 16 bytes a frame, and how many frames had which note."""
 
     seconds: array = field(default_factory=lambda: array("d"))
     counts: array = field(default_factory=lambda: array("d"))
-    alarms: int = 0  # frames
+    notes: Counter[str] = field(default_factory=Counter)
     is_alarm: bool = False  # in the last frame
     began: float = field(default_factory=time.perf_counter)
 
@@ -126,8 +127,8 @@ class Timeline:
         """Appends a frame's count, and returns whether an alarm begins with it."""
         self.seconds.append(reading.seconds)
         self.counts.append(reading.count)
+        self.notes.update(reading.notes)
         was_alarm, self.is_alarm = self.is_alarm, "alarm" in reading.notes
-        self.alarms += self.is_alarm
         return self.is_alarm and not was_alarm
 
     def __str__(self) -> str:
@@ -135,8 +136,8 @@ class Timeline:
         frames, most = len(self.counts), max(self.counts)
         mean, at = sum(self.counts) / frames, self.seconds[self.counts.index(most)]
         pace = frames / (time.perf_counter() - self.began)
-        alarms = f", ALARM in {self.alarms}" if self.alarms else ""
+        notes = "".join(f", {NOTES[note]} in {number}" for note, number in self.notes.items())
         return (
             f"{mean:.1f} on average, at most {most:.1f} (at {at:.1f} s), "
-            f"{frames} frames{alarms}, counted {pace:.1f} a second"
+            f"{frames} frames{notes}, counted {pace:.1f} a second"
         )
