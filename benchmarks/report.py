@@ -1,7 +1,6 @@
 """Results of benchmarks: what each says of its machine, and the tables and figure of several."""
 
 import datetime
-import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,11 @@ COLUMNS = {  # of most tables: key of a row -> heading
     "floor": "floor (ms)",
     "difference": "greatest difference",
 }
+
+FLOOR = (
+    " The floor is what the operations take at the measured rate of matrix products, or the bytes "
+    "at that of copies, whichever is longer."
+)
 
 Result = Mapping[str, Any]
 
@@ -118,13 +122,11 @@ def check_result(result: Any, path: Path) -> Result:
 def write_report(results: Sequence[Result], folder: Path, name: str) -> None:
     """Writes name.md, a table for each title, and name.png into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [
-        f"# {name.capitalize()}",
-        "Times are medians. `ratio` is the baseline's time over ours. The floor is what the "
-        "operations take at the measured rate of matrix products, or the bytes at that of copies, "
-        "whichever is longer. Empty cells are not measured yet.",
-        f"![Times and floors]({name}.png)",
-    ]
+    explained = "Times are medians. `ratio` is the baseline's time over ours."
+    if any("floor" in result["columns"] for result in results):
+        explained += FLOOR
+    explained += " Empty cells are not measured yet."
+    parts = [f"# {name.capitalize()}", explained, f"![Times]({name}.png)"]
     for title, group in merge(results).items():
         parts += [f"## {title}", format_table(group)]
         parts += [_format_origin(result) for result in group]
@@ -153,8 +155,10 @@ def _draw_rows(axis: plt.Axes, title: str, rows: Sequence[Result]) -> None:
     bars = axis.barh(places, [row["ours"] for row in rows], height=0.5, label="measured")
     labels = [f"{format_value(row['ours'])} ms, {format_value(row['ratio'])}x" for row in rows]
     axis.bar_label(bars, labels, padding=4, fontsize=8)
-    floors = [row.get("floor") or math.nan for row in rows]
-    axis.plot(floors, places, "k|", markersize=12, markeredgewidth=2, label="floor")
+    floors = {place: row["floor"] for place, row in enumerate(rows) if row.get("floor")}
+    if floors:
+        marks = {"markersize": 12, "markeredgewidth": 2}
+        axis.plot(floors.values(), floors.keys(), "k|", label="floor", **marks)
     axis.set_yticks(places, [row["label"] for row in rows], fontsize=8)
     axis.invert_yaxis()
     times = [time for row in rows for time in (row["baseline"], row["ours"], row.get("floor"))]

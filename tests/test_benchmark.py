@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from conftest import need_packages, run_program
 from test_evaluation import random_network
 
 import benchmark
@@ -22,6 +23,7 @@ from models.naming import Counter
 from preprocess.density import density_map
 from SKT_distill import build_terms
 from utils.complexity import measure_cost
+from utils.deployed import EngineError
 from utils.inference import build_eager
 from utils.options import fail
 
@@ -171,6 +173,31 @@ def test_reports_join_results_of_one_title(monkeypatch, tmp_path):
     assert "| step |  |  |  |" in text
     assert "a processor; torch 2.9. `benchmark.py infer`" in text and "a graphics card" in text
     assert (tmp_path / "results/performance.png").stat().st_size > 1000
+
+
+def test_exported_counters_stand_beside_their_networks(
+    monkeypatch, crowd_lists, student, tmp_path, capsys
+):
+    need_packages(".onnx")
+    file, exported = tmp_path / "int8.json", tmp_path / "student.onnx"
+    result = run_program("export.py", student, exported, "--preprocess")
+    assert result.returncode == 0, result.stderr
+    options = [crowd_lists[2], student, exported, "--size", "64x96", "--rounds", 2]
+    run_benchmark(monkeypatch, "int8", *options, "--json", file)
+    eager, row = json.loads(file.read_text())["rows"]
+    assert [eager["label"], row["label"]] == [
+        "1/16-BL, PyTorch",
+        "1/16-BL, ONNX Runtime, float32, from uint8",
+    ]
+    assert row["mae"] == pytest.approx(eager["mae"], rel=1e-3) and row["mae"] > 0
+    assert row["mb"] == pytest.approx(exported.stat().st_size / 1e6)
+    assert row["baseline"] == eager["ours"] and row["ratio"] == row["baseline"] / row["ours"]
+    run_benchmark(monkeypatch, "report", file, "--out", tmp_path, "--name", "deployment")
+    page = (tmp_path / "deployment.md").read_text()
+    assert page.startswith("# Deployment\n") and "student.onnx is of student.safetensors" in page
+    assert "floor" not in page and (tmp_path / "deployment.png").is_file()
+    with pytest.raises(EngineError, match="other.onnx does not exist; export.py writes it"):
+        run_benchmark(monkeypatch, "int8", crowd_lists[2], tmp_path / "other.onnx")
 
 
 def test_other_files_are_no_results(monkeypatch, tmp_path, capsys):

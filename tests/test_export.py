@@ -1,17 +1,22 @@
 """export.py: files that count as PyTorch does, at any size, and INT8 within its budget."""
 
 import json
+import re
+import subprocess
 import sys
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
-from conftest import need_packages
+from conftest import PROJECT, need_packages
+from PIL import Image
 from test_evaluation import random_image, random_network
 
 import export
 import test as test_program
+from datasets.files import read_image
+from datasets.splits import DataError, read_list
 from models.build import NETWORKS
 from utils import onnx_format
 from utils.checkpoint import save_checkpoint
@@ -20,6 +25,7 @@ from utils.exported import FORMATS, ExportError, check_parity, open_exported
 from utils.int8 import quantise_within
 from utils.options import fail
 from utils.pixels import normalise, restore
+from utils.processor import dot_products
 from utils.rounding import list_layers, measure_means, rank_layers, round_layers
 
 WIDTH = Fraction(1, 16)
@@ -251,7 +257,7 @@ def test_weights_are_rounded_so_that_counts_stay(arch):
             continue
         step = layer.weight.abs().amax((1, 2, 3), keepdim=True) / 127
         steps = other.weight / step
-        if export_has_eight_bits():
+        if dot_products():
             torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-3)
             kernels = ((other.weight - layer.weight) / step).sum((2, 3)).abs()
             assert kernels.mean() < 0.5  # 9 errors that do not cancel have 0.7
@@ -260,12 +266,6 @@ def test_weights_are_rounded_so_that_counts_stay(arch):
         expected = network(image)
         change = (rounded(image) - expected).sum() / expected.abs().sum()
         assert abs(change) < 0.02
-
-
-def export_has_eight_bits():
-    from utils.processor import dot_products
-
-    return bool(dot_products())
 
 
 def test_the_layer_that_eight_bits_hurt_is_the_first():
@@ -306,9 +306,6 @@ def test_wrong_options_end_in_one_line(options, message, monkeypatch, capsys):
 
 
 def test_ranges_are_of_the_emptiest_to_the_fullest_image_or_of_a_folder(crowd_lists, tmp_path):
-    from datasets.files import read_image
-    from datasets.splits import DataError, read_list
-
     fullest, emptiest = export.read_pictures(crowd_lists[2], 2)
     images = {read_image(s.image).tobytes(): s.image.stem for s in read_list(crowd_lists[2])}
     names = [images[p[0].permute(1, 2, 0).numpy().tobytes()] for p in (fullest, emptiest)]
@@ -348,3 +345,24 @@ def test_other_files_are_no_counters(suffix, tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(EngineError, match=f"cannot open .*other{suffix}"):
         open_exported(path)
+
+
+@pytest.mark.parametrize(("number", "suffix"), [(0, ".onnx"), (1, ".xml")])
+def test_the_programs_of_the_page_count_without_this_project(
+    number, suffix, counter, tmp_path, monkeypatch
+):
+    need_packages(suffix)
+    network, checkpoint = counter
+    page = (PROJECT / "docs/export.md").read_text()
+    program = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[number]
+    preprocess = ["--preprocess"] if '"pixels"' in program else []
+    run_export(monkeypatch, checkpoint, tmp_path / f"counter{suffix}", *preprocess)
+    pixels = random_image(203, 317)
+    Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).save(tmp_path / "photo.jpg")
+    stored = torch.from_numpy(read_image(tmp_path / "photo.jpg")).permute(2, 0, 1)[None]
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    count = float(result.stdout.split(" people")[0])
+    assert count == pytest.approx(network(normalise(stored)).sum().item(), rel=1e-3)
