@@ -15,14 +15,14 @@ from datasets.splits import DataError, read_list
 from models.naming import Counter, load_counter
 from models.vgg import convolutions
 from utils.checkpoint import CheckpointError, find_checkpoint, read_weights
-from utils.deployed import Deployed, EngineError, import_package, prepare
+from utils.deployed import Deployed, EngineError, import_package
 from utils.evaluation import evaluate
 from utils.exported import FORMATS, ExportError, check_parity, write_exported
 from utils.inference import exported_engine
 from utils.int8 import quantise_within
 from utils.metrics import score
 from utils.options import Parser, checked, fail, number, whole_number
-from utils.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise
+from utils.pixels import IMAGENET_MEAN, IMAGENET_STD
 from utils.rounding import measure_means, rank_layers, round_layers
 from utils.sources import PICTURES
 
@@ -85,7 +85,6 @@ def quantise(
     """Quantises a float32 model within the budget; returns it, and what its metadata say more."""
     labelled, names = read_list(args.int8), list(convolutions(counter.network))
     pictures = read_pictures(args.calibrate or args.int8, args.images)
-    inputs = [prepare(picture, args.preprocess) for picture in pictures]
 
     def measure(model: Any) -> float:
         engine = exported_engine(counter.network, form.open_model(model), args.preprocess)
@@ -94,14 +93,13 @@ def quantise(
 
     def convert(floats: Collection[int]) -> Any:
         rounded = Deployed(round_layers(counter.network, means, floats), args.preprocess)
-        return form.quantise(form.export(rounded), inputs, {*floats, last})
+        return form.quantise(form.export(rounded), pictures, args.preprocess, {*floats, last})
 
     baseline = measure(model)
     images = f"the {len(labelled)} images of {args.int8.name}"
     print(f"float32: MAE {baseline:.2f} over {images}", flush=True)
-    seen = [normalise(picture) for picture in pictures]
-    means, last = measure_means(counter.network, seen), len(names) - 1
-    ranking = rank_layers(counter.network, seen[:RANKED], means)
+    means, last = measure_means(counter.network, pictures), len(names) - 1
+    ranking = rank_layers(counter.network, pictures[:RANKED], means)
     found = quantise_within(convert, measure, ranking, baseline, args.max_mae_rise)
     facts = {
         "precision": "int8",

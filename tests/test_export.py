@@ -247,8 +247,8 @@ def test_the_worst_layers_stay_in_float32_until_the_budget_is_kept():
 @pytest.mark.parametrize("arch", NETWORKS)
 def test_weights_are_rounded_so_that_counts_stay(arch):
     network = random_network(arch, WIDTH)
-    images = [normalise(random_image(120, 160, seed)) for seed in range(3)]
-    rounded = round_layers(network, measure_means(network, images), floats={1})
+    pictures = [random_image(120, 160, seed) for seed in range(3)]
+    rounded = round_layers(network, measure_means(network, pictures), floats={1})
     for number, (layer, other) in enumerate(
         zip(list_layers(network), list_layers(rounded), strict=True)
     ):
@@ -262,7 +262,7 @@ def test_weights_are_rounded_so_that_counts_stay(arch):
             kernels = ((other.weight - layer.weight) / step).sum((2, 3)).abs()
             assert kernels.mean() < 0.5  # 9 errors that do not cancel have 0.7
         assert torch.equal(steps.abs().amax((1, 2, 3)).round(), torch.full((len(steps),), 127.0))
-    for image in images:
+    for image in map(normalise, pictures):
         expected = network(image)
         change = (rounded(image) - expected).sum() / expected.abs().sum()
         assert abs(change) < 0.02
@@ -270,11 +270,11 @@ def test_weights_are_rounded_so_that_counts_stay(arch):
 
 def test_the_layer_that_eight_bits_hurt_is_the_first():
     network = random_network("csrnet", WIDTH)
-    images = [normalise(random_image(64, 96, seed)) for seed in range(2)]
+    pictures = [random_image(64, 96, seed) for seed in range(2)]
     before, layer = list_layers(network)[4:6]
     before.weight[0], before.bias[0] = 0, -1  # what the layer takes there is always 0
     layer.weight[:, 0] = 1e3  # and its weights there are so large that all others round to 0
-    ranking = rank_layers(network, images, measure_means(network, images))
+    ranking = rank_layers(network, pictures, measure_means(network, pictures))
     assert ranking[0] == 5
     assert sorted(ranking) == list(range(16))
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from utils.deployed import (
     OUTPUTS,
@@ -17,6 +18,7 @@ from utils.deployed import (
     Run,
     first_line,
     import_package,
+    prepare,
     silence,
 )
 from utils.processor import dot_products
@@ -90,12 +92,13 @@ def save(model: ModelProto, path: Path, facts: Mapping[str, str]) -> list[Path]:
 
 
 def quantise(
-    model: ModelProto, pictures: Sequence[np.ndarray], floats: Collection[int]
+    model: ModelProto, pictures: Sequence[Tensor], preprocess: bool, floats: Collection[int]
 ) -> ModelProto:
     """Returns a model whose convolutions multiply in INT8, weights rounded channel by channel.
 
     Args:
-        pictures: inputs that show the ranges of activations, their lowest and highest values.
+        pictures: (1, 3, H, W) uint8 RGB each, which show the ranges of activations.
+        preprocess: whether the model normalises them itself.
         floats: numbers of the convolutions, in the order that images pass them, that stay.
 
     Raises:
@@ -111,7 +114,7 @@ def quantise(
         quantization.quantize_static(
             path,
             path.with_name("int8.onnx"),
-            _Reader(taken.name, pictures),
+            _Reader({taken.name: prepare(picture, preprocess)} for picture in pictures),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=QUANTISED,
             per_channel=True,
@@ -127,8 +130,8 @@ def quantise(
 class _Reader:
     """What ONNX Runtime asks for inputs, one by one."""
 
-    def __init__(self, name: str, pictures: Sequence[np.ndarray]):
-        self._inputs = ({name: picture} for picture in pictures)
+    def __init__(self, inputs: Iterator[dict[str, np.ndarray]]):
+        self._inputs = inputs
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._inputs, None)

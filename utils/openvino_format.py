@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from utils.deployed import (
     OUTPUTS,
@@ -17,6 +18,7 @@ from utils.deployed import (
     Run,
     first_line,
     import_package,
+    prepare,
     silence,
 )
 from utils.processor import dot_products
@@ -105,11 +107,14 @@ def save(model: Model, path: Path, facts: Mapping[str, str]) -> list[Path]:
     return [path.with_suffix(".bin"), path]
 
 
-def quantise(model: Model, pictures: Sequence[np.ndarray], floats: Collection[int]) -> Model:
+def quantise(
+    model: Model, pictures: Sequence[Tensor], preprocess: bool, floats: Collection[int]
+) -> Model:
     """Returns a model whose convolutions multiply in INT8, weights rounded channel by channel.
 
     Args:
-        pictures: inputs that show the ranges of activations.
+        pictures: (1, 3, H, W) uint8 RGB each, which show the ranges of activations.
+        preprocess: whether the model normalises them itself.
         floats: numbers of the convolutions, in the order that images pass them, that stay.
 
     Raises:
@@ -123,7 +128,7 @@ def quantise(model: Model, pictures: Sequence[np.ndarray], floats: Collection[in
     with silence():
         return nncf.quantize(
             model,
-            nncf.Dataset(pictures),
+            nncf.Dataset(pictures, lambda picture: prepare(picture, preprocess)),
             preset=nncf.QuantizationPreset.MIXED,  # activations are not symmetric
             subset_size=len(pictures),
             ignored_scope=nncf.IgnoredScope(names=names, types=["ReduceSum"]),  # the count's

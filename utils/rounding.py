@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor, nn
 
+from utils.pixels import normalise
 from utils.processor import dot_products
 
 STEPS = 255  # of 8 bits
@@ -18,21 +19,21 @@ def list_layers(network: nn.Module) -> list[nn.Conv2d]:
 
 
 @torch.no_grad()
-def measure_means(network: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
+def measure_means(network: nn.Module, pictures: Sequence[Tensor]) -> list[Tensor]:
     """Returns the mean, channel by channel, of what each convolution takes.
 
     Args:
-        images: (1, 3, H, W) normalised RGB each.
+        pictures: (1, 3, H, W) uint8 RGB each.
     """
     layers = list_layers(network)
     means = [torch.zeros(layer.in_channels) for layer in layers]
 
     def add(layer: nn.Conv2d, taken: tuple[Tensor]) -> None:
-        means[layers.index(layer)] += taken[0].mean((0, 2, 3)) / len(images)
+        means[layers.index(layer)] += taken[0].mean((0, 2, 3)) / len(pictures)
 
     hooks = [layer.register_forward_pre_hook(add) for layer in layers]
-    for image in images:
-        network(image)
+    for picture in pictures:
+        network(normalise(picture))
     for hook in hooks:
         hook.remove()
     return means
@@ -62,18 +63,21 @@ def round_layers(
 
 
 @torch.no_grad()
-def rank_layers(network: nn.Module, images: Sequence[Tensor], means: Sequence[Tensor]) -> list[int]:
+def rank_layers(
+    network: nn.Module, pictures: Sequence[Tensor], means: Sequence[Tensor]
+) -> list[int]:
     """Returns the numbers of the layers that INT8 may have, those that it hurts most first.
 
     Each alone gets weights and inputs of 8 bits. The mean change of counts, relative to the sum of
     the map's absolute cells, says how much it hurts.
 
     Args:
-        images: (1, 3, H, W) normalised RGB each.
+        pictures: (1, 3, H, W) uint8 RGB each.
         means: of `measure_means`.
     """
     numbers = range(len(list_layers(network)))
     harm = dict.fromkeys(numbers[ROUNDABLE], 0.0)
+    images = [normalise(picture) for picture in pictures]
     expected = [network(image) for image in images]
     for number in harm:
         rounded = round_layers(network, means, set(numbers) - {number})
