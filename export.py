@@ -1,9 +1,12 @@
-"""Export a counter to ONNX or OpenVINO, in float32 or INT8, and prove that it counts the same."""
+"""Export a counter to ONNX or OpenVINO, in float32 or INT8.
+
+A file is kept if it counts as PyTorch does; one in INT8 if its error stays within a budget.
+"""
 
 import argparse
+import sys
 from collections.abc import Collection
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -13,17 +16,17 @@ from datasets.files import read_heads, read_image
 from datasets.loaders import build_evaluation_loader
 from datasets.splits import DataError, read_list
 from models.naming import Counter, load_counter
+from models.rounding import measure_means, rank_layers, round_layers
 from models.vgg import convolutions
 from utils.checkpoint import CheckpointError, find_checkpoint, read_weights
 from utils.deployed import Deployed, EngineError, import_package
 from utils.evaluation import evaluate
-from utils.exported import FORMATS, ExportError, check_parity, write_exported
+from utils.exported import FORMATS, ExportError, Format, check_parity, write_exported
 from utils.inference import exported_engine
 from utils.int8 import quantise_within
 from utils.metrics import score
 from utils.options import Parser, checked, fail, number, whole_number
-from utils.pixels import IMAGENET_MEAN, IMAGENET_STD
-from utils.rounding import measure_means, rank_layers, round_layers
+from utils.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise
 from utils.sources import PICTURES
 
 RANKED = 4  # images on which layers are compared
@@ -39,11 +42,12 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument_group("INT8").add_argument
     add("--int8", type=Path, help="list of images whose error stays in the budget; None: float32")
     add("--max-mae-rise", type=number(0), default=1.0, help="the budget, in heads")
-    add("--calibrate", type=Path, help="list or folder of images that show ranges (None: --int8)")
-    add("--images", type=whole_number(1), default=32, help="how many of them")
+    add("--calibrate", type=Path, help="folder or list of images that show ranges (None: --int8)")
+    add("--calibrate-images", type=whole_number(1), default=32, help="how many of them")
     args = parser.parse_args()
     if not args.int8:
-        parser.refuse(args, ["--max-mae-rise", "--calibrate", "--images"], "needs --int8")
+        options = ["--max-mae-rise", "--calibrate", "--calibrate-images"]
+        parser.refuse(args, options, "needs --int8")
     return args
 
 
@@ -51,11 +55,14 @@ def parse_out(text: str) -> Path:
     """Reads the path of a file to write.
 
     Raises:
-        ValueError: its ending is of no format.
+        ValueError: its ending is of no format, or it is a folder.
     """
-    if Path(text).suffix not in FORMATS:
+    path = Path(text)
+    if path.suffix not in FORMATS:
         raise ValueError(f"must end in {' or '.join(FORMATS)}, got {text!r}")
-    return Path(text)
+    if path.is_dir():
+        raise ValueError(f"must be a file, {text} is a folder")
+    return path
 
 
 def describe(args: argparse.Namespace, counter: Counter) -> dict[str, str]:
@@ -80,32 +87,36 @@ def describe(args: argparse.Namespace, counter: Counter) -> dict[str, str]:
 
 
 def quantise(
-    args: argparse.Namespace, counter: Counter, model: Any, form: ModuleType
+    args: argparse.Namespace, counter: Counter, model: Any, form: Format
 ) -> tuple[Any, dict[str, str]]:
     """Quantises a float32 model within the budget; returns it, and what its metadata say more."""
     labelled, names = read_list(args.int8), list(convolutions(counter.network))
-    pictures = read_pictures(args.calibrate or args.int8, args.images)
+    pictures = read_pictures(args.calibrate or args.int8, args.calibrate_images)
+    last = len(names) - 1  # of a map whose steps would be of whole heads
 
     def measure(model: Any) -> float:
-        engine = exported_engine(counter.network, form.open_model(model), args.preprocess)
+        run, _ = form.open_model(model)
+        engine = exported_engine(counter.network, run, args.preprocess)
         loader = build_evaluation_loader(labelled, workers=0)
         return score(evaluate(engine, loader, CPU, "whole")).mae
 
     def convert(floats: Collection[int]) -> Any:
-        rounded = Deployed(round_layers(counter.network, means, floats), args.preprocess)
-        return form.quantise(form.export(rounded), pictures, args.preprocess, {*floats, last})
+        rounded = round_layers(counter.network, means, floats)
+        model = form.export(Deployed(rounded, args.preprocess))
+        return form.quantise(model, pictures, args.preprocess, floats)
 
     baseline = measure(model)
     images = f"the {len(labelled)} images of {args.int8.name}"
     print(f"float32: MAE {baseline:.2f} over {images}", flush=True)
-    means, last = measure_means(counter.network, pictures), len(names) - 1
-    ranking = rank_layers(counter.network, pictures[:RANKED], means)
-    found = quantise_within(convert, measure, ranking, baseline, args.max_mae_rise)
+    means = measure_means(counter.network, map(normalise, pictures))
+    few = list(map(normalise, pictures[:RANKED]))
+    ranking = rank_layers(counter.network, few, means, {last})
+    found = quantise_within(convert, measure, ranking, {last}, baseline, args.max_mae_rise)
     facts = {
         "precision": "int8",
-        "float32_layers": " ".join(names[number] for number in (*found.floats, last)),
+        "float32_layers": " ".join(names[number] for number in found.floats),
         "calibration": f"{len(pictures)} images of {(args.calibrate or args.int8).name}",
-        "mae": f"{found.mae:.2f}, in float32 {baseline:.2f}, over {images}",
+        "mae": f"{found.mae:.2f}, in float32 {baseline:.2f}, over {images}, each counted whole",
     }
     return found.model, facts
 
@@ -132,14 +143,15 @@ def main(args: argparse.Namespace) -> None:
     form = FORMATS[args.out.suffix]
     for package in form.INT8_PACKAGES if args.int8 else form.PACKAGES:
         import_package(package)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     counter = read_weights(args.checkpoint, load_counter)
     facts = describe(args, counter)
     network = Deployed(counter.network, args.preprocess)
     model, reference = form.export(network), network.run
     if args.int8:
-        check_parity(form.open_model(model), reference, args.preprocess)
+        check_parity(form.open_model(model)[0], reference, args.preprocess)
         model, added = quantise(args, counter, model, form)
-        facts, reference = facts | added, form.open_model(model)
+        facts, reference = facts | added, form.open_model(model)[0]
     files = write_exported(
         args.out, model, facts, lambda run: check_parity(run, reference, args.preprocess)
     )
@@ -152,3 +164,5 @@ if __name__ == "__main__":
         main(parse_args())
     except (DataError, CheckpointError, EngineError, ExportError, OSError) as error:
         fail(error)
+    except KeyboardInterrupt:
+        sys.exit(130)

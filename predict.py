@@ -5,6 +5,7 @@ alarm (even if something could not be read), 130 stopped by Ctrl-C.
 """
 
 import argparse
+import glob
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -87,7 +88,8 @@ def parse_args() -> argparse.Namespace:
         parser.error(f"--roi: each needs a name of its own, got {', '.join(names)}")
     args.device = choose_device(args.engine, select_device(args, parser))
     for text in args.inputs:
-        if args.out and Path(text).is_dir() and args.out.resolve() == Path(text).resolve():
+        folder = Path(text).parent if glob.has_magic(text) else Path(text)
+        if args.out and folder.is_dir() and args.out.resolve() == folder.resolve():
             parser.error(f"--out {args.out} is where pictures are read: its overlays would be next")
     return args
 
@@ -100,7 +102,7 @@ def build_predictor(args: argparse.Namespace, counter: Counter) -> Predictor:
         features = read_features(network, normalise(as_batch(glance).to(args.device)))
         return guard.score(features.cpu()).item()
 
-    engine = build_engine(args.engine, counter, args.device)
+    engine = build_engine(args.engine, network, counter.fingerprint, args.device)
     regions = tuple(args.roi)
     return Predictor(engine, network, args.device, regions, args.alarm, rate if guard else None)
 
@@ -124,7 +126,7 @@ class Run:
     alarms: int = 0
     problems: int = 0
 
-    def complain(self, error: Exception) -> None:
+    def complain(self, error: Exception | str) -> None:
         """Says what could not be read, in one line."""
         self.problems += 1
         say(f"error: {' '.join(str(error).split())}", sys.stderr)
@@ -208,8 +210,10 @@ def main(args: argparse.Namespace) -> int:
                     count_video(run, source, args.every)
                 else:
                     count_picture(run, source)
-            except (DataError, VideoError, RegionError, EngineError) as error:
+            except (DataError, VideoError, RegionError) as error:
                 run.complain(error)
+            except EngineError as error:
+                run.complain(f"{source.name}: {error}")
             if stop:
                 return STOPPED
     return ALARM if run.alarms else UNREADABLE if run.problems else 0

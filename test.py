@@ -209,7 +209,7 @@ def measure(args: argparse.Namespace, counter: Counter) -> dict[str, Any] | None
     Several processes count together, and the main one measures the rest.
     """
     protocol = args.protocol or choose_protocol(counter.arch, args.dataset)
-    engine = build_engine(args.engine, counter, args.device)
+    engine = build_engine(args.engine, counter.network, counter.fingerprint, args.device)
     samples = read_list(args.test_json)
     own = samples[distributed.rank() :: distributed.processes()]
     loader = build_evaluation_loader(own, args.workers)

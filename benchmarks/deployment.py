@@ -41,9 +41,10 @@ COLUMNS = {
 def measure_int8(args: argparse.Namespace) -> dict[str, Any]:
     """Checkpoints in PyTorch and exported files: size, MAE and CPU time, the first the baseline."""
     samples = read_list(args.list)
-    rows, runs = [], {}
+    rows, notes, runs = [], [], {}
     for path in args.counters:
-        row, engine, runs[str(path)] = _open(path, args.size)
+        row, note, engine, runs[str(path)] = _open(path, args.size)
+        notes += note
         loader = build_evaluation_loader(samples, workers=0)
         scores = score(evaluate(engine, loader, CPU, "whole"))
         rows.append(row | {"mae": scores.mae, "rmse": scores.rmse})
@@ -59,38 +60,40 @@ def measure_int8(args: argparse.Namespace) -> dict[str, Any]:
     height, width = args.size
     found = ", ".join(dot_products()) or "none: INT8 may be no faster here"
     return {
-        "title": f"Exported counters at {height}x{width} pixels, {allocator()}",
+        "title": f"{args.list.stem}: error, and time at {height}x{width} pixels, {allocator()}",
         "columns": COLUMNS,
         "rows": rows,
         "notes": [
             f"Errors over the {len(samples)} images of {args.list.name}, against annotated heads.",
             f"The processor's 8-bit dot products: {found}.",
-            *(row.pop("note") for row in rows if "note" in row),
+            *notes,
         ],
     } | describe_run(CPU)
 
 
 def _open(
     path: Path, size: tuple[int, int]
-) -> tuple[dict[str, Any], nn.Module | Engine, Callable[[], object]]:
-    """Returns a counter's row as far as its file tells, itself, and its pass over a picture."""
+) -> tuple[dict[str, Any], list[str], nn.Module | Engine, Callable[[], object]]:
+    """Returns a counter's row and note as its file tells, itself, and its pass over a picture."""
     pixels = draw_pictures(1, *size)
     if path.suffix not in FORMATS:
         counter = read_weights(path, load_counter)
         eager = build_eager(counter.network.eval().requires_grad_(False), CPU)
-        row = {"label": f"{counter.label}, PyTorch", "mb": path.stat().st_size / 1e6}
+        label = f"{path.name}: {counter.label}, PyTorch"
+        row = {"label": label, "mb": path.stat().st_size / 1e6}
         images = normalise(pixels)
-        return row, eager, lambda: eager(images)
+        return row, [], eager, lambda: eager(images)
     exported = open_exported(path)
-    facts, taken = exported.facts, prepare(pixels, exported.preprocess)
+    facts, images = exported.facts, prepare(pixels, exported.preprocess)
     inside = ", from uint8" if exported.preprocess else ""
-    label = f"{facts['model']}, {FORMATS[path.suffix].RUNTIME}, {facts['precision']}{inside}"
-    row = {"label": label, "mb": exported.size / 1e6, "note": _describe(path, facts)}
+    runtime, precision = FORMATS[path.suffix].RUNTIME, facts["precision"]
+    label = f"{path.name}: {facts['model']}, {runtime}, {precision}{inside}"
+    row = {"label": label, "mb": exported.size / 1e6}
     if "float32_layers" in facts:
         row["floats"] = str(len(facts["float32_layers"].split()))
     network = NETWORKS[facts["architecture"]]
     engine = exported_engine(network, exported.run, exported.preprocess)
-    return row, engine, lambda: exported.run(taken)
+    return row, [_describe(path, facts)], engine, lambda: exported.run(images)
 
 
 def _describe(path: Path, facts: dict[str, str]) -> str:
@@ -98,5 +101,5 @@ def _describe(path: Path, facts: dict[str, str]) -> str:
     made = f"{path.name} is of {facts['checkpoint']} (weights {facts['weights_sha256'][:8]})"
     if facts["precision"] == "float32":
         return f"{made}."
-    kept = facts["float32_layers"] or "none"
+    kept = facts["float32_layers"]
     return f"{made}, its ranges of {facts['calibration']}, its layers in float32: {kept}."

@@ -186,8 +186,8 @@ def test_exported_counters_stand_beside_their_networks(
     run_benchmark(monkeypatch, "int8", *options, "--json", file)
     eager, row = json.loads(file.read_text())["rows"]
     assert [eager["label"], row["label"]] == [
-        "1/16-BL, PyTorch",
-        "1/16-BL, ONNX Runtime, float32, from uint8",
+        "student.safetensors: 1/16-BL, PyTorch",
+        "student.onnx: 1/16-BL, ONNX Runtime, float32, from uint8",
     ]
     assert row["mae"] == pytest.approx(eager["mae"], rel=1e-3) and row["mae"] > 0
     assert row["mb"] == pytest.approx(exported.stat().st_size / 1e6)

@@ -250,6 +250,7 @@ def test_ctrl_c_leaves_whole_files(run, samples, tmp_path, monkeypatch):
         (["a.mp4", "--every", "0"], "argument --every: must be a whole number of at least 1"),
         (["a.jpg", "--engine", "tpu"], "argument --engine: must be one of eager, compile, "),
         (["/", "--out", "/usr/.."], "--out /usr/.. is where pictures are read"),
+        (["/usr/*", "--out", "/usr"], "--out /usr is where pictures are read"),
     ],
 )
 def test_wrong_options_end_in_one_line(options, message, monkeypatch, capsys):

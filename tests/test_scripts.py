@@ -65,6 +65,7 @@ def test_one_command_goes_from_nothing_to_a_result_table(fixture, arch, request)
         "Lists",
         "Teacher",
         "Distillation",
+        "Guard",
         "Test",
     ):
         assert stage in printed
@@ -78,6 +79,8 @@ def test_one_command_goes_from_nothing_to_a_result_table(fixture, arch, request)
     assert len(list((student / "maps").glob("*.png"))) == 3
     train, test = (read_list(folder / f"runs/lists_demo/demo_{s}.json") for s in ("train", "test"))
     assert len(train) == 10 and len(test) == 3
+    assert "Without a guard nothing will be flagged" in printed  # of so few pictures
+    assert f"predict.sh photo.jpg -c {student}/model.safetensors" in printed
 
 
 def test_an_ablation_ends_in_a_table_and_a_figure(demo):

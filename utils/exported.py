@@ -2,21 +2,38 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from utils import onnx_format, openvino_format
-from utils.deployed import EngineError, Run, prepare
+from utils.deployed import Deployed, EngineError, Run, prepare
 
-FORMATS: dict[str, ModuleType] = {".onnx": onnx_format, ".xml": openvino_format}
+NEEDED = ("model", "architecture", "precision", "preprocessing", "checkpoint", "weights_sha256")
 CHECKED = ((1, 96, 160), (1, 203, 317), (2, 331, 250))  # images, height and width
 TOLERANCE = 1e-3  # of counts, and of a map's cells relative to its peak
+
+
+class Format(Protocol):
+    """What the module of a format has; its functions say more."""
+
+    RUNTIME: str  # the name of what runs its models
+    PACKAGES: Sequence[str]  # needed for exporting, and
+    INT8_PACKAGES: Sequence[str]  # for quantising
+
+    export: Callable[[Deployed], Any]  # network -> model
+    open_model: Callable[[Any], tuple[Run, dict[str, str]]]  # model or its path -> run, its facts
+    save: Callable[[Any, Path, Mapping[str, str]], list[Path]]  # model, path, facts -> files
+    quantise: Callable[[Any, Sequence[Tensor], bool, Collection[int]], Any]  # model, ... -> model
+
+
+FORMATS: dict[str, Format] = {".onnx": onnx_format, ".xml": openvino_format}
 
 
 class ExportError(RuntimeError):
@@ -48,11 +65,11 @@ def open_exported(path: Path) -> Exported:
     """
     if not path.is_file():
         raise EngineError(f"exported counter {path} does not exist; export.py writes it")
-    form = FORMATS[path.suffix]
-    facts = form.read_facts(path)
-    if not {"model", "preprocessing", "weights_sha256"} <= facts.keys():
-        raise EngineError(f"{path} is no counter that export.py wrote: its metadata lack it")
-    run = form.open_model(path)
+    run, facts = FORMATS[path.suffix].open_model(path)
+    if missing := [name for name in NEEDED if name not in facts]:
+        raise EngineError(
+            f"{path} is no counter that export.py wrote: its metadata lack {', '.join(missing)}"
+        )
     files = {path, path.with_suffix(".bin")} if path.suffix == ".xml" else {path}
     size = sum(file.stat().st_size for file in files)
     return Exported(run, facts, facts["preprocessing"] == "inside", size)
@@ -69,10 +86,9 @@ def write_exported(
         check: raises an error if what was written is not to be kept; the path is then as it was.
     """
     form = FORMATS[path.suffix]
-    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         files = form.save(model, Path(folder, path.name), facts)
-        check(form.open_model(files[-1]))
+        check(form.open_model(files[-1])[0])
         for file in files:
             os.replace(file, path.with_name(file.name))
     return [path.with_name(file.name) for file in files]
@@ -90,6 +106,8 @@ def check_parity(run: Run, reference: Run, preprocess: bool) -> None:
         images = prepare(draw_pictures(count, height, width), preprocess)
         (density, counts), (expected, numbers) = run(images), reference(images)
         where = f"on {count} of {height}x{width} pixels"
+        if not np.isfinite(numbers).all():
+            raise ExportError(f"{where} the checkpoint itself counts {numbers[0]:g}")
         if density.shape != expected.shape or counts.shape != numbers.shape:
             raise ExportError(
                 f"{where} the exported map and count have the shapes {density.shape} and "

@@ -4,17 +4,15 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.naming import Counter
 from utils import onnx_format, openvino_format
 from utils.cudagraph import CapturedNetwork
 from utils.deployed import Deployed, EngineError, Run, first_line, prepare
-from utils.exported import FORMATS, open_exported
+from utils.exported import FORMATS, Format, open_exported
 from utils.pixels import restore
 
 
@@ -118,22 +116,26 @@ def choose_device(engine: str, device: torch.device) -> torch.device:
     return torch.device("cpu") if exported else device
 
 
-def build_engine(engine: str, counter: Counter, device: torch.device) -> nn.Module | Engine:
-    """Returns what `parse_engine` accepted, ready to count as a checkpoint's network does.
+def build_engine(
+    engine: str, network: nn.Module, fingerprint: str, device: torch.device
+) -> nn.Module | Engine:
+    """Returns what `parse_engine` accepted, ready to count as `network` does.
+
+    Args:
+        fingerprint: of the network's weights, as exported files hold it.
 
     Raises:
         EngineError: it cannot be built or opened, or a file was made from other weights.
     """
     if engine in ENGINES:
-        return ENGINES[engine](counter.network, device)
+        return ENGINES[engine](network, device)
     exported = open_exported(Path(engine))
-    if exported.facts["weights_sha256"] != counter.fingerprint:
+    if exported.facts["weights_sha256"] != fingerprint:
         model, checkpoint = exported.facts["model"], exported.facts["checkpoint"]
         raise EngineError(
-            f"{engine} was made of other weights than the checkpoint's, a {counter.label}: "
-            f"of the {model} in {checkpoint}"
+            f"{engine} was made of other weights than the checkpoint's: of a {model}, {checkpoint}"
         )
-    return exported_engine(counter.network, exported.run, exported.preprocess)
+    return exported_engine(network, exported.run, exported.preprocess)
 
 
 def exported_engine(network: nn.Module, run: Run, preprocess: bool) -> Engine:
@@ -151,8 +153,8 @@ def exported_engine(network: nn.Module, run: Run, preprocess: bool) -> Engine:
     return _engine(network, run_tensors)
 
 
-def _export_and_open(network: nn.Module, form: ModuleType) -> Engine:
-    run = form.open_model(form.export(Deployed(network)))
+def _export_and_open(network: nn.Module, form: Format) -> Engine:
+    run, _ = form.open_model(form.export(Deployed(network)))
     return exported_engine(network, run, preprocess=False)
 
 

@@ -22,6 +22,7 @@ def quantise_within(
     quantise: Callable[[Collection[int]], Any],
     measure: Callable[[Any], float],
     ranking: Sequence[int],
+    always: Collection[int],
     baseline: float,
     rise: float,
 ) -> Quantised:
@@ -31,6 +32,7 @@ def quantise_within(
         quantise: the numbers of the layers that stay in float32 -> model.
         measure: model -> MAE.
         ranking: numbers of the layers that may have INT8, the worst first.
+        always: numbers of the others, which stay in float32.
         baseline: MAE of the model in float32.
         rise: by how much INT8 may have a greater one.
 
@@ -39,14 +41,15 @@ def quantise_within(
     """
     rises = []
     for kept in range(int(MOST_FLOAT * len(ranking)) + 1):
-        floats = tuple(sorted(ranking[:kept]))
+        floats = tuple(sorted([*always, *ranking[:kept]]))
         model = quantise(floats)
         mae = measure(model)
-        print(f"INT8 with {kept} of {len(ranking)} layers in float32: MAE {mae:.2f}", flush=True)
+        total = len(ranking) + len(always)
+        print(f"INT8 with {len(floats)} of {total} layers in float32: MAE {mae:.2f}", flush=True)
         if mae <= baseline + rise:
             return Quantised(model, floats, mae)
         rises.append(mae - baseline)
     raise ExportError(
         f"INT8 raises the MAE of {baseline:.2f} by {rises[0]:.2f}, at least by {min(rises):.2f} "
-        f"with up to {kept} of {len(ranking)} layers in float32; --max-mae-rise allows {rise:g}"
+        f"with up to {len(floats)} of {total} layers in float32; --max-mae-rise allows {rise:g}"
     )

@@ -21,7 +21,6 @@ from utils.deployed import (
     prepare,
     silence,
 )
-from utils.processor import dot_products
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -58,33 +57,36 @@ def export(network: Deployed) -> ModelProto:
     return model
 
 
-def open_model(model: ModelProto | Path) -> Run:
-    """Returns a model or its file as a function, run by as many threads as PyTorch.
+def open_model(model: ModelProto | Path) -> tuple[Run, dict[str, str]]:
+    """Returns a model or its file as a function, run by as many threads as PyTorch, and its facts.
 
     Raises:
         EngineError: the package is missing, or the file cannot be read.
     """
-    session = _open_session(model)
-    (taken,) = session.get_inputs()
+    onnxruntime = import_package("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    try:
+        session = onnxruntime.InferenceSession(source, options, ["CPUExecutionProvider"])
+    except Exception as error:  # it raises whatever the damaged bytes lead to
+        name = model if isinstance(model, Path) else "the model"
+        raise EngineError(f"ONNX Runtime cannot open {name}: {first_line(error)}") from None
+    (pictures,) = session.get_inputs()
 
     def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        density, count = session.run(OUTPUTS, {taken.name: images})
+        density, count = session.run(OUTPUTS, {pictures.name: images})
         return density, count
 
-    return run
-
-
-def read_facts(path: Path) -> dict[str, str]:
-    """Returns a file's metadata.
-
-    Raises:
-        EngineError: as `open_model`.
-    """
-    return _open_session(path).get_modelmeta().custom_metadata_map
+    return run, session.get_modelmeta().custom_metadata_map
 
 
 def save(model: ModelProto, path: Path, facts: Mapping[str, str]) -> list[Path]:
-    """Writes a model with its metadata, and returns the files that hold it."""
+    """Writes a model with its facts, and returns the files that hold it.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
     onnx = import_package("onnx")
     onnx.helper.set_model_props(model, facts)
     onnx.save(model, path)
@@ -94,9 +96,10 @@ def save(model: ModelProto, path: Path, facts: Mapping[str, str]) -> list[Path]:
 def quantise(
     model: ModelProto, pictures: Sequence[Tensor], preprocess: bool, floats: Collection[int]
 ) -> ModelProto:
-    """Returns a model whose convolutions multiply in INT8, weights rounded channel by channel.
+    """Returns a model whose convolutions multiply in INT8.
 
     Args:
+        model: its weights are multiples of a 64th of their output channel's greatest.
         pictures: (1, 3, H, W) uint8 RGB each, which show the ranges of activations.
         preprocess: whether the model normalises them itself.
         floats: numbers of the convolutions, in the order that images pass them, that stay.
@@ -107,19 +110,18 @@ def quantise(
     onnx = import_package("onnx")
     quantization = import_package("onnxruntime.quantization")
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
-    (taken,) = model.graph.input
+    (images,) = model.graph.input
     with tempfile.TemporaryDirectory() as folder, silence():
         path = Path(folder, "float.onnx")
         onnx.save(model, path)
         quantization.quantize_static(
             path,
             path.with_name("int8.onnx"),
-            _Reader({taken.name: prepare(picture, preprocess)} for picture in pictures),
+            _Reader({images.name: prepare(picture, preprocess)} for picture in pictures),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=QUANTISED,
             per_channel=True,
-            # Without such instructions sums of two products of 8 bits overflow 16: 7 bits then.
-            reduce_range=not dot_products(),
+            reduce_range=True,  # from -64 to 64
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             nodes_to_exclude=[convolutions[number] for number in floats],
@@ -135,15 +137,3 @@ class _Reader:
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._inputs, None)
-
-
-def _open_session(model: ModelProto | Path):
-    onnxruntime = import_package("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    held = str(model) if isinstance(model, Path) else model.SerializeToString()
-    try:
-        return onnxruntime.InferenceSession(held, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # it raises whatever the damaged bytes lead to
-        name = model if isinstance(model, Path) else "the model"
-        raise EngineError(f"ONNX Runtime cannot open {name}: {first_line(error)}") from None

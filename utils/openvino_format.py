@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,62 +18,79 @@ from utils.deployed import (
     Deployed,
     EngineError,
     Run,
-    first_line,
     import_package,
     prepare,
     silence,
 )
-from utils.processor import dot_products
 
 if TYPE_CHECKING:
-    from openvino import Model
+    from openvino import Model, Node
 
 RUNTIME = "OpenVINO"
 PACKAGES = ("openvino",)
 INT8_PACKAGES = ("openvino", "nncf")
-os.environ.setdefault("NNCF_CI", "1")  # or NNCF reports its use to its makers
-FACTS = "counter"  # where in a model's runtime information its metadata stands
+WEIGHT_STEPS = 64  # from 0 to a channel's greatest weight
+TINY = 1e-12  # a step of weights that are all 0
+FACTS = "counter"  # where in a model's runtime information they stand
+WEIGHTS = "bin_sha256"  # the fact that ties the two files of a model together
+
+# Or these packages report their use to their makers, which nobody asked for.
+os.environ.setdefault("NNCF_CI", "1")
+sys.modules.setdefault("openvino_telemetry", None)
 
 
 def export(network: Deployed) -> Model:
     """Returns a network as an OpenVINO model of free batch, height and width.
 
     Raises:
-        EngineError: the package is missing.
+        EngineError: the package is missing, or the conversion fails.
     """
     openvino = import_package("openvino")
     example = network.example()
     shape = [-1 if axis in network.axes else side for axis, side in enumerate(example.shape)]
-    with silence(), torch.no_grad():
-        model = openvino.convert_model(network, example_input=example, input=shape)
+    try:
+        with silence(), torch.no_grad():
+            model = openvino.convert_model(network, example_input=example, input=shape)
+    except RuntimeError as error:
+        raise EngineError(f"OpenVINO cannot convert the network: {_reason(error)}") from None
     model.inputs[0].get_tensor().set_names({network.input_name})
     for output, name in zip(model.outputs, OUTPUTS, strict=True):
         output.get_tensor().set_names({name})
     return model
 
 
-def open_model(model: Model | Path) -> Run:
-    """Returns a model or its file as a function, run by as many threads as PyTorch.
+def open_model(model: Model | Path) -> tuple[Run, dict[str, str]]:
+    """Returns a model or its file as a function, run by as many threads as PyTorch, and its facts.
 
     Raises:
-        EngineError: the package is missing, or the file cannot be read; or, later, images are too
-            small for OpenVINO.
+        EngineError: the package is missing, the file cannot be read, or its .bin is another
+            model's; or, later, images are too small for OpenVINO.
     """
     openvino = import_package("openvino")
+    core, name = openvino.Core(), model if isinstance(model, Path) else "the model"
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "INFERENCE_PRECISION_HINT": "f32",  # or it takes bfloat16 where the processor has AMX
         "PERFORMANCE_HINT": "LATENCY",
     }
     try:
-        compiled = openvino.Core().compile_model(model, "CPU", settings)
+        read = core.read_model(model) if isinstance(model, Path) else model
+        compiled = core.compile_model(read, "CPU", settings)
     except RuntimeError as error:
-        name = model if isinstance(model, Path) else "the model"
-        raise EngineError(f"OpenVINO cannot open {name}: {first_line(error)}") from None
+        raise EngineError(f"OpenVINO cannot open {name}: {_reason(error)}") from None
+    stored = read.get_rt_info(FACTS).value if FACTS in read.get_rt_info() else {}
+    facts = {key: str(fact) for key, fact in stored.items()}
+    if isinstance(model, Path) and WEIGHTS in facts:
+        weights = model.with_suffix(".bin")
+        if _hash(weights) != facts[WEIGHTS]:
+            raise EngineError(f"{weights} does not belong to {model}: export both again")
 
     def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # A request of its own: an old one would answer a too small image with the last one's map.
+        request = compiled.create_infer_request()
         try:
-            density, count = (compiled(images)[name].copy() for name in OUTPUTS)
+            results = request.infer([images])
+            density, count = (results[output].copy() for output in OUTPUTS)
         except RuntimeError:  # its poolings take no fewer rows or columns than their kernel
             density = count = np.empty(0, np.float32)
         if not density.size:  # which is how some of them take it
@@ -79,40 +98,33 @@ def open_model(model: Model | Path) -> Run:
             raise EngineError(f"openvino cannot run on an image of {height}x{width}")
         return density, count
 
-    return run
-
-
-def read_facts(path: Path) -> dict[str, str]:
-    """Returns a file's metadata.
-
-    Raises:
-        EngineError: as `open_model`.
-    """
-    openvino = import_package("openvino")
-    try:
-        model = openvino.Core().read_model(path)
-    except RuntimeError as error:
-        raise EngineError(f"OpenVINO cannot open {path}: {first_line(error)}") from None
-    if FACTS not in model.get_rt_info():
-        return {}
-    return {name: str(fact) for name, fact in model.get_rt_info(FACTS).value.items()}
+    return run, facts
 
 
 def save(model: Model, path: Path, facts: Mapping[str, str]) -> list[Path]:
-    """Writes a model with its metadata, and returns the files that hold it."""
-    openvino = import_package("openvino")
-    for name, fact in facts.items():
-        model.set_rt_info(fact, [FACTS, name])
-    openvino.save_model(model, path, compress_to_fp16=False)
-    return [path.with_suffix(".bin"), path]
+    """Writes a model with its facts, and returns the files that hold it.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    openvino, weights = import_package("openvino"), path.with_suffix(".bin")
+    try:
+        openvino.save_model(model, path, compress_to_fp16=False)
+        for name, fact in (facts | {WEIGHTS: _hash(weights)}).items():
+            model.set_rt_info(fact, [FACTS, name])
+        openvino.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise OSError(f"OpenVINO cannot write {path.name}: {_reason(error)}") from None
+    return [weights, path]
 
 
 def quantise(
     model: Model, pictures: Sequence[Tensor], preprocess: bool, floats: Collection[int]
 ) -> Model:
-    """Returns a model whose convolutions multiply in INT8, weights rounded channel by channel.
+    """Returns a model whose convolutions multiply in INT8.
 
     Args:
+        model: its weights are multiples of a 64th of their output channel's greatest.
         pictures: (1, 3, H, W) uint8 RGB each, which show the ranges of activations.
         preprocess: whether the model normalises them itself.
         floats: numbers of the convolutions, in the order that images pass them, that stay.
@@ -122,11 +134,11 @@ def quantise(
     """
     nncf = import_package("nncf")
     estimator = import_package("nncf.quantization.range_estimator").RangeEstimatorParametersSet
-    overflow = import_package("nncf.quantization.advanced_parameters").OverflowFix
-    nodes = [node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
+    nodes = _convolutions(model)
     names = [nodes[number].get_friendly_name() for number in floats]
+    weights = [node.input_value(1).get_node().data.copy() for node in nodes]
     with silence():
-        return nncf.quantize(
+        model = nncf.quantize(
             model,
             nncf.Dataset(pictures, lambda picture: prepare(picture, preprocess)),
             preset=nncf.QuantizationPreset.MIXED,  # activations are not symmetric
@@ -136,6 +148,32 @@ def quantise(
                 # Means of the pictures' highest values, its default, cut off the densest crowds.
                 activations_range_estimator_params=estimator.MINMAX,
                 disable_bias_correction=True,  # which changes counts more than it corrects
-                overflow_fix=overflow.DISABLE if dot_products() else overflow.ENABLE,
             ),
         )
+    for number, node in enumerate(_convolutions(model)):
+        if number not in floats:
+            _set_weight(node, weights[number])
+    return model
+
+
+def _convolutions(model: Model) -> list[Node]:
+    return [node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
+
+
+def _set_weight(node: Node, weight: np.ndarray) -> None:
+    """Replaces the weight that NNCF gave to a convolution, whose steps are others than ours."""
+    constant = import_package("openvino.opset13").constant
+    converted, scale = (value.get_node() for value in node.input_value(1).get_node().input_values())
+    step = np.abs(weight).max((1, 2, 3), keepdims=True) / WEIGHT_STEPS
+    steps = np.rint(weight / np.maximum(step, TINY)).astype(np.int8)
+    converted.input_value(0).replace(constant(steps).output(0))
+    scale.output(0).replace(constant(step).output(0))
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    """Returns the last line of an error; those before it say where in OpenVINO it was raised."""
+    return str(error).strip().splitlines()[-1]

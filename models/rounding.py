@@ -1,0 +1,105 @@
+"""Networks whose weights are rounded to few steps, so that counts stay what they are."""
+
+import copy
+from collections.abc import Collection, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.vgg import convolutions
+
+# From 0 to an output channel's greatest weight. 7 bits do on every processor: with 8, on those
+# without 8-bit dot products (VNNI, AMX), sums of two products overflow 16, and counts are wrong.
+WEIGHT_STEPS = 64
+ACTIVATION_STEPS = 255  # of 8 bits
+TINY = 1e-12  # a range that is none, of what is 0 everywhere
+
+
+@torch.no_grad()
+def measure_means(network: nn.Module, images: Iterable[Tensor]) -> list[Tensor]:
+    """Returns the mean, channel by channel, of what each convolution takes.
+
+    Args:
+        images: (1, 3, H, W) normalised RGB each.
+    """
+    layers, rows = list(convolutions(network).values()), []
+
+    def read(layer: nn.Conv2d, taken: tuple[Tensor]) -> None:
+        rows[-1].append(taken[0].mean((0, 2, 3)))
+
+    hooks = [layer.register_forward_pre_hook(read) for layer in layers]
+    for image in images:
+        rows.append([])
+        network(image)
+    for hook in hooks:
+        hook.remove()
+    return [torch.stack(means).mean(0) for means in zip(*rows, strict=True)]
+
+
+@torch.no_grad()
+def round_layers(network: nn.Module, means: Sequence[Tensor], floats: Collection[int]) -> nn.Module:
+    """Returns a copy of a network whose layers have weights that INT8 holds exactly.
+
+    What activations share, being positive, must not meet errors that add up: the errors of a
+    kernel cancel each other, and the bias takes what is left for the mean of the activations.
+
+    Args:
+        means: of `measure_means`.
+        floats: numbers of layers to leave as they are, in the order that images pass them.
+    """
+    network = copy.deepcopy(network)
+    for number, layer in enumerate(convolutions(network).values()):
+        if number not in floats:
+            rounded = _round_weight(layer.weight)
+            error = (rounded - layer.weight).sum((2, 3))  # (out, in)
+            layer.bias -= error @ means[number]
+            layer.weight.copy_(rounded)
+    return network
+
+
+@torch.no_grad()
+def rank_layers(
+    network: nn.Module,
+    images: Sequence[Tensor],
+    means: Sequence[Tensor],
+    floats: Collection[int],
+) -> list[int]:
+    """Returns the numbers of all layers but `floats`, those first that INT8 hurts most.
+
+    Each alone gets rounded weights and inputs. The mean change of counts, relative to the sum of
+    the map's absolute cells, says how much it hurts.
+
+    Args:
+        images: (1, 3, H, W) normalised RGB each.
+        means: of `measure_means`.
+    """
+    numbers = set(range(len(convolutions(network))))
+    harm = dict.fromkeys(numbers - set(floats), 0.0)
+    expected = [network(image) for image in images]
+    for number in harm:
+        rounded = round_layers(network, means, numbers - {number})
+        layer = list(convolutions(rounded).values())[number]
+        layer.register_forward_pre_hook(_round_input)
+        for image, density in zip(images, expected, strict=True):
+            change = (rounded(image) - density).sum() / density.abs().sum()
+            harm[number] += change.abs().item()
+    return sorted(harm, key=lambda number: -harm[number])
+
+
+def _round_weight(weight: Tensor) -> Tensor:
+    """Rounds each output channel to steps of its greatest weight, (out, in, 3, 3)."""
+    step = weight.abs().amax((1, 2, 3), keepdim=True).clamp(min=TINY) / WEIGHT_STEPS
+    exact = (weight / step).flatten(2)  # (out, in, 9)
+    rounded = exact.round()
+    error = rounded - exact
+    surplus = error.sum(2, keepdim=True).round()  # steps that each kernel has too many
+    place = error.argsort(2).argsort(2)  # 0 was rounded down most
+    change = (place < -surplus).float() - (place >= error.shape[2] - surplus).float()
+    rounded += change * (rounded.abs() < WEIGHT_STEPS)  # the greatest sets the step, and stays
+    return rounded.view_as(weight) * step
+
+
+def _round_input(layer: nn.Module, taken: tuple[Tensor]) -> tuple[Tensor]:
+    low, high = taken[0].amin().clamp(max=0), taken[0].amax().clamp(min=0)
+    step = (high - low).clamp(min=TINY) / ACTIVATION_STEPS
+    return (((taken[0] - low) / step).round() * step + low,)
