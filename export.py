@@ -4,8 +4,8 @@ A file is kept if it counts as PyTorch does; one in INT8 if its error stays with
 """
 
 import argparse
-import sys
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from models.naming import Counter, load_counter
 from models.rounding import measure_means, rank_layers, round_layers
 from models.vgg import convolutions
 from utils.checkpoint import CheckpointError, find_checkpoint, read_weights
-from utils.deployed import Deployed, EngineError, import_package
+from utils.deployed import Deployed, EngineError, Run, import_package
 from utils.evaluation import evaluate
 from utils.exported import FORMATS, ExportError, Format, check_parity, write_exported
 from utils.inference import exported_engine
@@ -147,14 +147,19 @@ def main(args: argparse.Namespace) -> None:
     counter = read_weights(args.checkpoint, load_counter)
     facts = describe(args, counter)
     network = Deployed(counter.network, args.preprocess)
-    model, reference = form.export(network), network.run
+    model = form.export(network)
+
+    def prove(run: Run) -> None:
+        difference = check_parity(run, network.run, args.preprocess)
+        print(f"counts agree with PyTorch's to {100 * difference:.1g} %", flush=True)
+
+    check = prove
     if args.int8:
-        check_parity(form.open_model(model)[0], reference, args.preprocess)
+        prove(form.open_model(model)[0])
         model, added = quantise(args, counter, model, form)
-        facts, reference = facts | added, form.open_model(model)[0]
-    files = write_exported(
-        args.out, model, facts, lambda run: check_parity(run, reference, args.preprocess)
-    )
+        facts, (quantised, _) = facts | added, form.open_model(model)
+        check = partial(check_parity, reference=quantised, preprocess=args.preprocess)
+    files = write_exported(args.out, model, facts, check)
     for file in files:
         print(f"{file}: {file.stat().st_size:,} bytes")
 
@@ -164,5 +169,3 @@ if __name__ == "__main__":
         main(parse_args())
     except (DataError, CheckpointError, EngineError, ExportError, OSError) as error:
         fail(error)
-    except KeyboardInterrupt:
-        sys.exit(130)

@@ -42,7 +42,7 @@ from utils.outputs import Film, Outputs, Timeline
 from utils.pixels import as_batch, normalise
 from utils.precision import allow_tf32
 from utils.predictor import Predictor
-from utils.readings import Reading, open_records
+from utils.readings import COLUMNS, Reading, open_records
 from utils.regions import RegionError, parse_region
 from utils.sources import Source, SourceError, find_sources
 from utils.video import Frame, Video, VideoError
@@ -86,6 +86,10 @@ def parse_args() -> argparse.Namespace:
     names = [region.name for region in args.roi]
     if len(set(names)) < len(names):
         parser.error(f"--roi: each needs a name of its own, got {', '.join(names)}")
+    if taken := set(names) & set(COLUMNS):
+        parser.error(f"--roi: {min(taken)} is another column's name")
+    if args.csv and args.csv == args.json:
+        parser.error(f"--csv and --json are both {args.csv}")
     args.device = choose_device(args.engine, select_device(args, parser))
     for text in args.inputs:
         folder = Path(text).parent if glob.has_magic(text) else Path(text)
@@ -210,9 +214,9 @@ def main(args: argparse.Namespace) -> int:
                     count_video(run, source, args.every)
                 else:
                     count_picture(run, source)
-            except (DataError, VideoError, RegionError) as error:
+            except (DataError, VideoError) as error:
                 run.complain(error)
-            except EngineError as error:
+            except (RegionError, EngineError) as error:
                 run.complain(f"{source.name}: {error}")
             if stop:
                 return STOPPED

@@ -34,6 +34,7 @@ from utils.inference import (
 from utils.latency import Latency, describe, measure_latency
 from utils.metrics import CountResult, score
 from utils.options import (
+    WORKERS,
     Parser,
     add_device_options,
     checked,
@@ -70,7 +71,7 @@ def parse_args() -> argparse.Namespace:
     add("--size", type=checked(parse_size), help="of FLOPs and latency (None: the data set's)")
     add("--version", "-v", help="what the checkpoint must be, such as csrnet or 1/4-csrnet")
     add("--transform", "-t", action="store_true", help="the checkpoint must hold its adapters")
-    add("--workers", type=whole_number(0), default=2, help="processes that read images")
+    add("--workers", type=whole_number(0), default=WORKERS, help="processes that read images")
 
     add = parser.add_argument_group("what is written").add_argument
     add("--json", type=Path, help="file for all results")

@@ -39,6 +39,8 @@ def read_list(path: Path) -> list[Sample]:
         entries = json.loads(path.read_text())
     except FileNotFoundError:
         raise DataError(f"list {path} does not exist; preprocess/make_json.py makes it") from None
+    except IsADirectoryError:
+        raise DataError(f"list {path} is a folder; preprocess/make_json.py makes lists") from None
     except ValueError as error:
         raise DataError(f"list {path} is not JSON ({error})") from None
     if not isinstance(entries, list) or not entries:

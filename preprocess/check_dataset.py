@@ -50,8 +50,8 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> int:
     jobs, defects = find_jobs(args.dataset, args.root, args.gt_root)
     images = run_in_processes(check_image, jobs, args.workers, "checking")
+    check_repetition(images)
     defects += [defect for image in images for defect in image.defects]
-    defects += check_repetition(images)
     summary = {s: summarise(images, s) for s in dict.fromkeys(job.split for job in jobs)}
     for split, numbers in summary.items():
         print(f"{split}: " + ", ".join(f"{key} {value}" for key, value in numbers.items()))

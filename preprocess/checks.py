@@ -89,18 +89,17 @@ def check_pairing(pairing: Pairing, root: Path) -> list[Defect]:
     ]
 
 
-def check_repetition(images: Sequence[Checked]) -> list[Defect]:
-    """Returns which images have the same pixels: in two splits, or twice in one."""
+def check_repetition(images: Sequence[Checked]) -> None:
+    """Notes on images that they have the pixels of an earlier one: of another split, or its own."""
     groups = defaultdict(list)
     for image in images:
         if image.digest:
-            groups[image.digest].append(image.job)
-    defects = []
+            groups[image.digest].append(image)
     for first, *others in groups.values():
         for other in others:
-            kind = "image twice in a split" if other.split == first.split else "image in two splits"
-            defects.append(Defect(kind, other.name, f"the same as {first.name}"))
-    return defects
+            same = other.job.split == first.job.split
+            kind = "image twice in a split" if same else "image in two splits"
+            other.defects.append(Defect(kind, other.job.name, f"the same as {first.job.name}"))
 
 
 def _check_pixels(checked: Checked) -> list[Found]:

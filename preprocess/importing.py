@@ -13,7 +13,7 @@ from preprocess.annotations import write_ucf_points
 from preprocess.formats import Annotation
 from preprocess.generation import run_in_processes
 from preprocess.layouts import AnnotatedImage
-from preprocess.matching import Source, choose_splits, match, split_of
+from preprocess.matching import Source, choose_splits, list_strange_files, match, split_of
 
 QUALITY = 95  # of JPEGs that are written upright
 ORIENTATION = 0x0112  # the EXIF tag that says how a stored picture must be turned
@@ -26,13 +26,16 @@ class Placing:
     source: Path
     annotation: Annotation
     target: AnnotatedImage
+    copied: bool  # rather than linked
 
 
-def import_dataset(source: Source, root: Path, test_share: float, seed: int, workers: int) -> None:
+def import_dataset(
+    source: Source, root: Path, test_share: float, seed: int, copied: bool, workers: int
+) -> None:
     """Writes `root`/SPLIT/images and `root`/SPLIT/annotations, all of it or nothing.
 
-    Images are links to the originals, or upright copies of those that EXIF says must be turned;
-    heads are .mat files.
+    Images are links to the originals, or copies; those that EXIF says must be turned are copied
+    upright. Heads are .mat files.
 
     Raises:
         DataError: `root` holds something; an image is unreadable or of another size than its
@@ -53,7 +56,7 @@ def import_dataset(source: Source, root: Path, test_share: float, seed: int, wor
             other = placings[target].source
             raise DataError(f"{image} and {other} would share {target.name}; rename one")
         pair = AnnotatedImage(folder / "images" / name, target)
-        placings[target] = Placing((source.images / image).resolve(), annotation, pair)
+        placings[target] = Placing((source.images / image).resolve(), annotation, pair, copied)
     try:
         for split in set(splits.values()):
             for kind in ("images", "annotations"):
@@ -62,6 +65,8 @@ def import_dataset(source: Source, root: Path, test_share: float, seed: int, wor
         os.replace(unfinished, root)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+    if strange := list_strange_files(source):
+        print(f"left out: {len(strange)} files that are no images known here, such as {strange[0]}")
     counts = Counter(splits.values())
     print(f"{root}: " + ", ".join(f"{n} {split} images" for split, n in sorted(counts.items())))
 
@@ -94,7 +99,7 @@ def _flat_name(image: Path) -> str:
 
 
 def _place(placing: Placing) -> None:
-    size = _write_upright(placing.source, placing.target.image)
+    size = _write_upright(placing.source, placing.target.image, placing.copied)
     stated = placing.annotation.size
     if stated and stated != size:
         shown, expected = ("x".join(map(str, sides)) for sides in (size, stated))
@@ -102,13 +107,13 @@ def _place(placing: Placing) -> None:
     write_ucf_points(placing.target.annotation, placing.annotation.points)
 
 
-def _write_upright(source: Path, target: Path) -> tuple[int, int]:
+def _write_upright(source: Path, target: Path, copied: bool) -> tuple[int, int]:
     """Links or copies an image that can be decoded; returns the upright (height, width)."""
     try:
         with Image.open(source) as image:
             image.load()
             if not is_turned(image):
-                target.symlink_to(source)
+                shutil.copyfile(source, target) if copied else target.symlink_to(source)
                 return image.height, image.width
             upright = ImageOps.exif_transpose(image)
             upright.save(target, quality=QUALITY)

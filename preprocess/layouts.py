@@ -8,7 +8,7 @@ from pathlib import Path
 from datasets.splits import DataError
 from preprocess.annotations import ANNOTATION_ENDINGS
 
-IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp"}
+IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 OWN_SPLITS = ("train", "val", "test")  # folders of somebody's own data set; val may be missing
 
 

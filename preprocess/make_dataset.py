@@ -29,10 +29,11 @@ def parse_args() -> argparse.Namespace:
     add("--images", type=Path, help="folder of images, in folders train, val, test or without")
     add("--annotations", type=Path, help="file or folder (default: the folder of the images)")
     add("--labels", help="which of LabelMe's labels or COCO's categories are heads: a,b,...")
+    add("--copy", action="store_true", help="copy images, which else are links to where they lie")
     add("--test-share", type=float, default=0.2, help="where no folder is called so, default: 0.2")
     add("--seed", type=int, default=0, help="of this choice, default: 0")
     args = parser.parse_args()
-    for name in ("annotations", "labels", "test_share", "seed"):
+    for name in ("annotations", "labels", "copy", "test_share", "seed"):
         if args.images is None and getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name.replace('_', '-')} needs --images")
     if not 0 < args.test_share < 1:
@@ -44,7 +45,7 @@ def main(args: argparse.Namespace) -> None:
     if args.images is not None:
         labels = None if args.labels is None else args.labels.split(",")
         source = Source(args.images, args.annotations or args.images, labels)
-        import_dataset(source, args.root, args.test_share, args.seed, args.workers)
+        import_dataset(source, args.root, args.test_share, args.seed, args.copy, args.workers)
     splits = [s for s in OWN_SPLITS if s != "val" or has_validation(args.root)]
     pairs = {split: find_own(args.root, split) for split in splits}
     jobs = {s: [(p, p.density_path(args.root, args.out)) for p in pairs[s]] for s in splits}

@@ -118,13 +118,21 @@ def _list_files(folder: Path, endings: Iterable[str], what: str) -> list[Path]:
     return sorted(files, key=lambda path: [natural_order(Path(part)) for part in path.parts])
 
 
+def list_strange_files(source: Source) -> list[Path]:
+    """Returns what lies among the images and is neither an image nor an annotation."""
+    known = {*IMAGE_ENDINGS, *ANNOTATION_ENDINGS}
+    files = [file for file in source.images.rglob("*") if file.is_file()]
+    return sorted(file for file in files if file.suffix.lower() not in known)
+
+
 def _check_labels(annotations: Sequence[Annotation], source: Source) -> None:
     """Across files: each was about one label, or about none of those that were chosen."""
     found = sorted(set().union(*(annotation.labels for annotation in annotations)))
     if source.labels is None and len(found) > 1:
         raise DataError(f"{source.annotations} has labels {', '.join(found)}; --labels says which")
-    if source.labels is not None and not found:
-        raise DataError(f"{source.annotations} has no label {' or '.join(source.labels)}")
+    missing = [label for label in source.labels or () if label not in found]
+    if missing:
+        raise DataError(f"{source.annotations} has no label {' or '.join(missing)}")
 
 
 def _find_image(

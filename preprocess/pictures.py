@@ -23,11 +23,11 @@ def draw_distributions(images: Sequence[Checked], path: Path) -> None:
     """Draws how many heads the images of each split have, and how large these are."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     known = [i for i in images if i.size and i.heads is not None]
-    edges = np.histogram_bin_edges(np.log10([1 + i.heads for i in known]), bins=20)
+    edges = space_bins([1 + i.heads for i in known])
     for split in dict.fromkeys(i.job.split for i in known):
         of_split = [i for i in known if i.job.split == split]
         heads = [1 + i.heads for i in of_split]
-        left.hist(heads, 10**edges, alpha=0.5, label=split, weights=[1 / len(heads)] * len(heads))
+        left.hist(heads, edges, alpha=0.5, label=split, weights=[1 / len(heads)] * len(heads))
         heights, widths = zip(*(i.size for i in of_split), strict=True)
         right.plot(widths, heights, ".", alpha=0.5, label=f"{split}, {len(of_split)} images")
     left.set(xlabel="1 + heads in an image", ylabel="share of the split's images", xscale="log")
@@ -36,6 +36,14 @@ def draw_distributions(images: Sequence[Checked], path: Path) -> None:
     right.legend()
     write_whole(path, lambda p: figure.savefig(p, dpi=120))
     plt.close(figure)
+
+
+def space_bins(values: Sequence[float], count: int = 20) -> np.ndarray:
+    """Returns edges of bins that are equally wide on a logarithmic axis and hold all values."""
+    low, high = min(values), max(values)
+    edges = np.geomspace(low, max(high, low + 1), count + 1)
+    edges[[0, -1]] = low, max(high, low + 1)  # which rounding moves
+    return edges
 
 
 def draw_contact_sheet(images: Sequence[Checked], path: Path) -> None:
@@ -82,5 +90,7 @@ def _draw_tile(image: Checked) -> Image.Image:
     draw, font = ImageDraw.Draw(tile), ImageFont.load_default(12)
     kinds = ", ".join(defect.kind for defect in image.defects)
     draw.text((4, height + 2), f"{image.job.name[-40:]}: {image.heads}", "black", font)
-    draw.text((4, height + 17), kinds[:54], "red", font)
+    while draw.textlength(kinds, font) > TILE[1] - 8:
+        kinds = f"{kinds.rstrip('.')[:-1]}..."
+    draw.text((4, height + 17), kinds, "red", font)
     return tile

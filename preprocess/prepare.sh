@@ -101,7 +101,11 @@ prepare() {
     "$PYTHON" "$project/preprocess/synthetic.py" --out "$ROOT" \
       --train "$DEMO_TRAIN" --test "$DEMO_TEST" --size "$DEMO_SIZE"
   fi
-  local gt=() listed=()
+  local gt=() listed=() known=$list_folder/root
+  if [ "$DATASET" = MINE ]; then # whose trainings are called alike, whatever the data set
+    [ ! -e "$known" ] || [ "$(cat "$known")" = "$(cd "$ROOT" && pwd)" ] ||
+      die "$RUNS has trainings on $(cat "$known"), ROOT is $ROOT: set another RUNS"
+  fi
   if [ -n "$short_side" ]; then
     GT_ROOT=${GT_ROOT:-$project/data/UCF-QNRF}_bl # images, too
     gt=(--short-side "$short_side")
@@ -118,6 +122,7 @@ prepare() {
   stage "Lists of training, validation and test images"
   "$PYTHON" "$project/preprocess/make_json.py" --dataset "$DATASET" --root "$ROOT" \
     --out "$list_folder" "${listed[@]}" "${train_on_val[@]}"
+  [ "$DATASET" != MINE ] || (cd "$ROOT" && pwd) > "$known"
   export PREPARED=1
 }
 

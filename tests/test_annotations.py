@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -204,8 +205,9 @@ def test_only_the_chosen_labels_are_heads(tmp_path):
         (tmp_path / f"{image}.json").write_text(json.dumps({"shapes": shapes}))
     with pytest.raises(DataError, match="has labels car, man"):
         match(Source(images, tmp_path))
-    with pytest.raises(DataError, match="has no label mann"):
-        match(Source(images, tmp_path, ["mann"]))
+    for labels in (["mann"], ["man", "mann"]):
+        with pytest.raises(DataError, match="has no label mann$"):
+            match(Source(images, tmp_path, labels))
     counts = [len(a.points) for a in match(Source(images, tmp_path, ["man"])).values()]
     assert counts == [0, 1]
 
@@ -258,6 +260,21 @@ def test_the_shell_scripts_prepare_what_the_command_made(tmp_path):
                 assert file["points"][:].tolist() == heads[sample.image.name]
                 assert file["density"][:].sum() == pytest.approx(2, abs=1e-4)  # one outside
 
+    other = tmp_path / "other"
+    shutil.copytree(root, other, symlinks=True)
+    again = subprocess.run(
+        ["bash", "-euc", prepare],
+        capture_output=True,
+        text=True,
+        cwd=PROJECT,
+        env=os.environ
+        | {name: str(value) for name, value in settings.items()}
+        | {"ROOT": str(other)},
+    )
+    assert again.returncode == 1
+    message = f"runs has trainings on {root}, ROOT is {other}: set another RUNS"
+    assert again.stderr.splitlines()[-1].endswith(message)
+
 
 def test_own_data_take_part_as_recipe():
     for recipe in (teacher_recipe, student_recipe):
@@ -280,6 +297,19 @@ def test_folders_called_like_splits_remain_splits(tmp_path):
     assert result.returncode == 0, result.stderr
     lists = [tmp_path / f"mine_{split}.json" for split in ("train", "val", "test")]
     assert [len(part) for part in read_splits(*lists, train_on_val=True)] == [3, 1, 1]
+
+
+def test_images_are_copied_on_request_and_what_is_no_image_is_named(tmp_path):
+    raw = write_images(tmp_path / "raw", ["1.webp", "2.jpg", "3.png"])
+    write_plain_json(raw / "heads.json", {"1.webp": [[5, 6]], "2.jpg": [], "3.png": [[1, 1]]})
+    (raw / "4.heic").write_bytes(b"no image known here")
+    result = run_program(MAKE_DATASET, "--root", tmp_path / "mine", "--images", raw, "--copy")
+    assert result.returncode == 0, result.stderr
+    assert "left out: 1 files that are no images known here, such as" in result.stdout
+    assert "4.heic" in result.stdout
+    images = [path for path in (tmp_path / "mine").rglob("images/*")]
+    assert len(images) == 3 and not any(image.is_symlink() for image in images)
+    assert all(image.read_bytes() == (raw / image.name).read_bytes() for image in images)
 
 
 def test_turned_photographs_become_upright_under_their_heads(tmp_path):

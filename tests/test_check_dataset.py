@@ -10,6 +10,7 @@ from conftest import assert_one_line_error, run_program, write_qnrf, write_shang
 from PIL import Image
 
 from preprocess.checks import ERRORS, WARNINGS
+from preprocess.pictures import space_bins
 
 CHECK = "preprocess/check_dataset.py"
 SIZE = (80, 120)
@@ -141,6 +142,12 @@ def test_the_report_has_distributions_and_pictures(broken):
         yellow = (np.asarray(sheet).astype(int) @ (1, 1, -2) > 300).sum()
         red = (np.asarray(sheet).astype(int) @ (2, -1, -1) > 300).sum()
     assert yellow > 100 and red > 20  # heads inside and outside are dots
+
+
+def test_a_histogram_has_every_image():
+    for most in range(1, 500):
+        heads = [1, *range(1, most + 1)]
+        assert np.histogram(heads, space_bins(heads))[0].sum() == len(heads)
 
 
 def test_warnings_alone_end_with_zero_and_a_clean_data_set_is_silent(tmp_path):

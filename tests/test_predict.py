@@ -145,6 +145,19 @@ def test_what_is_written_is_what_is_printed(run, samples, tmp_path):
         assert min(overlay.size) > 400 and np.ptp(np.array(overlay)) > 200
 
 
+def test_records_are_there_as_soon_as_they_are_counted(run, samples, tmp_path, monkeypatch):
+    (tmp_path / "link.csv").symlink_to(tmp_path / "rows.csv")
+    lines, count_picture = [], predict.count_picture
+
+    def watched(*arguments):
+        count_picture(*arguments)
+        lines.append(len((tmp_path / "rows.csv").read_text().splitlines()))
+
+    monkeypatch.setattr(predict, "count_picture", watched)
+    run(samples[0].image, samples[1].image, "--csv", tmp_path / "link.csv")
+    assert lines == [2, 3] and (tmp_path / "link.csv").is_symlink()
+
+
 def test_what_cannot_be_read_is_named_and_the_rest_goes_on(run, samples, tmp_path):
     good, broken = samples[0].image, tmp_path / "broken.png"
     broken.write_bytes(good.read_bytes()[:900])
@@ -246,6 +259,8 @@ def test_ctrl_c_leaves_whole_files(run, samples, tmp_path, monkeypatch):
         ([], "the following arguments are required: inputs"),
         (["a.jpg", "--roi", "0,0 1,1"], "argument --roi: must be NAME:X,Y X,Y X,Y"),
         (["a.jpg", *HALVES[:2], *HALVES[:2]], "--roi: each needs a name of its own"),
+        (["a.jpg", "--roi", "count:0,0 1,0 1,1"], "--roi: count is another column's name"),
+        (["a.jpg", "--csv", "a", "--json", "a"], "--csv and --json are both a"),
         (["a.jpg", "--alarm", "many"], "argument --alarm: must be a number of at least 0"),
         (["a.mp4", "--every", "0"], "argument --every: must be a whole number of at least 1"),
         (["a.jpg", "--engine", "tpu"], "argument --engine: must be one of eager, compile, "),

@@ -80,6 +80,13 @@ def test_an_alarm_says_when_it_begins(run, clip, tmp_path):
     assert f"{FRAMES} frames, ALARM in {sum(above)}, counted" in lines[-1]
 
 
+def test_a_videos_line_has_the_mean_of_every_region(run, clip, tmp_path):
+    region = "left:0,0 0.5,0 0.5,1 0,1"
+    _, (line,), _ = run(clip, "--roi", region, "--json", tmp_path / "a.json")
+    people = [record["regions"]["left"] for record in read_json(tmp_path / "a.json")]
+    assert f" on average, left {sum(people) / len(people):.1f}, at most" in line
+
+
 def test_a_videos_line_says_how_many_frames_were_odd(run, clip, tmp_path):
     guarded = save_student(tmp_path / "guarded.safetensors", guard=plain_guard(1e-3))
     _, (line,), _ = run(clip, weights=guarded)

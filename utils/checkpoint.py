@@ -55,6 +55,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                 f"this copy has no {SHIPPED.name}/{DEFAULT}.safetensors: fetch it from the "
                 "project's page, or train a network with SKT_distill.sh and name it with -c"
             )
+        if path.is_dir():
+            raise CheckpointError(f"checkpoint {path} is a folder; name a file of it")
         names = sorted(shipped.stem for shipped in SHIPPED.glob("*.safetensors"))
         known = f"; by name there are {', '.join(names)}" if names and not path.suffix else ""
         raise CheckpointError(f"checkpoint {path} does not exist{known}")

@@ -76,7 +76,7 @@ def open_exported(path: Path) -> Exported:
 
 
 def write_exported(
-    path: Path, model: Any, facts: Mapping[str, str], check: Callable[[Run], None]
+    path: Path, model: Any, facts: Mapping[str, str], check: Callable[[Run], object]
 ) -> list[Path]:
     """Writes a model of the format that the path's ending says, if its file passes a check.
 
@@ -94,14 +94,17 @@ def write_exported(
     return [path.with_name(file.name) for file in files]
 
 
-def check_parity(run: Run, reference: Run, preprocess: bool) -> None:
+def check_parity(run: Run, reference: Run, preprocess: bool) -> float:
     """Compares maps and counts at three sizes, two of them odd and one a batch of two.
+
+    Returns the greatest difference of counts, relative to them.
 
     Raises:
         ExportError: counts differ by more than TOLERANCE, or by that of a head where there is less
             than one, from the reference's or from their map's sum, or cells by that of the map's
             peak.
     """
+    greatest = 0.0
     for count, height, width in CHECKED:
         images = prepare(draw_pictures(count, height, width), preprocess)
         (density, counts), (expected, numbers) = run(images), reference(images)
@@ -115,11 +118,14 @@ def check_parity(run: Run, reference: Run, preprocess: bool) -> None:
             )
         sums = density.sum((1, 2, 3))
         for found, wanted in zip((*counts, *counts), (*numbers, *sums), strict=True):
-            if not abs(found - wanted) <= TOLERANCE * max(1, abs(wanted)):
+            difference = abs(found - wanted) / max(1, abs(wanted))
+            greatest = max(greatest, float(difference))
+            if not difference <= TOLERANCE:
                 raise ExportError(f"{where} the exported model counts {found:g}, not {wanted:g}")
         difference, peak = abs(density - expected).max(), abs(expected).max()
         if not difference <= TOLERANCE * peak:
             raise ExportError(f"{where} the map differs by {difference / peak:.2g} of its peak")
+    return greatest
 
 
 def draw_pictures(count: int, height: int, width: int) -> torch.Tensor:

@@ -133,7 +133,8 @@ def build_engine(
     if exported.facts["weights_sha256"] != fingerprint:
         model, checkpoint = exported.facts["model"], exported.facts["checkpoint"]
         raise EngineError(
-            f"{engine} was made of other weights than the checkpoint's: of a {model}, {checkpoint}"
+            f"{engine} was made of other weights than the checkpoint's: of a {model}, "
+            f"{checkpoint}, which -c must name"
         )
     return exported_engine(network, exported.run, exported.preprocess)
 

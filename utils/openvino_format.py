@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 RUNTIME = "OpenVINO"
 PACKAGES = ("openvino",)
 INT8_PACKAGES = ("openvino", "nncf")
-WEIGHT_STEPS = 64  # from 0 to a channel's greatest weight
+WEIGHT_STEPS = 64  # from 0 to a channel's greatest weight, as of models/rounding.py
 TINY = 1e-12  # a step of weights that are all 0
 FACTS = "counter"  # where in a model's runtime information they stand
 WEIGHTS = "bin_sha256"  # the fact that ties the two files of a model together
@@ -70,7 +70,7 @@ def open_model(model: Model | Path) -> tuple[Run, dict[str, str]]:
     core, name = openvino.Core(), model if isinstance(model, Path) else "the model"
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "INFERENCE_PRECISION_HINT": "f32",  # or it takes bfloat16 where the processor has AMX
+        "INFERENCE_PRECISION_HINT": "f32",  # or it takes bfloat16 where the processor can
         "PERFORMANCE_HINT": "LATENCY",
     }
     try:

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +19,7 @@ from utils.recipes import DATASETS, RECIPES
 # Seconds before another than the main process speaks: mostly both say the same, and torchrun ends
 # all with the first.
 HEAD_START_S = 3
+WORKERS = min(2, os.cpu_count() or 1)  # by default
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,6 +27,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any):
         super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
+        sys.excepthook = _say_stopped
 
     def error(self, message: str) -> NoReturn:
         if distributed.local_rank():
@@ -39,6 +42,14 @@ class Parser(argparse.ArgumentParser):
         for option in options:
             if given[option.removeprefix("--").replace("-", "_")] is not unset:
                 self.error(f"{option} {reason}")
+
+
+def _say_stopped(kind: type[BaseException], *rest: Any) -> None:
+    """Spares whoever presses Ctrl-C the traceback; Python then ends as by that signal."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("stopped", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, *rest)
 
 
 def fail(error: Exception) -> NoReturn:
@@ -184,7 +195,7 @@ def add_training_options(
     for split in ("train", "val", "test"):
         add(f"{split}_json", type=Path, help=f"list of {split} images")
     add("--train-on-val", action="store_true", help="allow validation images in the training list")
-    add("--workers", type=whole_number(0), default=2, help="processes that read images")
+    add("--workers", type=whole_number(0), default=WORKERS, help="processes that read images")
     add("--cache", choices=caches, help="where images stay between epochs; gpu: no workers at all")
 
     add = parser.add_argument_group("recipe").add_argument

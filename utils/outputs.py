@@ -115,11 +115,12 @@ class Film:
 
 @dataclass
 class Timeline:
-    """A video's counts, 16 bytes a frame, and how many frames had which note."""
+    """A video's counts, 16 bytes a frame, and the sums of regions' and of notes."""
 
     seconds: array = field(default_factory=lambda: array("d"))
     counts: array = field(default_factory=lambda: array("d"))
-    notes: Counter[str] = field(default_factory=Counter)
+    regions: Counter[str] = field(default_factory=Counter)  # people, summed over frames
+    notes: Counter[str] = field(default_factory=Counter)  # frames that have them
     is_alarm: bool = False  # in the last frame
     began: float = field(default_factory=time.perf_counter)
 
@@ -127,6 +128,7 @@ class Timeline:
         """Appends a frame's count, and returns whether an alarm begins with it."""
         self.seconds.append(reading.seconds)
         self.counts.append(reading.count)
+        self.regions.update(reading.regions)
         self.notes.update(reading.notes)
         was_alarm, self.is_alarm = self.is_alarm, "alarm" in reading.notes
         return self.is_alarm and not was_alarm
@@ -137,7 +139,8 @@ class Timeline:
         mean, at = sum(self.counts) / frames, self.seconds[self.counts.index(most)]
         pace = frames / (time.perf_counter() - self.began)
         notes = "".join(f", {NOTES[note]} in {number}" for note, number in self.notes.items())
+        regions = "".join(f", {name} {total / frames:.1f}" for name, total in self.regions.items())
         return (
-            f"{mean:.1f} on average, at most {most:.1f} (at {at:.1f} s), "
+            f"{mean:.1f} on average{regions}, at most {most:.1f} (at {at:.1f} s), "
             f"{frames} frames{notes}, counted {pace:.1f} a second"
         )

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import cv2
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -13,6 +15,7 @@ LONG_SIDE = (640, 2560)  # pixels, within which a picture's longer side is broug
 BAR_UNIT = 64  # the bar counts people per 64x64 pixels of the picture
 STRENGTH = 0.75  # of the densest colour over the picture
 WHITE, BACKGROUND, YELLOW = (255, 255, 255), (30, 30, 30), (255, 220, 0)
+FONT = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")  # of most scripts' letters
 COLOURS = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_JET)[:, 0, ::-1]
 
 
@@ -50,8 +53,10 @@ def draw_density(
     _write(pen, (text // 2, text), caption[0], text)
     _write(pen, (sheet.width - text // 2, text), caption[1], text, YELLOW, "rm")
     for region, corners in zip(regions, outlines, strict=True):
-        at = np.clip(corners.mean(axis=0), 0, (width, height)) + (0, top)
-        _write(pen, at, f"{region.name}: {counts[region.name]:.1f}", text, YELLOW, "mm")
+        words = f"{region.name}: {counts[region.name]:.1f}"
+        spare = min(width, pen.textlength(words, _font(text))) / 2, text / 2
+        at = np.clip(corners.mean(axis=0), spare, np.subtract((width, height), spare)) + (0, top)
+        _write(pen, at, words, text, YELLOW, "mm")
     most = densest * (BAR_UNIT / STRIDE) ** 2
     for part in (0, 0.25, 0.5, 0.75, 1):
         at = (width + 1.8 * text, top + (1 - part) * height)
@@ -112,7 +117,7 @@ def _write(
 
 @lru_cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)
+    return ImageFont.truetype(FONT, size)
 
 
 def _even(length: int) -> int:

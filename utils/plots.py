@@ -20,7 +20,8 @@ def draw_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     epochs, first = [r["epoch"] for r in records], records[0]
     for term in first:
         if term not in ("epoch", "seconds") and not term.startswith("val_"):
-            left.plot(epochs, [r[term] / (first[term] or 1) for r in records], label=term)
+            values = [r[term] / (first[term] or 1) for r in records]
+            left.plot(epochs, values, ".-", label=term)
     left.set(xlabel="epoch", ylabel="loss term / its first value", yscale="log")
     left.legend()
     scored = [r for r in records if "val_mae" in r]

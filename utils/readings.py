@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from utils.files import written_whole
-
 NOTES = {  # what may be said of a picture, for people
     "alarm": "ALARM",
     "flat": "nothing to see",
@@ -45,7 +43,7 @@ class Reading:
 def open_records(
     csv_path: Path | None, json_path: Path | None, regions: Sequence[str]
 ) -> Iterator[Callable[[Reading], None]]:
-    """Yields what writes a reading to the files that were asked for; they are whole in the end.
+    """Yields what writes a reading, at once, to the files that were asked for.
 
     The CSV file has COLUMNS and one for every region; the other one a JSON object a line, with the
     names that `Reading` has.
@@ -67,8 +65,7 @@ def open_records(
 
 def _start(stack: ExitStack, path: Path) -> TextIO:
     path.parent.mkdir(parents=True, exist_ok=True)
-    begun = stack.enter_context(written_whole(path))
-    return stack.enter_context(begun.open("w", newline="", encoding="utf-8"))
+    return stack.enter_context(path.open("w", buffering=1, newline="", encoding="utf-8"))
 
 
 def _row(reading: Reading, regions: Sequence[str]) -> list[object]:
