@@ -163,7 +163,7 @@ def _draw_rows(axis: plt.Axes, title: str, rows: Sequence[Result]) -> None:
     axis.invert_yaxis()
     times = [time for row in rows for time in (row["baseline"], row["ours"], row.get("floor"))]
     low, high = min(filter(None, times)), max(filter(None, times))
-    axis.set(xscale="log", xlim=(low / 2, high * (high / low) ** 0.2), xlabel="ms", title=title)
+    axis.set(xscale="log", xlim=(low / 2, high * (high / low) ** 0.35), xlabel="ms", title=title)
     axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
 
 
