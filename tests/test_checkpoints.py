@@ -167,6 +167,7 @@ def test_what_is_no_network_of_ours_is_refused_with_the_reason(tmp_path):
     assert "does not exist" in str(
         pytest.raises(CheckpointError, read_checkpoint, Path("no")).value
     )
+    assert "is a folder" in str(pytest.raises(CheckpointError, read_checkpoint, tmp_path).value)
     assert "no weights of a network" in reason({"fc.weight": torch.zeros(1)})
     assert "no weights of a network" in reason({})
     missing = {k: v for k, v in state.items() if k != "backend.dilated3.bias"}

@@ -88,6 +88,8 @@ def test_bad_lists_are_refused_by_name(tmp_path):
     path = tmp_path / "list.json"
     with pytest.raises(DataError, match=r"list.json does not exist; .*make_json"):
         read_list(path)
+    with pytest.raises(DataError, match="is a folder; .*make_json.py makes lists"):
+        read_list(tmp_path)
     for text, reason in [
         ("[]", "at least one image"),
         ("{}", "at least one image"),

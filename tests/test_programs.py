@@ -20,6 +20,7 @@ from models.build import NETWORKS, build_network, init_kaiming
 from models.distillation import TERMS, squared_error
 from models.naming import Counter
 from utils.checkpoint import read_checkpoint, save_checkpoint
+from utils.options import Parser
 from utils.pixels import normalise
 from utils.recipes import student_recipe, teacher_recipe
 
@@ -424,3 +425,12 @@ def test_a_file_that_breaks_during_a_run_is_named(crowd_lists, teacher, tmp_path
     for workers in (0, 1):
         result = run_program(DISTIL, *lists, *options, "--workers", workers)
         assert_one_line_error(result, "IMG_1.jpg is not a readable image", "truncated")
+
+
+def test_ctrl_c_is_one_line_and_a_mistake_of_ours_a_traceback(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "excepthook", None)
+    Parser()
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err == "stopped\n"
+    sys.excepthook(ZeroDivisionError, ZeroDivisionError("by 0"), None)
+    assert "ZeroDivisionError: by 0" in capsys.readouterr().err
