@@ -143,8 +143,8 @@ def main(args: argparse.Namespace) -> None:
     form = FORMATS[args.out.suffix]
     for package in form.INT8_PACKAGES if args.int8 else form.PACKAGES:
         import_package(package)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     counter = read_weights(args.checkpoint, load_counter)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     facts = describe(args, counter)
     network = Deployed(counter.network, args.preprocess)
     model = form.export(network)

@@ -5,7 +5,6 @@ alarm (even if something could not be read), 130 stopped by Ctrl-C.
 """
 
 import argparse
-import glob
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,7 +43,7 @@ from utils.precision import allow_tf32
 from utils.predictor import Predictor
 from utils.readings import COLUMNS, Reading, open_records
 from utils.regions import RegionError, parse_region
-from utils.sources import Source, SourceError, find_sources
+from utils.sources import Source, SourceError, find_sources, searches
 from utils.video import Frame, Video, VideoError
 
 UNREADABLE, ALARM, STOPPED = 1, 3, 130  # exit codes
@@ -91,10 +90,8 @@ def parse_args() -> argparse.Namespace:
     if args.csv and args.csv == args.json:
         parser.error(f"--csv and --json are both {args.csv}")
     args.device = choose_device(args.engine, select_device(args, parser))
-    for text in args.inputs:
-        folder = Path(text).parent if glob.has_magic(text) else Path(text)
-        if args.out and folder.is_dir() and args.out.resolve() == folder.resolve():
-            parser.error(f"--out {args.out} is where pictures are read: its overlays would be next")
+    if args.out and any(searches(text, args.out) for text in args.inputs):
+        parser.error(f"--out {args.out} is where pictures are read: its overlays would be next")
     return args
 
 

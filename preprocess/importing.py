@@ -13,7 +13,7 @@ from preprocess.annotations import write_ucf_points
 from preprocess.formats import Annotation
 from preprocess.generation import run_in_processes
 from preprocess.layouts import AnnotatedImage
-from preprocess.matching import Source, choose_splits, list_strange_files, match, split_of
+from preprocess.matching import Source, choose_splits, match, split_of
 
 QUALITY = 95  # of JPEGs that are written upright
 ORIENTATION = 0x0112  # the EXIF tag that says how a stored picture must be turned
@@ -65,8 +65,6 @@ def import_dataset(
         os.replace(unfinished, root)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    if strange := list_strange_files(source):
-        print(f"left out: {len(strange)} files that are no images known here, such as {strange[0]}")
     counts = Counter(splits.values())
     print(f"{root}: " + ", ".join(f"{n} {split} images" for split, n in sorted(counts.items())))
 
@@ -112,11 +110,14 @@ def _write_upright(source: Path, target: Path, copied: bool) -> tuple[int, int]:
     try:
         with Image.open(source) as image:
             image.load()
-            if not is_turned(image):
-                shutil.copyfile(source, target) if copied else target.symlink_to(source)
-                return image.height, image.width
-            upright = ImageOps.exif_transpose(image)
-            upright.save(target, quality=QUALITY)
-            return upright.height, upright.width
+            upright = ImageOps.exif_transpose(image) if is_turned(image) else None
     except (SyntaxError, OSError) as error:
         raise DataError(f"{source} is not a readable image ({error})") from None
+    if upright:
+        upright.save(target, quality=QUALITY)
+        return upright.height, upright.width
+    if copied:
+        shutil.copyfile(source, target)
+    else:
+        target.symlink_to(source)
+    return image.height, image.width

@@ -39,12 +39,17 @@ def match(source: Source) -> dict[Path, Annotation]:
         DataError: there are no images or annotations, one is unreadable, or they do not belong
             together one to one.
     """
-    images = _list_files(source.images, IMAGE_ENDINGS, "images")
+    images, strange = _list_files(source.images, IMAGE_ENDINGS, "images")
+    strange = [file for file in strange if file.suffix.lower() not in ANNOTATION_ENDINGS]
+    if strange:
+        known = " ".join(sorted(IMAGE_ENDINGS))
+        print(f"left out, as no images known here ({known}): {len(strange)}, such as {strange[0]}")
     if source.annotations.is_file():
         files = [Path(source.annotations.name)]
         folder = source.annotations.parent
     else:
-        files = _list_files(source.annotations, ANNOTATION_ENDINGS, "annotations")
+        files, _ = _list_files(source.annotations, ANNOTATION_ENDINGS, "annotations")
+        files = [file for file in files if not file.name.lower().startswith(NOT_ANNOTATIONS)]
         folder = source.annotations
     by_stem = defaultdict(list)
     for image in images:
@@ -103,26 +108,17 @@ def split_of(path: Path) -> str | None:
     return None
 
 
-def _list_files(folder: Path, endings: Iterable[str], what: str) -> list[Path]:
-    """Paths within a folder, however deep; hidden files and read-me files apart."""
+def _list_files(folder: Path, endings: Iterable[str], what: str) -> tuple[list[Path], list[Path]]:
+    """Paths within a folder, however deep, with these endings, and the others; no hidden ones."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder of {what}")
-    files = [
-        path.relative_to(folder)
-        for path in folder.rglob("*")
-        if path.suffix.lower() in endings and not path.name.lower().startswith(NOT_ANNOTATIONS)
-    ]
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     files = [path for path in files if not any(part.startswith(".") for part in path.parts)]
-    if not files:
+    files.sort(key=lambda path: [natural_order(Path(part)) for part in path.parts])
+    wanted = [path for path in files if path.suffix.lower() in endings]
+    if not wanted:
         raise DataError(f"{folder} holds no {what} ({' '.join(sorted(endings))})")
-    return sorted(files, key=lambda path: [natural_order(Path(part)) for part in path.parts])
-
-
-def list_strange_files(source: Source) -> list[Path]:
-    """Returns what lies among the images and is neither an image nor an annotation."""
-    known = {*IMAGE_ENDINGS, *ANNOTATION_ENDINGS}
-    files = [file for file in source.images.rglob("*") if file.is_file()]
-    return sorted(file for file in files if file.suffix.lower() not in known)
+    return wanted, [path for path in files if path not in set(wanted)]
 
 
 def _check_labels(annotations: Sequence[Annotation], source: Source) -> None:

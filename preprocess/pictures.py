@@ -41,9 +41,7 @@ def draw_distributions(images: Sequence[Checked], path: Path) -> None:
 def space_bins(values: Sequence[float], count: int = 20) -> np.ndarray:
     """Returns edges of bins that are equally wide on a logarithmic axis and hold all values."""
     low, high = min(values), max(values)
-    edges = np.geomspace(low, max(high, low + 1), count + 1)
-    edges[[0, -1]] = low, max(high, low + 1)  # which rounding moves
-    return edges
+    return np.geomspace(low, max(high, low + 1), count + 1)
 
 
 def draw_contact_sheet(images: Sequence[Checked], path: Path) -> None:

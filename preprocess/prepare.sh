@@ -103,7 +103,8 @@ prepare() {
   fi
   local gt=() listed=() known=$list_folder/root
   if [ "$DATASET" = MINE ]; then # whose trainings are called alike, whatever the data set
-    [ ! -e "$known" ] || [ "$(cat "$known")" = "$(cd "$ROOT" && pwd)" ] ||
+    [ -d "$ROOT" ] || die "ROOT=$ROOT is no folder"
+    [ ! -e "$known" ] || [ "$(cat "$known")" = "$(cd "$ROOT" && pwd -P)" ] ||
       die "$RUNS has trainings on $(cat "$known"), ROOT is $ROOT: set another RUNS"
   fi
   if [ -n "$short_side" ]; then
@@ -122,7 +123,7 @@ prepare() {
   stage "Lists of training, validation and test images"
   "$PYTHON" "$project/preprocess/make_json.py" --dataset "$DATASET" --root "$ROOT" \
     --out "$list_folder" "${listed[@]}" "${train_on_val[@]}"
-  [ "$DATASET" != MINE ] || (cd "$ROOT" && pwd) > "$known"
+  [ "$DATASET" != MINE ] || (cd "$ROOT" && pwd -P) > "$known"
   export PREPARED=1
 }
 

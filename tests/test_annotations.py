@@ -302,11 +302,12 @@ def test_folders_called_like_splits_remain_splits(tmp_path):
 def test_images_are_copied_on_request_and_what_is_no_image_is_named(tmp_path):
     raw = write_images(tmp_path / "raw", ["1.webp", "2.jpg", "3.png"])
     write_plain_json(raw / "heads.json", {"1.webp": [[5, 6]], "2.jpg": [], "3.png": [[1, 1]]})
-    (raw / "4.heic").write_bytes(b"no image known here")
+    for name in ("4.heic", ".DS_Store"):
+        (raw / name).write_bytes(b"no image known here")
     result = run_program(MAKE_DATASET, "--root", tmp_path / "mine", "--images", raw, "--copy")
     assert result.returncode == 0, result.stderr
-    assert "left out: 1 files that are no images known here, such as" in result.stdout
-    assert "4.heic" in result.stdout
+    line = "left out, as no images known here (.bmp .jpeg .jpg .png .webp): 1, such as 4.heic"
+    assert line in result.stdout
     images = [path for path in (tmp_path / "mine").rglob("images/*")]
     assert len(images) == 3 and not any(image.is_symlink() for image in images)
     assert all(image.read_bytes() == (raw / image.name).read_bytes() for image in images)

@@ -146,7 +146,7 @@ def test_the_report_has_distributions_and_pictures(broken):
 
 def test_a_histogram_has_every_image():
     for most in range(1, 500):
-        heads = [1, *range(1, most + 1)]
+        heads = range(1 + most // 3, most + 1)
         assert np.histogram(heads, space_bins(heads))[0].sum() == len(heads)
 
 

@@ -110,7 +110,7 @@ def check_parity(run: Run, reference: Run, preprocess: bool) -> float:
         (density, counts), (expected, numbers) = run(images), reference(images)
         where = f"on {count} of {height}x{width} pixels"
         if not np.isfinite(numbers).all():
-            raise ExportError(f"{where} the checkpoint itself counts {numbers[0]:g}")
+            raise ExportError(f"{where} what it was made of counts {numbers}")
         if density.shape != expected.shape or counts.shape != numbers.shape:
             raise ExportError(
                 f"{where} the exported map and count have the shapes {density.shape} and "

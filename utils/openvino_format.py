@@ -91,11 +91,12 @@ def open_model(model: Model | Path) -> tuple[Run, dict[str, str]]:
         try:
             results = request.infer([images])
             density, count = (results[output].copy() for output in OUTPUTS)
-        except RuntimeError:  # its poolings take no fewer rows or columns than their kernel
-            density = count = np.empty(0, np.float32)
-        if not density.size:  # which is how some of them take it
+            reason = "it is too small" if not density.size else ""
+        except RuntimeError as error:
+            reason = _reason(error)
+        if reason:
             height, width = images.shape[1:3] if images.dtype == np.uint8 else images.shape[2:]
-            raise EngineError(f"openvino cannot run on an image of {height}x{width}")
+            raise EngineError(f"openvino cannot run on an image of {height}x{width}: {reason}")
         return density, count
 
     return run, facts

@@ -15,7 +15,7 @@ LONG_SIDE = (640, 2560)  # pixels, within which a picture's longer side is broug
 BAR_UNIT = 64  # the bar counts people per 64x64 pixels of the picture
 STRENGTH = 0.75  # of the densest colour over the picture
 WHITE, BACKGROUND, YELLOW = (255, 255, 255), (30, 30, 30), (255, 220, 0)
-FONT = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")  # of most scripts' letters
+FONT = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")  # not of ASCII letters alone
 COLOURS = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_JET)[:, 0, ::-1]
 
 

@@ -33,18 +33,19 @@ def parse_region(text: str) -> Region:
         ValueError: it is not of that form, a coordinate is negative, or corners are too few.
     """
     name, _, points = text.rpartition(":")
+    name = " ".join(name.split())
     try:
         corners = tuple((float(x), float(y)) for x, y in (p.split(",") for p in points.split()))
     except ValueError:
         corners = ()
-    if not name.strip() or len(corners) < 3 or not np.isfinite(corners).all():
+    if not name or len(corners) < 3 or not np.isfinite(corners).all():
         raise ValueError(
             f"must be NAME:X,Y X,Y X,Y with at least 3 corners, such as "
             f"'door:0,0.5 0.4,0.5 0.4,1', got {text!r}"
         )
     if min(map(min, corners)) < 0:
         raise ValueError(f"region {name} must not lie left of or above the picture, got {text!r}")
-    return Region(name.strip(), corners)
+    return Region(name, corners)
 
 
 def count_regions(density: np.ndarray, regions: tuple[Region, ...], size: Size) -> dict[str, float]:

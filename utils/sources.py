@@ -57,3 +57,13 @@ def find_sources(text: str) -> list[Source]:
     if not found:
         raise SourceError(missing)
     return [Source(file, file.suffix.lower() in VIDEOS) for file in found]
+
+
+def searches(text: str, folder: Path) -> bool:
+    """Says whether `text` is a folder or a pattern that finds files which lie in `folder`."""
+    if Path(text).is_file() or CAMERA.fullmatch(text):
+        return False
+    try:
+        return any(s.place.resolve().parent == folder.resolve() for s in find_sources(text))
+    except SourceError:
+        return False
