@@ -30,7 +30,8 @@ def draw_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
         curves |= {"val_ema_mae": "MAE, averaged", "val_ema_rmse": "RMSE, averaged"}
     for name, label in curves.items():
         right.plot([r["epoch"] for r in scored], [r[name] for r in scored], ".-", label=label)
-    right.set(xlabel="epoch", ylabel="validation error (heads)", ylim=(0, None))
+    right.set(xlabel="epoch", ylabel="validation error (heads)")
+    begin_at_zero(right)
     right.legend()
     save_figure(figure, path)
 
@@ -44,8 +45,14 @@ def draw_timeline(
     if alarm is not None:
         axes.axhline(alarm, color="tab:red", linestyle="--", label="alarm")
         axes.legend()
-    axes.set(xlabel="seconds", ylabel="count", title=title, ylim=(0, None))
+    axes.set(xlabel="seconds", ylabel="count", title=title)
+    begin_at_zero(axes)
     save_figure(figure, path)
+
+
+def begin_at_zero(axes: plt.Axes) -> None:
+    """Lets the vertical axis begin at 0, and end above all that is drawn."""
+    axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
 
 
 def draw_counts(results: Sequence[CountResult], path: Path, title: str) -> None:
