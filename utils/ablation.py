@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.markdown import format_table  # noqa: E402
-from utils.plots import save_figure  # noqa: E402
+from utils.plots import begin_at_zero, save_figure  # noqa: E402
 
 ALL_TERMS = "hard,soft,intra,inter"
 
@@ -90,7 +90,8 @@ def draw_ablation(variants: Sequence[Variant], path: Path) -> None:
         left.plot([float(v.width) for v in runs], [v.mae for v in runs], ".-", label=label)
     widths = sorted({v.width for v in variants})
     left.set_xticks([float(width) for width in widths], [str(width) for width in widths])
-    left.set(xlabel="channels, as a part of the plan's", ylabel="MAE", ylim=(0, None))
+    left.set(xlabel="channels, as a part of the plan's", ylabel="MAE")
+    begin_at_zero(left)
     left.legend()
     rows, errors = range(len(variants)), [v.mae for v in variants]
     right.bar_label(right.barh(rows, errors, color="0.7"), fmt="%.1f", padding=2)

@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.paper import REFERENCE  # noqa: E402
-from utils.plots import save_figure  # noqa: E402
+from utils.plots import begin_at_zero, save_figure  # noqa: E402
 from utils.runs import (  # noqa: E402
     KEPT,
     Point,
@@ -38,7 +38,8 @@ def draw_learning(runs: Sequence[Run], path: Path) -> None:
         scored = [record for record in run.log if "val_mae" in record]
         errors = [min(r["val_mae"], r.get("val_ema_mae", r["val_mae"])) for r in scored]
         axes.plot([r["seconds"] / 60 for r in scored], errors, ".-", label=run.name)
-    axes.set(xlabel="minutes of training", ylabel="validation MAE (heads)", ylim=(0, None))
+    axes.set(xlabel="minutes of training", ylabel="validation MAE (heads)")
+    begin_at_zero(axes)
     axes.legend()
     save_figure(figure, path)
 
