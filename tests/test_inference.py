@@ -131,7 +131,7 @@ def test_openvino_counts_a_tiny_image_or_says_that_it_cannot():
     try:
         torch.testing.assert_close(engine(images), network(images), atol=1e-5, rtol=1e-3)
     except EngineError as error:
-        assert str(error) == "openvino cannot run on an image of 5x40"
+        assert str(error).startswith("openvino cannot run on an image of 5x40: ")
 
 
 def test_things_are_timed_in_turn_each_after_a_pass_of_its_own():
