@@ -82,7 +82,7 @@ def describe(args: argparse.Namespace, counter: Counter) -> dict[str, str]:
         "density": "(batch, 1, ceil(height / 8), ceil(width / 8)) float32, heads per 8x8 pixels",
         "count": "(batch,) float32, heads: the sum of density",
         "checkpoint": args.checkpoint.name,
-        "weights_sha256": counter.fingerprint,
+        "weights_sha256": counter.fingerprint(),
     }
 
 
@@ -109,9 +109,12 @@ def quantise(
     images = f"the {len(labelled)} images of {args.int8.name}"
     print(f"float32: MAE {baseline:.2f} over {images}", flush=True)
     means = measure_means(counter.network, map(normalise, pictures))
-    few = list(map(normalise, pictures[:RANKED]))
-    ranking = rank_layers(counter.network, few, means, {last})
-    found = quantise_within(convert, measure, ranking, {last}, baseline, args.max_mae_rise)
+
+    def rank() -> list[int]:
+        few = list(map(normalise, pictures[:RANKED]))
+        return rank_layers(counter.network, few, means, {last})
+
+    found = quantise_within(convert, measure, rank, len(names), {last}, baseline, args.max_mae_rise)
     facts = {
         "precision": "int8",
         "float32_layers": " ".join(names[number] for number in found.floats),

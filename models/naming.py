@@ -46,7 +46,6 @@ class Counter:
         name = type(self.network).__name__
         return name if self.width == 1 else f"{self.width}-{name}"
 
-    @property
     def fingerprint(self) -> str:
         """SHA-256 of the network's float32 weights, the same in whatever file they come."""
         digest = hashlib.sha256()

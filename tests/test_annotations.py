@@ -239,13 +239,17 @@ def test_the_shell_scripts_prepare_what_the_command_made(tmp_path):
     prepare = '. preprocess/prepare.sh; prepare; printf "%s\n" "${lists[@]}" "$DATASET"'
     settings = {"DATASET": "mine", "ROOT": root, "RUNS": tmp_path / "runs"}
     settings |= {"PYTHON": sys.executable}
-    result = subprocess.run(
-        ["bash", "-euc", prepare],
-        capture_output=True,
-        text=True,
-        cwd=PROJECT,
-        env=os.environ | {name: str(value) for name, value in settings.items()},
-    )
+
+    def run_prepare(**changes):
+        return subprocess.run(
+            ["bash", "-euc", prepare],
+            capture_output=True,
+            text=True,
+            cwd=PROJECT,
+            env=os.environ | {name: str(value) for name, value in (settings | changes).items()},
+        )
+
+    result = run_prepare()
     assert result.returncode == 0, result.stderr
     assert "8 up to date" in result.stdout and "1 density maps written" in result.stdout
     *lists, dataset = result.stdout.splitlines()[-4:]
@@ -262,15 +266,7 @@ def test_the_shell_scripts_prepare_what_the_command_made(tmp_path):
 
     other = tmp_path / "other"
     shutil.copytree(root, other, symlinks=True)
-    again = subprocess.run(
-        ["bash", "-euc", prepare],
-        capture_output=True,
-        text=True,
-        cwd=PROJECT,
-        env=os.environ
-        | {name: str(value) for name, value in settings.items()}
-        | {"ROOT": str(other)},
-    )
+    again = run_prepare(ROOT=other)
     assert again.returncode == 1
     message = f"runs has trainings on {root}, ROOT is {other}: set another RUNS"
     assert again.stderr.splitlines()[-1].endswith(message)

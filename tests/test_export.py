@@ -289,9 +289,11 @@ def growing_errors():
 
 def test_the_worst_layers_stay_in_float32_until_the_budget_is_kept():
     errors = {(4,): 14.0, (2, 4): 13.0, (0, 2, 4): 10.9, (0, 1, 2, 4): 10.0}
-    parts = (tuple, lambda floats: errors[floats], [2, 0, 1, 3], {4}, 10.0)
+    parts = (tuple, lambda floats: errors[floats], lambda: [2, 0, 1, 3], 5, {4}, 10.0)
     found = quantise_within(*parts, 1.0)
     assert (found.floats, found.mae) == ((0, 2, 4), 10.9)
+    unranked = quantise_within(*parts[:2], pytest.fail, *parts[3:], 4.0)
+    assert unranked.floats == (4,)
     message = "MAE of 10.00 by 4.00, at least by 0.90 with up to 3 of 5"
     with pytest.raises(ExportError, match=message):
         quantise_within(*parts, 0.5)

@@ -117,12 +117,12 @@ def choose_device(engine: str, device: torch.device) -> torch.device:
 
 
 def build_engine(
-    engine: str, network: nn.Module, fingerprint: str, device: torch.device
+    engine: str, network: nn.Module, fingerprint: Callable[[], str], device: torch.device
 ) -> nn.Module | Engine:
     """Returns what `parse_engine` accepted, ready to count as `network` does.
 
     Args:
-        fingerprint: of the network's weights, as exported files hold it.
+        fingerprint: returns that of the network's weights, as exported files hold it.
 
     Raises:
         EngineError: it cannot be built or opened, or a file was made from other weights.
@@ -130,7 +130,7 @@ def build_engine(
     if engine in ENGINES:
         return ENGINES[engine](network, device)
     exported = open_exported(Path(engine))
-    if exported.facts["weights_sha256"] != fingerprint:
+    if exported.facts["weights_sha256"] != fingerprint():
         model, checkpoint = exported.facts["model"], exported.facts["checkpoint"]
         raise EngineError(
             f"{engine} was made of other weights than the checkpoint's: of a {model}, "

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from utils.exported import ExportError
@@ -21,7 +22,8 @@ class Quantised:
 def quantise_within(
     quantise: Callable[[Collection[int]], Any],
     measure: Callable[[Any], float],
-    ranking: Sequence[int],
+    rank: Callable[[], Sequence[int]],
+    layers: int,
     always: Collection[int],
     baseline: float,
     rise: float,
@@ -31,25 +33,26 @@ def quantise_within(
     Args:
         quantise: the numbers of the layers that stay in float32 -> model.
         measure: model -> MAE.
-        ranking: numbers of the layers that may have INT8, the worst first.
-        always: numbers of the others, which stay in float32.
+        rank: returns the numbers of the layers that may have INT8, the worst first; is asked only
+            where they do not all keep the budget.
+        layers: how many the model has.
+        always: numbers of those which stay in float32.
         baseline: MAE of the model in float32.
         rise: by how much INT8 may have a greater one.
 
     Raises:
         ExportError: with MOST_FLOAT of the layers in float32 it still has.
     """
-    rises = []
-    for kept in range(int(MOST_FLOAT * len(ranking)) + 1):
-        floats = tuple(sorted([*always, *ranking[:kept]]))
+    rank, rises = cache(rank), []
+    for kept in range(int(MOST_FLOAT * (layers - len(always))) + 1):
+        floats = tuple(sorted([*always, *(rank()[:kept] if kept else ())]))
         model = quantise(floats)
         mae = measure(model)
-        total = len(ranking) + len(always)
-        print(f"INT8 with {len(floats)} of {total} layers in float32: MAE {mae:.2f}", flush=True)
+        print(f"INT8 with {len(floats)} of {layers} layers in float32: MAE {mae:.2f}", flush=True)
         if mae <= baseline + rise:
             return Quantised(model, floats, mae)
         rises.append(mae - baseline)
     raise ExportError(
         f"INT8 raises the MAE of {baseline:.2f} by {rises[0]:.2f}, at least by {min(rises):.2f} "
-        f"with up to {len(floats)} of {total} layers in float32; --max-mae-rise allows {rise:g}"
+        f"with up to {len(floats)} of {layers} layers in float32; --max-mae-rise allows {rise:g}"
     )
