@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import count, islice
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,6 @@ from datasets.splits import DataError
 from datasets.transforms import parse_crop
 from models.bayesian import build_hard_loss
 from models.build import NETWORKS, build_network, init_kaiming, parse_width
-from models.comparison import precise
 from models.distillation import FEATURE_TERMS, INTRA_DISTANCES, TERMS, distillation_terms
 from models.inheritance import inherit
 from models.naming import Counter, load_counter
@@ -24,7 +22,7 @@ from models.taps import Adapters, FeatureReader, tap_channels
 from utils import distributed
 from utils.checkpoint import CheckpointError, find_checkpoint, read_weights
 from utils.distributed import LostProcess
-from utils.experiment import run_experiment
+from utils.experiment import prepare_device, run_experiment
 from utils.options import (
     Parser,
     add_experiment_options,
@@ -40,6 +38,7 @@ from utils.pixels import normalise
 from utils.precision import allow_tf32
 from utils.recipes import student_recipe
 from utils.runlog import RunError
+from utils.teaching import ask_kept, ask_live, load_inert, teach_crops
 from utils.trainer import Terms, TrainingError
 
 WEIGHT_OPTIONS = {
@@ -86,6 +85,12 @@ def parse_args() -> argparse.Namespace:
     add("--lamb_fsp", "-laf", type=weight, default=0.5, help="weight of inter-layer relations")
     add("--lamb_cos", "-lac", type=weight, default=0.5, help="weight of intra-layer patterns")
     add("--intra", choices=INTRA_DISTANCES, default="cos", help="distance between two features")
+    add(
+        "--teacher-cache",
+        metavar="DIR",
+        help="folder where the teacher's answers to whole pictures are kept, for all trainings; "
+        "auto: teacher_cache beside --out where that pays and fits; none: asked at every step",
+    )
     parser.add_argument("--check", action="store_true", help="only check the options")
     parser.set_defaults(**recipe)
     args = parser.parse_args()
@@ -108,7 +113,8 @@ def check_terms(args: argparse.Namespace, parser: Parser) -> None:
         parser.refuse(args, ["--init"], "is for a new student; --student_ckpt has its weights")
     alone = args.terms == ("hard",)
     if alone and args.init != "teacher":
-        parser.refuse(args, ["--teacher_ckpt"], "has nothing to teach with --terms hard")
+        options = ["--teacher_ckpt", "--teacher-cache"]
+        parser.refuse(args, options, "has nothing to teach with --terms hard")
     elif args.terms == ("intra",):
         parser.error("--terms intra alone teaches no map; add hard, soft or inter")
     elif args.teacher_ckpt is None:
@@ -125,14 +131,6 @@ def load_teacher(args: argparse.Namespace) -> Counter:
             "distils it"
         )
     return teacher
-
-
-def load_inert(path: Path, device: torch.device) -> Counter:
-    """Reads a network that is not to be trained."""
-    counter = read_weights(path, load_counter)
-    counter.network.to(device, memory_format=torch.channels_last)
-    counter.network.eval().requires_grad_(False)
-    return counter
 
 
 def build_student(args: argparse.Namespace) -> Counter:
@@ -225,16 +223,20 @@ def build_terms(
     teacher: Counter | None,
     adapters: Adapters | None,
     more: Sequence[nn.Module] = (),
+    kept: bool = False,
 ) -> Terms:
     """Returns the function from a batch to the loss terms called `names`.
 
     The teacher may be absent where "hard" stands alone, the adapters where no features are taught.
-    The maps of `more` teachers are averaged with the teacher's.
+    The maps of `more` teachers are averaged with the teacher's. Where answers are `kept`, batches
+    bring them along.
     """
     taps = student.taps if adapters else ()
     read_student = FeatureReader(student, taps)
     alone = set(names) == {"hard"}
-    read_teacher = None if alone else FeatureReader(teacher.network, taps)
+    if not alone:
+        network = teacher.network
+        ask = ask_kept(network, taps) if kept else ask_live(network, taps, more)
 
     def terms(batch: dict) -> dict[str, Tensor]:
         images = normalise(batch["image"], batch.get("colour"))
@@ -242,10 +244,7 @@ def build_terms(
         if alone:
             return {"hard": hard_loss(predicted, batch)}
         with torch.no_grad():
-            taught, taught_features = read_teacher(images)
-            if more:
-                maps = [taught, *(other(images) for other in more)]
-                taught = sum(map(precise, maps)) / len(maps)
+            taught, taught_features = ask(images, batch)
         return distillation_terms(
             names,
             (predicted, features),
@@ -274,22 +273,39 @@ def main(args: argparse.Namespace) -> None:
     )
     torch.manual_seed(args.seed)
     teacher = load_teacher(args) if args.teacher_ckpt else None
-    more = [load_inert(path, args.device).network for path in args.more_teachers]
+    more = [load_inert(path, args.device) for path in args.more_teachers]
     student = build_student(args)
     modules, adapters = {"model": student.network}, None
     if FEATURE_TERMS & set(args.terms):
         modules["adapters"] = adapters = build_adapters(args, student, teacher)
     if args.init == "teacher":
         inherit_weights(args, modules, student, teacher, loaders[0].dataset)
+    kept = set(args.terms) != {"hard"} and teach_crops(
+        args,
+        [teacher, *more],
+        bool(adapters),
+        prepare_device(args),
+        loaders[0].dataset,
+    )
     weights = {term: getattr(args, WEIGHT_OPTIONS[term]) for term in args.terms}
     hard_loss = build_hard_loss(args.hard, args.background, args.sigma)
     run_experiment(
         args,
         {"arch": student.arch, "width": str(student.width)},
         modules,
-        build_terms(args.terms, args.intra, hard_loss, student.network, teacher, adapters, more),
+        build_terms(
+            args.terms,
+            args.intra,
+            hard_loss,
+            student.network,
+            teacher,
+            adapters,
+            [other.network for other in more],
+            kept,
+        ),
         weights,
         *loaders,
+        {"answers": "kept" if kept else "live"},
     )
 
 

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import TypedDict
 
 import numpy as np
@@ -10,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
+from datasets.answers import Answers, hash_file
 from datasets.cache import FileStore, MemoryStore, Store
 from datasets.cutting import cut_images, cut_maps
 from datasets.files import Heads, read_heads
@@ -34,6 +37,8 @@ class Crowd(TypedDict, total=False):
     targets: Tensor  # (B, N) float32, what each counts
     side: Tensor  # (B,) float64, the shorter one of the whole image, in the crop's pixels
     colour: Tensor  # (B, 3) float32 factors of brightness, contrast and saturation, to be applied
+    taught: Tensor  # (B, 1, ceil(H/8), ceil(W/8)) float32, heads a cell, of teachers on the mean
+    features: list[Tensor]  # the first teacher's, (B, C, ceil(H/stride), ceil(W/stride)) bfloat16
 
 
 class CrowdDataset(Dataset):
@@ -61,6 +66,7 @@ class CrowdDataset(Dataset):
         self._samples, self._augmentation = samples, augmentation
         self._boxes, self._density = boxes, density
         self._store: Store = FileStore(samples)
+        self._answers: Sequence[Answers] = ()
         for sample, heads in zip(samples, self._heads, strict=True):
             if boxes and heads.distances is None:
                 raise DataError(
@@ -87,6 +93,30 @@ class CrowdDataset(Dataset):
         files = FileStore(self._samples)
         self._store = MemoryStore(files, boxes, self._density, device, quiet)
 
+    @cached_property
+    def pictures(self) -> list[str]:
+        """Every image's name among teachers' answers."""
+        return [hash_file(sample.image) for sample in self._samples]
+
+    @property
+    def mirrorings(self) -> list[bool]:
+        """Whether crops show an image mirrored: never, always, or both."""
+        flip = self._augmentation.flip
+        return [mirrored for mirrored in (False, True) if flip != (not mirrored)]
+
+    def image(self, number: int) -> Tensor:
+        """Returns a whole image, (1, 3, H, W) uint8 RGB."""
+        return self._store.image(number, Draw.whole(self.sizes[number]).box)[None]
+
+    def teach(self, answers: Sequence[Answers]) -> None:
+        """Gives crops the teachers' answers from now on, which must be there.
+
+        Crops stand on the first one's grid then and, where there are features, are not enlarged.
+        """
+        self._answers = answers
+        if answers[0].strides:
+            self._augmentation = replace(self._augmentation, grid=answers[0].grid, scale=None)
+
     def __getitem__(self, indices: Sequence[int] | Sequence[CropIndex]) -> Crowd:
         """Returns the batch of these; images and maps are where they are held, the rest in RAM."""
         if self._augmentation is None:
@@ -107,9 +137,23 @@ class CrowdDataset(Dataset):
         crowd["image"] = self._cut_images(numbers, draws)
         if self._boxes:
             crowd |= _place_heads(heads, draws, self._boxes)
+        if self._answers:
+            crowd |= self._cut_answers(numbers, draws)
         if draws[0].colour:
             crowd["colour"] = torch.tensor([draw.colour for draw in draws])
         return crowd
+
+    def _cut_answers(self, numbers: Sequence[int], draws: Sequence[Draw]) -> Crowd:
+        asked = [(self.pictures[n], draw.flip) for n, draw in zip(numbers, draws, strict=True)]
+        sizes = [self._heads[number].size for number in numbers]
+        maps = [
+            torch.stack([teacher.cut_map(*one) for one in zip(asked, sizes, draws, strict=True)])
+            for teacher in self._answers
+        ]
+        return Crowd(
+            taught=torch.stack(maps).mean(0)[:, None],
+            features=self._answers[0].cut_features(asked, sizes, draws),
+        )
 
     def _cut_images(self, numbers: Sequence[int], draws: Sequence[Draw]) -> Tensor:
         parts = [self._store.image(n, d.box) for n, d in zip(numbers, draws, strict=True)]

@@ -71,7 +71,7 @@ def share_cells(density: Tensor, draw: Draw) -> Tensor:
     fast matrix products concerns.
     """
     down, across = (
-        _overlaps(cells, pixels, STRIDE / stretch, density.device)
+        overlaps(cells, pixels, STRIDE / stretch, density.device)
         for cells, pixels, stretch in zip(
             _grid(draw.size), density.shape, draw.stretch, strict=True
         )
@@ -108,9 +108,15 @@ def _grid(size: Size) -> Size:
     return -(-size[0] // STRIDE), -(-size[1] // STRIDE)
 
 
-def _overlaps(cells: int, pixels: int, length: float, device: torch.device) -> Tensor:
-    """(cells, pixels) float64: what part of each pixel lies in each cell `length` pixels long."""
-    starts = length * torch.arange(cells, device=device, dtype=torch.float64)[:, None]
+def overlaps(
+    cells: int, pixels: int, length: float, device: torch.device, first: float = 0.0
+) -> Tensor:
+    """(cells, pixels) float64: what part of each pixel lies in each cell `length` pixels long.
+
+    Args:
+        first: where the first cell begins, in pixels.
+    """
+    starts = first + length * torch.arange(cells, device=device, dtype=torch.float64)[:, None]
     lefts = torch.arange(pixels, device=device, dtype=torch.float64)
     ends, rights = starts + length, lefts + 1
     return (torch.minimum(ends, rights) - torch.maximum(starts, lefts)).clamp_(min=0)

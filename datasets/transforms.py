@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -88,6 +88,11 @@ class Draw:
     def resized(self) -> bool:
         return self.box[2:] != self.size
 
+    def corner(self, size: Size) -> Size:
+        """Returns the box's top and left in an image of `size` that is mirrored as the crop is."""
+        top, left, _, width = self.box
+        return top, max(0, size[1] - left - width) if self.flip else left
+
     @property
     def stretch(self) -> tuple[float, float]:
         """Pixels of the crop for each pixel of the box, down and across."""
@@ -103,12 +108,14 @@ class Augmentation:
         flip: the probability that a crop is mirrored.
         scale: least and greatest factor by which the image is enlarged, log-uniform between.
         colour: brightness, contrast and saturation change by factors of up to 1 -+ this.
+        grid: pixels of which a crop's `corner` is a multiple.
     """
 
     crop: Crop
     flip: float = 0.0
     scale: tuple[float, float] | None = None
     colour: float = 0.0
+    grid: int = 1
 
     def draw(self, seed: Sequence[int], size: Size) -> Draw:
         """Returns what the crop of this seed shows of an image of `size`."""
@@ -117,7 +124,17 @@ class Augmentation:
         box, crop = self.crop(rng, size, enlargement)
         flip = bool(rng.random() < self.flip)
         colour = rng.uniform(1 - self.colour, 1 + self.colour, 3).tolist() if self.colour else None
-        return Draw(box, crop, enlargement, flip, colour)
+        draw = Draw(box, crop, enlargement, flip, colour)
+        return _snap(draw, size, self.grid) if self.grid > 1 else draw
+
+
+def _snap(draw: Draw, size: Size, grid: int) -> Draw:
+    """Moves a draw's corner up and left, seen in the mirrored image, to multiples of `grid`."""
+    top, left = (side // grid * grid for side in draw.corner(size))
+    height, width = draw.box[2:]
+    return replace(
+        draw, box=(top, max(0, size[1] - left - width) if draw.flip else left, height, width)
+    )
 
 
 def _random_corner(rng: np.random.Generator, size: Size, box: Size) -> Size:

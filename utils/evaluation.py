@@ -11,6 +11,7 @@ from tqdm import tqdm
 from utils import distributed
 from utils.metrics import CountResult
 from utils.pixels import normalise
+from utils.precision import autocast
 
 CELL = 512  # pixels, about, of a published cell's side
 SHORT_SIDE = (512, 2048)  # pixels, within which BL brings it
@@ -22,7 +23,7 @@ Predict = Callable[[nn.Module, Tensor], tuple[float, Tensor]]
 
 def predict_whole(network: nn.Module, image: Tensor) -> tuple[float, Tensor]:
     """Returns the count of one (1, 3, H, W) uint8 image taken whole, and (1, 1, h, w) density."""
-    density = network(normalise(image))
+    density = network(normalise(image)).float()
     return density.sum().item(), density
 
 
@@ -35,7 +36,7 @@ def predict_cells(network: nn.Module, image: Tensor) -> tuple[float, Tensor]:
     count, density = 0.0, torch.zeros(1, 1, *image.shape[-2:], device=image.device)
     for top, bottom in _cell_edges(image.shape[-2]):
         for left, right in _cell_edges(image.shape[-1]):
-            part = network(normalise(image[..., top:bottom, left:right]))
+            part = network(normalise(image[..., top:bottom, left:right])).float()
             count += part.sum().item()
             spread = F.interpolate(part, (bottom - top, right - left))
             density[..., top:bottom, left:right] = spread * part.numel() / spread.numel()
@@ -109,12 +110,17 @@ def predict_each(
 
 
 def evaluate(
-    network: nn.Module, loader: Iterable, device: torch.device, protocol: str
+    network: nn.Module,
+    loader: Iterable,
+    device: torch.device,
+    protocol: str,
+    precision: torch.dtype = torch.float32,
 ) -> list[CountResult]:
     """Counts every image of a loader by one of PROTOCOLS."""
     tuned, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False  # many sizes
-    each = predict_each(network, loader, device, PROTOCOLS[protocol])
-    results = [result for _, _, result in each]
+    with autocast(device, precision):
+        each = predict_each(network, loader, device, PROTOCOLS[protocol])
+        results = [result for _, _, result in each]
     torch.backends.cudnn.benchmark = tuned
     return results
 

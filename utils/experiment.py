@@ -5,6 +5,8 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,7 +27,8 @@ from utils.training import Progress, Training
 
 # Options that may differ between a run and its continuation.
 FREE_TO_CHANGE = {"out", "resume", "eval_every", "workers", "gpu", "cpu", "device", "check"}
-FREE_TO_CHANGE |= {"cache", "compile", "max_minutes", "recipe"}
+FREE_TO_CHANGE |= {"cache", "compile", "max_minutes", "recipe", "teacher_cache"}
+SLOWER_EXACT = 4  # times, at most, that counting in float32 takes a training in 16 bits
 
 
 def run_experiment(
@@ -37,6 +40,7 @@ def run_experiment(
     loader: DataLoader,
     val_loader: Iterable,
     test_loader: Iterable,
+    settings: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Runs or resumes a training in --out.
 
@@ -50,17 +54,21 @@ def run_experiment(
         terms: a batch -> its unweighted loss terms.
         weights: of the terms.
         loader: of crops; its data set knows the `heads` of every image.
+        settings: what else a resumed run must share with its beginning.
     """
     main, precision = distributed.is_main(), prepare_device(args)
     run = RunFolder(args.out, args.resume) if main else None
-    training = build_training(args, facts, modules, precision, len(loader.dataset))
+    shared = run_settings(args, len(loader.dataset)) | {"precision": str(precision)[6:]} | settings
+    training = build_training(args, {**facts, "settings": shared}, modules, precision)
     validated, tested = distributed.add_up([len(val_loader), len(test_loader)])
+    reduced = precision != torch.float32
+    ended = SLOWER_EXACT * (validated + tested) if reduced else tested  # images, counted at the end
     schedule = Schedule(
         args.epochs,
         args.warmup,
         args.cosine,
         60 * args.max_minutes,
-        closing=1 + tested / validated / len(training.networks),
+        closing=1 + ended / validated / len(training.networks),
     )
     if args.resume:
         last = (read_checkpoint(run.last), run.result.exists()) if main else None
@@ -75,11 +83,14 @@ def run_experiment(
     if main:
         run.result.unlink(missing_ok=True)  # of fewer epochs
 
-    def count(network: nn.Module, images: Iterable) -> list[CountResult]:
-        return distributed.gather(evaluate(network, images, args.device, args.protocol))
+    def count(
+        network: nn.Module, images: Iterable, precision: torch.dtype = torch.float32
+    ) -> list[CountResult]:
+        results = evaluate(network, images, args.device, args.protocol, precision)
+        return distributed.gather(results)
 
     def validate(network: nn.Module) -> Scores:
-        return score(count(network, val_loader))
+        return score(count(network, val_loader, precision))
 
     fit(
         run,
@@ -95,9 +106,11 @@ def run_experiment(
     network = modules["model"]
     chosen = distributed.from_main(read_checkpoint(run.best_mae) if main else None)
     network.load_state_dict(chosen["model"])
+    progress = Progress(**chosen["progress"])
+    if reduced:  # what is reported is exact
+        progress.best_mae = score(count(network, val_loader)).mae
     results = count(network, test_loader)
     if main:
-        progress = Progress(**chosen["progress"])
         write_result(run, training, args, progress, results, loader.dataset.heads)
 
 
@@ -110,17 +123,16 @@ def prepare_device(args: argparse.Namespace) -> torch.dtype:
 
 def build_training(
     args: argparse.Namespace,
-    facts: Mapping[str, str],
+    facts: Mapping[str, Any],
     modules: Mapping[str, nn.Module],
     precision: torch.dtype,
-    images: int,
 ) -> Training:
     """Builds what is trained, as the options ask for it, at its beginning."""
     return Training(
         dict(modules),
         build_optimizer(args, modules.values()),
         torch.amp.GradScaler(args.device.type, enabled=precision == torch.float16),
-        {**facts, "settings": run_settings(args, images) | {"precision": str(precision)[6:]}},
+        dict(facts),
         copy.deepcopy(modules["model"]).requires_grad_(False) if args.ema else None,
         args.ema,
     )
@@ -137,7 +149,7 @@ def write_result(
     """Writes and prints the errors of the chosen checkpoint, whose weights the model has.
 
     Args:
-        progress: of the checkpoint.
+        progress: of the checkpoint, its best MAE in float32.
         results: of the test images.
         heads: of the training images.
     """

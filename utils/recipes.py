@@ -35,6 +35,7 @@ PLAIN = {  # what the published recipes do without
     "colour": 0.0,
     "precision": "float32",
     "cache": "none",
+    "teacher_cache": "none",
     "compile": False,
     "eval_every": 1,
 }
@@ -57,7 +58,7 @@ FAST = {
 }
 FAST_TEACHER = {"epochs": 300}
 FAST_TEACHER_LR = {"csrnet": 1e-4, "bl": 3e-5}
-FAST_STUDENT = {"epochs": 600, "lr": 5e-4}
+FAST_STUDENT = {"epochs": 600, "lr": 5e-4, "teacher_cache": "auto"}
 
 # The demonstration: small crops, random weights and a narrow teacher, minutes on a CPU.
 DEMO = {

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from utils import distributed
+from utils.precision import autocast
 from utils.trainer import Terms
 
 
@@ -29,11 +30,10 @@ class Step(nn.Module):
     ):
         super().__init__()
         self.trained = nn.ModuleDict(modules)
-        self._terms, self._device, self._precision = terms, device.type, precision
+        self._terms, self._device, self._precision = terms, device, precision
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        reduced = self._precision != torch.float32
-        with torch.autocast(self._device, self._precision, enabled=reduced):
+        with autocast(self._device, self._precision):
             return self._terms(batch)
 
 

@@ -94,10 +94,7 @@ class Trainer:
         for batch in loader:
             share = loader.sampler.share(progress.step)
             images = batch["name"]
-            moved = {
-                k: v.to(self.device, non_blocking=True) if isinstance(v, Tensor) else v
-                for k, v in batch.items()
-            }
+            moved = {name: _move(value, self.device) for name, value in batch.items()}
             self._losses.add(self._take_step(moved, share), share, images)
             progress.step += 1
             progress.steps += 1
@@ -182,3 +179,10 @@ class Trainer:
         passed, self._read_at = now - self._read_at, now
         self.training.progress.seconds += passed
         return passed
+
+
+def _move(value: Any, device: torch.device) -> Any:
+    """Moves a tensor, or the tensors of a list; anything else stays."""
+    if isinstance(value, list):
+        return [_move(part, device) for part in value]
+    return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value

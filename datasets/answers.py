@@ -1,0 +1,145 @@
+"""What a frozen teacher says of whole pictures: kept on the disk, and cut with every crop."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from datasets.cutting import STRIDE, overlaps
+from datasets.splits import DataError
+from datasets.transforms import Draw, Size
+from utils.files import written_whole
+
+MAP, FEATURES = "map", "features"  # parts of an answer, a file each
+BLANK = "blank"  # name of the picture that shows nothing
+KEPT_AS = torch.bfloat16  # features; maps are float32
+
+Asked = tuple[str, bool]  # a picture's name among the answers, and whether it is mirrored
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One teacher's answers to pictures, in files that are memory-mapped.
+
+    An answer is the map of a whole picture, as it is or mirrored, and the features of some taps. It
+    is named by the picture's content and lies in the teacher's folder: whoever asks the same
+    teacher about the same picture shares it. Its files are there whole or not at all.
+
+    Beyond a picture, where crops are filled up, stands what the teacher says of a blank one.
+
+    Args:
+        folder: the teacher's.
+        strides: of the taps whose features are kept, by name.
+    """
+
+    folder: Path
+    strides: Mapping[str, int]
+
+    @property
+    def grid(self) -> int:
+        """Pixels of which a crop's corner is to be a multiple; 1 where only maps are cut."""
+        return max(self.strides.values(), default=1)
+
+    def has(self, asked: Asked) -> bool:
+        """Returns whether the whole answer is there."""
+        parts = (MAP, FEATURES) if self.strides else (MAP,)
+        return all(self._path(asked, part).exists() for part in parts)
+
+    def keep(self, asked: Asked, density: Tensor, features: Sequence[Tensor]) -> None:
+        """Writes an answer: (1, 1, h, w) heads a cell, and (1, C, h, w) of every tap.
+
+        Raises:
+            DataError: the disk is full or not writable.
+        """
+        if self.strides:
+            kept = {n: f[0].permute(1, 2, 0) for n, f in zip(self.strides, features, strict=True)}
+            _write(self._path(asked, FEATURES), {n: f.to(KEPT_AS) for n, f in kept.items()})
+        _write(self._path(asked, MAP), {MAP: density[0, 0].float()})
+
+    def cut_map(self, asked: Asked, size: Size, draw: Draw) -> Tensor:
+        """Returns the (ceil(H/8), ceil(W/8)) map of a draw's crop, from a picture of `size`.
+
+        Cells share the heads of those that they overlap, by area.
+
+        Raises:
+            DataError: the answer's file is damaged, or was removed.
+        """
+        density = _read(self._path(asked, MAP), [MAP])[MAP]
+        down, across = (
+            overlaps(-(-side // STRIDE), cells, 1 / stretch, density.device, first / STRIDE)
+            for side, cells, stretch, first in zip(
+                draw.size, density.shape, draw.stretch, draw.corner(size), strict=True
+            )
+        )
+        known = torch.outer(down.sum(1), across.sum(1))  # of each cell, in the answer's cells
+        beyond = 1 / (draw.stretch[0] * draw.stretch[1]) - known
+        cut = down @ density.double() @ across.T
+        if (beyond > 1e-9).any():
+            cut += beyond * _read(self._path((BLANK, False), MAP), [MAP])[MAP]
+        return cut.float()
+
+    def cut_features(
+        self, asked: Sequence[Asked], sizes: Sequence[Size], draws: Sequence[Draw]
+    ) -> list[Tensor]:
+        """Returns crops' (B, C, ceil(H/stride), ceil(W/stride)) features, of every tap kept.
+
+        Args:
+            asked: of every crop's picture.
+            sizes: of these pictures.
+            draws: of one size, their corners on the `grid`, not resized.
+
+        Raises:
+            DataError: as `cut_map`.
+        """
+        height, width = draws[0].size
+        blank = _read(self._path((BLANK, False), FEATURES), self.strides) if self.strides else {}
+        crops = {
+            name: feature.new_empty(
+                len(draws), -(-height // self.strides[name]), -(-width // self.strides[name]),
+                feature.shape[-1],
+            )
+            for name, feature in blank.items()
+        }  # fmt: skip
+        for i, (one, size, draw) in enumerate(zip(asked, sizes, draws, strict=True)):
+            top, left = draw.corner(size)
+            for name, feature in _read(self._path(one, FEATURES), self.strides).items():
+                crop, stride = crops[name][i], self.strides[name]
+                part = feature[top // stride :, left // stride :][: len(crop), : crop.shape[1]]
+                if part.shape != crop.shape:
+                    crop.copy_(blank[name][0])
+                crop[: part.shape[0], : part.shape[1]] = part
+        return [crop.permute(0, 3, 1, 2) for crop in crops.values()]
+
+    def _path(self, asked: Asked, part: str) -> Path:
+        name, mirrored = asked
+        return self.folder / f"{name}{'-mirrored' if mirrored else ''}-{part}.safetensors"
+
+
+def hash_file(path: Path) -> str:
+    """Returns the name of a picture among the answers: it follows from the file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    try:
+        with written_whole(path) as begun:
+            begun.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+    except OSError as error:
+        raise DataError(f"teacher cache: {path} could not be written ({error})") from None
+
+
+def _read(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
+    """Returns tensors that stay on the disk until they are looked at."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in names}
+    except (OSError, SafetensorError) as error:
+        raise DataError(
+            f"teacher cache: {path} is missing or damaged ({error}); remove what is left of it, "
+            "and a new start makes it again"
+        ) from None
