@@ -1,7 +1,8 @@
 """A student's features beside the teacher's: adapted, compared and pooled, never kept at width.
 
 The adapted feature of a tap of stride 1 is as large as the teacher's, and several times that with
-what its derivative keeps. Here it is made a part at a time, and again for the gradient.
+what its derivative keeps. Here it is made a part at a time, and passed as seldom as can be: what
+its vectors' products with others are worth is found in the student's channels, which are fewer.
 """
 
 from collections.abc import Callable
@@ -15,9 +16,9 @@ from torch.nn import functional as F
 CPU_ENTRIES = 2**20  # near what stays in a cache: 4 MB in float32
 MOST_ENTRIES = 2**24  # elsewhere, where few large steps are fast: 64 MB in float32
 
-# Vectors (..., C) of a student and a teacher -> their distance (...), and a and b (...) with which
-# the distance's gradient for the student is a * student + b * teacher.
-Measure = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+# Of vectors s of a student and t of a teacher: their product, their lengths (N,), their channels
+# -> their distance (N,), and a and b (N,) with which its gradient for s is a * s + b * t.
+Measure = Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor]]
 
 
 def compare(
@@ -60,42 +61,52 @@ def precise(x: Tensor) -> Tensor:
 
 
 class _Comparison(torch.autograd.Function):
-    """`compare` for some images or rows. No adapted feature is kept; the gradient makes another."""
+    """`compare` for some images or rows.
+
+    The distance's gradients are made at once, while the adapted feature is there; nothing as wide
+    is kept but what is pooled.
+    """
 
     @staticmethod
     def forward(ctx, student, teacher, weight, bias, measure, pool):
         with torch.autocast(student.device.type, enabled=False):
-            adapted = _adapt(student, weight, bias)
-            distance, *slopes = measure(precise(adapted), precise(_channels_last(teacher)))
-            pooled, places = _pool(adapted, pool)
-        ctx.save_for_backward(student, teacher, weight, bias, places, *slopes)
-        return distance.sum(), pooled
+            narrow = precise(_channels_last(student))
+            shape, narrow = narrow.shape, narrow.flatten(0, 2)  # (positions, C_student)
+            weight, bias = weight.to(narrow.dtype), bias.to(narrow.dtype)
+            adapted = torch.addmm(bias, narrow, weight.T).relu_()
+            taught = _channels_last(teacher).flatten(0, 2).to(narrow.dtype)
+            lengths = [torch.linalg.vector_norm(x, dim=1) for x in (adapted, taught)]
+            taught = torch.ops.aten.threshold_backward(taught, adapted, 0)  # 0 where ReLU gave it
+            own, others = adapted @ weight, taught @ weight  # (positions, C_student)
+            # Where ReLU lets through, adapted is narrow @ weight.T + bias: so is its product.
+            product = torch.linalg.vecdot(others, narrow).add_(taught @ bias)
+            distance, a, b = measure(product, *lengths, len(weight))
+            by_student = (a[:, None] * own).addcmul_(b[:, None], others)
+            by_weight = (a[:, None] * narrow).T @ adapted + (b[:, None] * narrow).T @ taught
+            by_bias = a @ adapted + b @ taught
+            pooled, places = _pool(adapted.view(*shape[:3], -1), pool)
+        ctx.save_for_backward(student, pooled, places, weight, by_student, by_weight.T, by_bias)
+        return distance.sum(), pooled.to(student.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, by_distance, by_pooled):
-        student, teacher, weight, bias, places, *slopes = ctx.saved_tensors
+        student, pooled, places, weight, *gradients = ctx.saved_tensors
         with torch.autocast(student.device.type, enabled=False):
-            adapted = _adapt(student, weight, bias)
-            a, b = (by_distance * slope[..., None] for slope in slopes)
-            gradient = (a * adapted).addcmul_(b, _channels_last(teacher))
-            _unpool(gradient, by_pooled, places)
-            gradient = torch.ops.aten.threshold_backward(gradient, adapted, 0)  # of ReLU
-            by_bias = gradient.sum((0, 1, 2))
-            gradient = gradient.to(student.dtype)
-            by_weight = gradient.flatten(0, 2).T @ _channels_last(student).flatten(0, 2)
-            by_student = (gradient @ weight.to(student.dtype)).permute(0, 3, 1, 2)
-        return by_student, None, by_weight.to(weight.dtype), by_bias.to(bias.dtype), None, None
+            narrow = precise(_channels_last(student))
+            shape, narrow = narrow.shape, narrow.flatten(0, 2)
+            gradient = torch.ops.aten.threshold_backward(by_pooled.to(pooled.dtype), pooled, 0)
+            gradient = _unpool(gradient, places, shape[:3])
+            further = gradient @ weight, (narrow.T @ gradient).T, gradient.sum(0)
+            by_student, by_weight, by_bias = (
+                more.add_(by_distance * one) for one, more in zip(gradients, further, strict=True)
+            )
+            by_student = by_student.view(shape).permute(0, 3, 1, 2).to(student.dtype)
+        return by_student, None, by_weight, by_bias, None, None
 
 
 def _channels_last(feature: Tensor) -> Tensor:
     return feature.permute(0, 2, 3, 1)  # (B, C, H, W) -> (B, H, W, C)
-
-
-def _adapt(student: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """(B, C_student, H, W) -> (B, H, W, C)."""
-    weight, bias = weight.to(student.dtype), bias.to(student.dtype)
-    return F.relu(F.linear(_channels_last(student), weight, bias), inplace=True)
 
 
 def _pool(adapted: Tensor, pool: int) -> tuple[Tensor, Tensor | None]:
@@ -106,11 +117,12 @@ def _pool(adapted: Tensor, pool: int) -> tuple[Tensor, Tensor | None]:
     return F.max_pool2d(adapted, pool, ceil_mode=True, return_indices=True)
 
 
-def _unpool(gradient: Tensor, by_pooled: Tensor, places: Tensor | None) -> None:
-    """Adds the gradient (B, C, h, w) of `_pool`'s result to the (B, H, W, C) of what it pooled."""
-    by_pooled = _channels_last(by_pooled).to(gradient.dtype)
-    if places is None:
-        gradient += by_pooled
-        return
-    cells = gradient.view(len(gradient), -1, gradient.shape[-1])
-    cells.scatter_add_(1, _channels_last(places).flatten(1, 2), by_pooled.flatten(1, 2))
+def _unpool(by_pooled: Tensor, places: Tensor | None, shape: torch.Size) -> Tensor:
+    """The gradient (B, C, h, w) of `_pool`'s result -> that of what it pooled, (B * H * W, C)."""
+    by_pooled = _channels_last(by_pooled).flatten(1, 2)
+    if places is not None:
+        places = _channels_last(places).flatten(1, 2)
+        images, height, width = shape
+        cells = by_pooled.new_zeros(images, height * width, by_pooled.shape[-1])
+        by_pooled = cells.scatter_(1, places, by_pooled)
+    return by_pooled.flatten(0, 1)

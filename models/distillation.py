@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from models.comparison import Measure, compare, precise
@@ -28,23 +29,25 @@ def squared_error(predicted: Tensor, density: Tensor) -> Tensor:
     return error / len(predicted)
 
 
-def cosine_distance(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """1 - cosine similarity of vectors (..., C); and its a and b (...), see Measure."""
-    student_length = torch.linalg.vector_norm(student, dim=-1).clamp(min=LEAST_LENGTH)
-    teacher_length = torch.linalg.vector_norm(teacher, dim=-1).clamp(min=LEAST_LENGTH)
-    lengths = student_length * teacher_length
-    similarity = torch.linalg.vecdot(student, teacher) / lengths
-    return 1 - similarity, similarity / student_length.square(), -1 / lengths
+def cosine_distance(
+    product: Tensor, student: Tensor, teacher: Tensor, channels: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """1 - cosine similarity, of vectors' product and lengths; and its a and b, see Measure."""
+    student = student.clamp(min=LEAST_LENGTH)
+    lengths = student * teacher.clamp(min=LEAST_LENGTH)
+    similarity = product / lengths
+    return 1 - similarity, similarity / student.square(), -1 / lengths
 
 
-def squared_distance(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean squared difference of vectors (..., C), the ablation's "L2"; and its a and b.
+def squared_distance(
+    product: Tensor, student: Tensor, teacher: Tensor, channels: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean squared difference, the ablation's "L2"; and its a and b.
 
     The mean, where the paper leaves it open, keeps wide layers from outweighing narrow ones.
     """
-    distance = (student - teacher).square().mean(-1)
-    slope = torch.full_like(distance, 2 / student.shape[-1])
-    return distance, slope, -slope
+    slope = torch.full_like(product, 2 / channels)
+    return (student.square() - 2 * product + teacher.square()) / channels, slope, -slope
 
 
 INTRA_DISTANCES: dict[str, Measure] = {"cos": cosine_distance, "l2": squared_distance}
@@ -81,12 +84,13 @@ def inter_layer_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Te
 
     Both are lists of groups (B, C_i, h, w) on one grid, see `relation_groups`.
     """
-    with torch.autocast(student[0].device.type, enabled=False):
-        errors = [
-            squared_error(s, t)
-            for s, t in zip(relation_matrices(student), relation_matrices(teacher), strict=True)
-        ]
-        return torch.stack(errors).sum()
+    device = student[0].device.type
+    reduced = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+    with torch.autocast(device, enabled=False):
+        groups = [normalise_groups(groups) for groups in (student, teacher)]
+        if reduced == torch.bfloat16:  # the products; their sums stay in float32
+            groups = [group.to(reduced) for group in groups]
+        return RelationDistance.apply(*groups, [group.shape[1] for group in student])
 
 
 def pool_sides(taps: Sequence[Tap], density_stride: int = 8) -> list[int]:
@@ -103,23 +107,46 @@ def relation_groups(maps: Sequence[Tensor], pools: Sequence[int]) -> list[Tensor
     ]
 
 
-def relation_matrices(groups: Sequence[Tensor]) -> list[Tensor]:
-    """Flow between layers (Yim et al., CVPR 2017): mean over positions of channel products.
+def normalise_groups(groups: Sequence[Tensor]) -> Tensor:
+    """Stacks groups (B, C_i, h, w), normalised per image and channel: (B, C_1 + C_2 + ..., h * w).
 
-    The groups (B, C_i, h, w) are normalised per image and channel. A matrix of the result holds
-    the relations of one group to all the groups before it, side by side:
-    (B, C_j, C_0 + ... + C_j-1), from the last group to the second. Together they are the relation
-    matrices of every pair. The order is free; least is copied where the widest group is last.
+    The products of two of its rows are their flow (Yim et al., CVPR 2017), the mean over positions.
     """
     stack = torch.cat([precise(group).flatten(2) for group in groups], 1)
     positions = stack.shape[-1]
-    stack = F.layer_norm(stack, [positions])  # over positions alone: an instance norm
-    matrices = []
-    for group in reversed(groups[1:]):
-        channels = group.shape[1]
-        stack, group = stack.split([stack.shape[1] - channels, channels], 1)
-        matrices.append(group @ stack.transpose(1, 2) / positions)
-    return matrices
+    scale = stack.new_full([positions], positions**-0.5)
+    return F.layer_norm(stack, [positions], scale)  # over positions alone: an instance norm
+
+
+class RelationDistance(torch.autograd.Function):
+    """The squared difference of relation matrices over all pairs of groups, averaged over images.
+
+    Pairs of one group with all before it make one matrix. The gradient is made with the matrices,
+    of which none is kept.
+    """
+
+    @staticmethod
+    def forward(ctx, student: Tensor, teacher: Tensor, channels: Sequence[int]) -> Tensor:
+        """Takes (B, C, positions) of `normalise_groups`, and the channels of each group."""
+        gradient = torch.zeros_like(student)
+        distance, end = 0.0, student.shape[1]
+        for count in reversed(channels[1:]):
+            first = end - count
+            rows, before = student[:, first:end], student[:, :first]
+            difference = rows @ before.mT  # (B, count, first)
+            difference -= teacher[:, first:end] @ teacher[:, :first].mT
+            distance = distance + torch.linalg.vector_norm(precise(difference)).square()
+            gradient[:, first:end].baddbmm_(difference, before)
+            gradient[:, :first].baddbmm_(difference.mT, rows)
+            end = first
+        ctx.save_for_backward(gradient)
+        return distance / len(student)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, by_distance: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return 2 / len(gradient) * by_distance * gradient, None, None
 
 
 def distillation_terms(

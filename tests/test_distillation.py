@@ -17,9 +17,9 @@ from models.distillation import (
     distillation_terms,
     inter_layer_loss,
     intra_layer_loss,
+    normalise_groups,
     pool_sides,
     relation_groups,
-    relation_matrices,
     squared_error,
 )
 from models.taps import Adapters, FeatureReader, Tap, tap_channels
@@ -209,7 +209,8 @@ def test_inter_layer_loss_is_the_sum_over_all_pairs_of_every_image():
 def test_relation_of_a_hand_computed_2x2_case():
     rising = torch.tensor([[[[-1.0, -1.0], [1.0, 1.0]]]])
     groups = [rising, torch.cat([rising, -rising, torch.zeros_like(rising)], 1)]
-    (relation,) = relation_matrices(groups)
+    stack = normalise_groups(groups)
+    relation = stack[:, 1:] @ stack[:, :1].mT
     # Normalised to unit variance, the products are 1, -1 and, of the constant, 0.
     torch.testing.assert_close(relation, torch.tensor([[[1.0], [-1.0], [0.0]]]), atol=2e-5, rtol=0)
 
@@ -236,9 +237,10 @@ def test_a_batch_of_two_is_the_mean_of_its_singles_in_any_order(loss):
 
 def test_l2_takes_the_lengths_too_and_no_part_of_how_wide_a_layer_is():
     x, y = torch.ones(1, 4, 3, 5), torch.full((1, 4, 3, 5), 3.0)
-    assert intra_of_adapted([x], [y], "l2").item() == 4 * 15
+    whole = pytest.approx(4 * 15, rel=1e-6)  # lengths are roots, and rounded
+    assert intra_of_adapted([x], [y], "l2").item() == whole
     wide = [x.repeat(1, 8, 1, 1)], [y.repeat(1, 8, 1, 1)]
-    assert intra_of_adapted(*wide, "l2").item() == 4 * 15
+    assert intra_of_adapted(*wide, "l2").item() == whole
 
 
 def test_squared_error_is_a_sum_over_positions_and_a_mean_over_images():
@@ -254,10 +256,15 @@ def test_groups_share_the_coarsest_grid_for_odd_sizes_too(arch, stride, size):
     groups = relation_groups([density, *features], pool_sides(network.taps))
     assert len(groups) == 7
     assert {tuple(g.shape[2:]) for g in groups} == {tuple(-(-side // stride) for side in size)}
-    assert len(relation_matrices(groups)) == 6
-    pairs = sum(m.shape[1] * m.shape[2] for m in relation_matrices(groups))
-    channels = [g.shape[1] for g in groups]
-    assert pairs == sum(a * b for a, b in combinations(channels, 2))  # 21 of them
+    pairs = list(combinations([g.double() for g in groups], 2))
+    assert len(pairs) == 21
+    expected = sum(
+        relation_by_definition(first[i], second[i]).square().sum() / 2
+        for first, second in pairs
+        for i in range(2)
+    )
+    silent = [torch.zeros_like(g) for g in groups]  # relations of 0
+    torch.testing.assert_close(inter_layer_loss(groups, silent), expected.float())
 
 
 def test_coarser_taps_than_the_map_pool_the_map():
