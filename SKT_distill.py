@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import count, islice
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -215,6 +216,22 @@ def _shapes(network: nn.Module) -> dict[str, torch.Size]:
     return {name: parameter.shape for name, parameter in network.named_parameters()}
 
 
+def keep_answers(
+    args: argparse.Namespace, teachers: Sequence[Counter], features: bool, dataset: CrowdDataset
+) -> bool:
+    """Lets teachers answer beforehand, as --teacher-cache asks for, and returns whether they did.
+
+    "auto" does so where it pays: features of a picture are read slower than a GPU makes them.
+    """
+    auto = args.teacher_cache == "auto"
+    live = args.terms == ("hard",) or (auto and features and args.device.type != "cpu")
+    if live or args.teacher_cache == "none":
+        return False
+    folder = args.out.parent / "teacher_cache" if auto else Path(args.teacher_cache)
+    precision = prepare_device(args)
+    return teach_crops(dataset, teachers, features, folder, precision, args.device, optional=auto)
+
+
 def build_terms(
     names: Collection[str],
     intra: str,
@@ -280,13 +297,7 @@ def main(args: argparse.Namespace) -> None:
         modules["adapters"] = adapters = build_adapters(args, student, teacher)
     if args.init == "teacher":
         inherit_weights(args, modules, student, teacher, loaders[0].dataset)
-    kept = set(args.terms) != {"hard"} and teach_crops(
-        args,
-        [teacher, *more],
-        bool(adapters),
-        prepare_device(args),
-        loaders[0].dataset,
-    )
+    kept = keep_answers(args, [teacher, *more], adapters is not None, loaders[0].dataset)
     weights = {term: getattr(args, WEIGHT_OPTIONS[term]) for term in args.terms}
     hard_loss = build_hard_loss(args.hard, args.background, args.sigma)
     run_experiment(

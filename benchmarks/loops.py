@@ -1,4 +1,4 @@
-"""Two ways to take distillation steps of CSRNet: the published one, and ours."""
+"""Ways to take distillation steps of CSRNet: the published one, and ours."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,15 +16,17 @@ from benchmarks import published_training as published
 from datasets.crowd import CrowdDataset
 from datasets.sampler import CropIndex
 from datasets.splits import Sample
-from datasets.transforms import Augmentation
+from datasets.transforms import Augmentation, Size
 from models import distillation
 from models.build import build_network, init_kaiming
+from models.naming import Counter
 from models.taps import Adapters, FeatureReader, tap_channels
 from preprocess.density import density_map, sigmas_by_three_nearest
 from utils.pixels import normalise
+from utils.teaching import ask_kept, ask_live, teach_crops
 
 LAMBDA = 0.5  # weight of intra and inter
-PICTURE, HEADS = (768, 1024), 500  # of what is cropped
+HEADS = 500  # of a picture that is cropped
 PARTS = ("data", "teacher forward", "student forward", "hard and soft", "intra, with adapters")
 PARTS += ("inter", "student backward", "optimiser")
 
@@ -41,8 +43,14 @@ class Loop:
     precision = torch.float32
     squared_error = staticmethod(distillation.squared_error)
 
-    def __init__(self, samples: Sequence[Sample], draws: Augmentation, device: torch.device):
-        self.samples, self.draws, self.device = samples, draws, device
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        draws: Augmentation,
+        device: torch.device,
+        picture: Size,
+    ):
+        self.samples, self.draws, self.device, self.picture = samples, draws, device, picture
         torch.manual_seed(0)
         self.teacher, self.student = (build_network("csrnet", w) for w in (1, Fraction(1, 4)))
         widths = (tap_channels(network) for network in (self.student, self.teacher))
@@ -51,9 +59,8 @@ class Loop:
             init_kaiming(module)
             module.to(device, memory_format=self.layout)
         self.teacher.eval().requires_grad_(False)
-        self._read_teacher, self._read_student = (
-            FeatureReader(network, network.taps) for network in (self.teacher, self.student)
-        )
+        self._ask = ask_live(self.teacher, self.teacher.taps, [])
+        self._read_student = FeatureReader(self.student, self.student.taps)
         self.map_pool, *self.pools = distillation.pool_sides(self.student.taps)
         parameters = [*self.student.parameters(), *self.adapters.parameters()]
         self.optimizer = self.build_optimizer(parameters)
@@ -61,8 +68,8 @@ class Loop:
     def build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, 1e-4, weight_decay=5e-4, fused=True)
 
-    def read(self, indices: Sequence[CropIndex]) -> tuple[Tensor, Tensor]:
-        """Returns crops as normalised images and maps, on the device."""
+    def read(self, indices: Sequence[CropIndex]) -> tuple[Tensor, dict]:
+        """Returns crops as normalised images, and their batch with "density", on the device."""
         raise NotImplementedError
 
     def intra(self, student: Features, teacher: Features) -> tuple[Tensor, Features]:
@@ -80,13 +87,13 @@ class Loop:
         reduced = self.precision != torch.float32
         with torch.autocast(self.device.type, self.precision, enabled=reduced):
             with self._part("data"):
-                images, density = self.read(indices)
+                images, batch = self.read(indices)
             with self._part("teacher forward"), torch.no_grad():
-                taught = self._read_teacher(images)
+                taught = self._ask(images, batch)
             with self._part("student forward"):
                 predicted, features = self._read_student(images)
             leaves = [_leaf(x) for x in (predicted, *features)]
-            losses = self._descend(leaves[0], leaves[1:], taught, density)
+            losses = self._descend(leaves[0], leaves[1:], taught, batch["density"])
         with self._part("student backward"):
             torch.autograd.backward([predicted, *features], [leaf.grad for leaf in leaves])
         with self._part("optimiser"):
@@ -131,11 +138,11 @@ class Published(Loop):
     def build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, 1e-4, weight_decay=5e-4)
 
-    def read(self, indices: Sequence[CropIndex]) -> tuple[Tensor, Tensor]:
+    def read(self, indices: Sequence[CropIndex]) -> tuple[Tensor, dict]:
         ((number, seed),) = indices
-        draw = self.draws.draw(seed, PICTURE)
-        crop = published.read_crop(self.samples[number], draw.box, draw.flip)
-        return tuple(tensor.to(self.device) for tensor in crop)
+        draw = self.draws.draw(seed, self.picture)
+        image, density = published.read_crop(self.samples[number], draw.box, draw.flip)
+        return image.to(self.device), {"density": density.to(self.device)}
 
     def intra(self, student: Features, teacher: Features) -> tuple[Tensor, Features]:
         adapted = [
@@ -162,19 +169,25 @@ class Published(Loop):
         return {name: torch.tensor(total / len(indices)) for name, total in sums.items()}
 
 
-class Ours(Loop):
+class Live(Loop):
     """Batches that are cut on the device, from images and maps that stay there."""
 
-    def __init__(self, samples: Sequence[Sample], draws: Augmentation, device: torch.device):
-        super().__init__(samples, draws, device)
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        draws: Augmentation,
+        device: torch.device,
+        picture: Size,
+    ):
+        super().__init__(samples, draws, device, picture)
         if device.type == "cuda":
             self.precision = torch.bfloat16
-        self._crops = CrowdDataset(samples, draws)
-        self._crops.hold(device, quiet=True)
+        self.crops = CrowdDataset(samples, draws)
+        self.crops.hold(device, quiet=True)
 
-    def read(self, indices: Sequence[CropIndex]) -> tuple[Tensor, Tensor]:
-        batch = self._crops[indices]
-        return normalise(batch["image"].to(self.device)), batch["density"].to(self.device)
+    def read(self, indices: Sequence[CropIndex]) -> tuple[Tensor, dict]:
+        batch = self.crops[indices]
+        return normalise(batch["image"]), batch
 
     def intra(self, student: Features, teacher: Features) -> tuple[Tensor, Features]:
         adapters = list(self.adapters.values())
@@ -190,17 +203,47 @@ class Ours(Loop):
         )
 
 
-def write_pictures(folder: Path, count: int) -> list[Sample]:
+class Kept(Live):
+    """The same, where the teacher has answered beforehand; answers are kept beside the pictures."""
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        draws: Augmentation,
+        device: torch.device,
+        picture: Size,
+    ):
+        super().__init__(samples, draws, device, picture)
+        self._ask = ask_kept(self.teacher, self.teacher.taps)
+        teacher = Counter(self.teacher, "csrnet", Fraction(1), {})
+        folder = samples[0].image.parent / "answers"
+        teach_crops(self.crops, [teacher], True, folder, self.precision, device)
+
+    def read(self, indices: Sequence[CropIndex]) -> tuple[Tensor, dict]:
+        images, batch = super().read(indices)
+        batch["taught"] = batch["taught"].to(self.device)
+        batch["features"] = [feature.to(self.device) for feature in batch["features"]]
+        return images, batch
+
+
+class KeptShort(Kept):
+    """The same in bfloat16, for CPUs that multiply it fast."""
+
+    precision = torch.bfloat16
+
+
+def write_pictures(folder: Path, count: int, size: Size) -> list[Sample]:
     """Writes JPEGs of smooth noise, and maps of random heads that shrink as the published do."""
+    folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     samples = [Sample(folder / f"{i}.jpg", folder / f"{i}.h5") for i in range(count)]
     for sample in samples:
-        coarse = rng.integers(0, 256, (PICTURE[0] // 8, PICTURE[1] // 8, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize(PICTURE[::-1]).save(sample.image)
-        points = (rng.random((HEADS, 2)) * PICTURE[::-1]).astype(np.float32)
+        coarse = rng.integers(0, 256, (size[0] // 8, size[1] // 8, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize(size[::-1]).save(sample.image)
+        points = (rng.random((HEADS, 2)) * size[::-1]).astype(np.float32)
         with h5py.File(sample.density, "w") as file:
-            sigmas = sigmas_by_three_nearest(points, PICTURE)
-            file["density"] = density_map(points, sigmas, PICTURE)
+            sigmas = sigmas_by_three_nearest(points, size)
+            file["density"] = density_map(points, sigmas, size)
             file["points"] = points
             file.attrs["shrink"] = "bicubic"
     return samples

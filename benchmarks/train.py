@@ -4,7 +4,7 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,23 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import report
 from benchmarks.floors import floor_seconds, measure_rates
-from benchmarks.loops import PARTS, Loop, Ours, Published, write_pictures
+from benchmarks.loops import PARTS, Kept, KeptShort, Live, Loop, Published, write_pictures
 from datasets.sampler import CropIndex
-from datasets.transforms import Augmentation, FixedCrop
+from datasets.splits import Sample
+from datasets.transforms import Augmentation, FixedCrop, Size
 from utils.complexity import measure_cost
 from utils.latency import summarise
+from utils.processor import has_bfloat16_tiles
 
-MOST_PICTURES = 8  # that crops are cut from
+MOST_PICTURES, PICTURE = 8, (768, 1024)  # that crops are cut from
 PROFILED = 3  # passes
 # Relative: sums over tens of thousands of positions, in another order or of rounded products.
 SAME_TERM = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+PUBLISHED, LIVE, KEPT, SHORT = "published", "teacher live", "answers kept", "answers kept, bfloat16"
+WAYS: dict[str, type[Loop]] = {PUBLISHED: Published, LIVE: Live, KEPT: Kept, SHORT: KeptShort}
 COLUMNS = report.COLUMNS | {
     "baseline": "published (ms)",
+    "over_live": "teacher live / this",
     "difference": "greatest difference of a loss term, relative",
 }
 
@@ -35,64 +40,105 @@ def measure_train(args: argparse.Namespace) -> dict[str, Any]:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it complains where no GPU is
     size, batch = args.size, args.batch_size
     draws = Augmentation(FixedCrop(*size), flip=0.5)
+    kinds = dict(WAYS)
+    if args.device.type == "cuda" or not has_bfloat16_tiles():
+        del kinds[SHORT]
     with tempfile.TemporaryDirectory() as folder:
-        samples = write_pictures(Path(folder), min(batch, MOST_PICTURES))
-        loops = [build(samples, draws, args.device) for build in (Published, Ours)]
-        difference = compare_terms(*loops)
-        before = measure_rates(args.device, loops[1].precision)
+        samples = write_pictures(Path(folder, "crops"), min(batch, MOST_PICTURES), PICTURE)
+        whole = write_pictures(Path(folder, "whole"), 1, size)
+        differences = compare_terms(kinds, whole, draws, size, args.device)
+        loops = {way: build(samples, draws, args.device, PICTURE) for way, build in kinds.items()}
+        before = {way: measure_rates(args.device, loop.precision) for way, loop in loops.items()}
         seconds = measure_speed(loops, batch, args.rounds)
-        rates = before.best(measure_rates(args.device, loops[1].precision))
-        parts = [measure_parts(loop, batch) for loop in loops]
-        memory = measure_memory(loops[0], 1), measure_memory(loops[1], batch)
-    floor = floor_seconds(rates, *count_work(loops[1], size, batch))
-    taken = [summarise(each, args.device) for each in seconds]
+        floors = {
+            way: floor_seconds(
+                before[way].best(measure_rates(args.device, loop.precision)),
+                *count_work(loop, size, batch),
+            )
+            for way, loop in loops.items()
+        }
+        parts = {way: measure_parts(loop, batch) for way, loop in loops.items()}
+        memory = {
+            way: measure_memory(loop, 1 if way == PUBLISHED else batch)
+            for way, loop in loops.items()
+        }
+    taken = {way: summarise(each, args.device) for way, each in seconds.items()}
     suffix = ", GPU" if args.device.type == "cuda" else ""
-    rows = [report.compare_times(f"a step{suffix}", *(each.median / batch for each in taken))]
-    rows[0] |= {"low": 1000 * taken[1].low / batch, "high": 1000 * taken[1].high / batch}
-    rows[0] |= {"floor": 1000 * floor, "difference": difference}
+    published, live = taken.pop(PUBLISHED), taken[LIVE]
+    rows = []
+    for way, each in taken.items():
+        row = report.compare_times(
+            f"a step, {way}{suffix}", published.median / batch, each.median / batch
+        )
+        row |= {"low": 1000 * each.low / batch, "high": 1000 * each.high / batch}
+        row |= {"floor": 1000 * floors[way], "difference": differences[way]}
+        rows.append(row | {"over_live": live.median / each.median})
     rows += [
-        report.compare_times(f"{part}{suffix}*", *(each[part] / batch for each in parts))
+        report.compare_times(
+            f"{part}, {way}{suffix}*",
+            *(each[part] / batch for each in (parts[PUBLISHED], parts[way])),
+        )
+        for way in taken
         for part in PARTS
     ]
-    rows += [] if suffix else [{"label": "a step, GPU"}]
-    published, ours = (most / 1e6 for most in memory)
+    rows += [] if suffix else [{"label": f"a step, {way}, GPU"} for way in WAYS if way != PUBLISHED]
     notes = [
         f"Milliseconds of a crop; the published loop takes one a step, ours {batch}.",
         f"*Mean of {PROFILED} passes under PyTorch's profiler, which takes time itself.",
-        f"Most memory at a time beyond networks, pictures and maps: published {published:.0f} MB "
-        f"for its one crop, ours {ours:.0f} MB for {batch}, {ours / batch:.0f} MB a crop.",
-        "Floor: multiply-accumulates of the teacher's forward and the student's and adapters' "
-        "forward and backward; weights moved once a step, and the pixels once.",
+        "Most memory at a time beyond networks, pictures and maps, for as many crops: "
+        + ", ".join(f"{way} {most / 1e6:.0f} MB" for way, most in memory.items())
+        + ".",
+        "Terms are compared on a crop that is a whole picture. Where answers are kept the teacher "
+        "is asked about its first layer alone; on other crops it saw beyond their borders.",
+        "Floor: multiply-accumulates of the student's and adapters' forward and backward, and of "
+        "the teacher's forward where it is live; weights moved once a step, the pixels once, and "
+        "what is kept of the teacher's features.",
     ]
     title = f"Distillation of 1/4-CSRNet, crops of {size[0]}x{size[1]}, {report.allocator()}"
     result = {"title": title, "columns": COLUMNS, "rows": rows, "notes": notes}
     return result | report.describe_run(args.device)
 
 
-def compare_terms(published: Loop, ours: Loop) -> float:
-    """Takes one step of each on the same crop, and returns how much their terms differ at most.
+def compare_terms(
+    kinds: Mapping[str, type[Loop]],
+    pictures: Sequence[Sample],
+    draws: Augmentation,
+    size: Size,
+    device: torch.device,
+) -> dict[str, float]:
+    """Takes a step of each kind of loop on the same whole picture.
+
+    Returns:
+        How much the terms of each differ at most from the published ones', relative.
 
     Raises:
         ComparisonError: by more than rounding.
     """
-    one, other = (loop.take_step(_indices(1, 0)) for loop in (published, ours))
-    differences = {name: abs(other[name].item() / one[name].item() - 1) for name in one}
-    if not max(differences.values()) <= SAME_TERM[ours.precision]:
-        raise report.ComparisonError(
-            f"the loss terms differ by {differences}, relative to the published"
-        )
-    return max(differences.values())
+    published: dict[str, float] = {}
+    differences = {}
+    for way, build in kinds.items():
+        loop = build(pictures, draws, device, size)
+        terms = {name: term.item() for name, term in loop.take_step(_indices(1, 0)).items()}
+        published = published or terms
+        found = {name: abs(term / published[name] - 1) for name, term in terms.items()}
+        differences[way] = max(found.values())
+        rounded = torch.bfloat16 if isinstance(loop, Kept) else loop.precision
+        if not differences[way] <= SAME_TERM[rounded]:
+            raise report.ComparisonError(
+                f"the loss terms of {way} differ by {found}, relative to the published"
+            )
+    return differences
 
 
-def measure_speed(loops: Sequence[Loop], batch: int, rounds: int) -> list[list[float]]:
+def measure_speed(loops: Mapping[str, Loop], batch: int, rounds: int) -> dict[str, list[float]]:
     """Returns the seconds that each loop takes for `batch` crops, the loops in turn."""
-    seconds: list[list[float]] = [[] for _ in loops]
+    seconds: dict[str, list[float]] = {way: [] for way in loops}
     for number in range(rounds + 1):
-        for loop, taken in zip(loops, seconds, strict=True):
+        for way, loop in loops.items():
             began = time.perf_counter()
             loop.take_step(_indices(batch, number))["hard"].item()  # waits for the device
             if number:  # the first one warms up
-                taken.append(time.perf_counter() - began)
+                seconds[way].append(time.perf_counter() - began)
     return seconds
 
 
@@ -123,16 +169,22 @@ def measure_memory(loop: Loop, batch: int) -> int:
 def count_work(loop: Loop, size: tuple[int, int], batch: int) -> tuple[int, float]:
     """Returns a crop's operations, where a multiply-accumulate is two, and the bytes it moves.
 
-    The teacher runs forward; the student and its adapters forward, and backward, twice as much.
+    The teacher runs forward, where it is live; the student and its adapters forward, and backward,
+    twice as much.
     """
     cells = [-(-size[0] // tap.stride) * -(-size[1] // tap.stride) for tap in loop.student.taps]
-    adapting = sum(
-        count * adapter.weight.numel()
-        for count, adapter in zip(cells, loop.adapters.values(), strict=True)
-    )
+    adapters = list(loop.adapters.values())
+    adapting = sum(n * adapter.weight.numel() for n, adapter in zip(cells, adapters, strict=True))
     teacher, student = (measure_cost(network, size) for network in (loop.teacher, loop.student))
-    moved = (teacher.parameters + 3 * student.parameters) / batch + 3 * size[0] * size[1]
-    operations = 2 * (teacher.macs + 3 * (student.macs + adapting))
+    operations = 2 * 3 * (student.macs + adapting)
+    moved = 3 * student.parameters / batch + 3 * size[0] * size[1]
+    if isinstance(loop, Kept):
+        moved += sum(
+            n * adapter.out_channels for n, adapter in zip(cells[1:], adapters[1:], strict=True)
+        )
+    else:
+        operations += 2 * teacher.macs
+        moved += teacher.parameters / batch
     return operations, moved * loop.precision.itemsize
 
 

@@ -1,6 +1,5 @@
 """Teachers: read, asked live at every step, or asked once about every picture of a training."""
 
-import argparse
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +25,6 @@ from utils.precision import autocast
 
 LIVE_STRIDE = 1  # of taps whose features are never kept: large, and one cheap layer from the image
 USABLE = 0.9  # part of a disk's free room that answers may take
-AUTO, NONE = "auto", "none"  # words in place of a folder
 
 Ask = Callable[[Tensor, dict], tuple[Tensor, list[Tensor]]]  # images, batch -> map, features
 
@@ -65,42 +63,37 @@ def ask_kept(teacher: nn.Module, taps: Sequence[Tap]) -> Ask:
 
 
 def teach_crops(
-    args: argparse.Namespace,
+    dataset: CrowdDataset,
     teachers: Sequence[Counter],
     features: bool,
+    folder: Path,
     precision: torch.dtype,
-    dataset: CrowdDataset,
+    device: torch.device,
+    optional: bool = False,
 ) -> bool:
     """Asks teachers once about every picture of `dataset`, whose crops bring the answers then.
 
-    Processes of a machine share the work. What was answered before, by whichever training, stays.
+    What is in the folder already stays. Processes of a machine share the work.
 
     Args:
-        args: with `teacher_cache`: a folder, or a word; and `device`, `out`.
-        teachers: the first one's features are kept, where `features` are needed.
+        features: whether the first teacher's are needed, too.
         precision: of the teachers' passes.
+        optional: leave it where the disk has no room.
 
     Returns:
-        Whether that was done; False where `teacher_cache` leaves it to the live teachers.
+        Whether it was done.
 
     Raises:
-        DataError: the disk has no room for the answers.
+        DataError: the disk has no room, and that is not `optional`; or it cannot be written.
     """
-    if args.teacher_cache == NONE or (
-        args.teacher_cache == AUTO and features and args.device.type != "cpu"
-    ):
-        return False
-    folder = Path(args.teacher_cache)
-    if args.teacher_cache == AUTO:
-        folder = args.out.parent / "teacher_cache"
     asking = [
         _Asking(teacher, folder, features and not number, precision, dataset)
         for number, teacher in enumerate(teachers)
     ]
-    if not _has_room(folder, sum(asked.needed for asked in asking), args.teacher_cache == AUTO):
+    if not _has_room(folder, sum(asked.needed for asked in asking), optional):
         return False
     for asked in asking:
-        asked.fill(args.device)
+        asked.fill(device)
     dataset.teach([asked.answers for asked in asking])
     return True
 
