@@ -72,7 +72,7 @@ def fit(
                 )
     if progress.uncounted >= 60:
         distributed.say(
-            f"{progress.uncounted / 60:.0f} minutes are not counted, in which the training waited "
+            f"{progress.uncounted / 60:.1f} minutes are not counted, in which the training waited "
             "for other work or was stopped"
         )
 
