@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.deployment import measure_int8
 from benchmarks.engines import measure_infer
+from benchmarks.layers import measure_layers
 from benchmarks.maps import measure_preprocess
 from benchmarks.report import ComparisonError, ReportError, check_result, format_table, write_report
 from benchmarks.train import measure_train
@@ -67,6 +68,11 @@ def add_infer_options(command: Parser) -> None:
     add_device_options(command)
 
 
+def add_layers_options(command: Parser) -> None:
+    add = command.add_argument
+    add("--size", type=checked(parse_size), default=(576, 864), help="HEIGHTxWIDTH of the image")
+
+
 def add_int8_options(command: Parser) -> None:
     add_timing_options(command, size=(576, 864), rounds=10)
     add = command.add_argument
@@ -81,6 +87,7 @@ BENCHMARKS: dict[
     "preprocess": (add_preprocess_options, measure_preprocess),
     "train": (add_train_options, measure_train),
     "infer": (add_infer_options, measure_infer),
+    "layers": (add_layers_options, measure_layers),
     "int8": (add_int8_options, measure_int8),
 }
 

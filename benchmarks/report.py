@@ -135,10 +135,16 @@ def write_report(results: Sequence[Result], folder: Path, name: str) -> None:
 
 
 def draw(results: Sequence[Result], path: Path) -> None:
-    """Draws, for each title, every measured row's time, its baseline's behind it, and its floor."""
-    tables = {title: _measured(merge_rows(group)) for title, group in merge(results).items()}
+    """Draws every measured row's time, its baseline's behind it, and its floor.
+
+    Each title has a plot for each device, whose times may be far from another's.
+    """
+    plots: dict[str, list[Result]] = {}
+    for result in results:
+        plots.setdefault(f"{result['title']}\n{result['device']}", []).append(result)
+    tables = {title: _measured(merge_rows(group)) for title, group in plots.items()}
     tables = {title: rows for title, rows in tables.items() if rows}
-    heights = [1.6 + 0.32 * len(rows) for rows in tables.values()]
+    heights = [1.8 + 0.32 * len(rows) for rows in tables.values()]
     figure, axes = plt.subplots(
         max(1, len(tables)), 1, figsize=(10, max(2, sum(heights))), squeeze=False,
         gridspec_kw={"height_ratios": heights or [1]}, layout="constrained",
@@ -163,7 +169,8 @@ def _draw_rows(axis: plt.Axes, title: str, rows: Sequence[Result]) -> None:
     axis.invert_yaxis()
     times = [time for row in rows for time in (row["baseline"], row["ours"], row.get("floor"))]
     low, high = min(filter(None, times)), max(filter(None, times))
-    axis.set(xscale="log", xlim=(low / 2, high * (high / low) ** 0.35), xlabel="ms", title=title)
+    axis.set(xscale="log", xlim=(low / 2, high * (high / low) ** 0.45), xlabel="ms")
+    axis.set_title(title, fontsize=10)
     axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
 
 

@@ -19,6 +19,7 @@ from benchmarks.report import ComparisonError, format_table, format_value
 from benchmarks.train import KEPT, LIVE, SHORT
 from datasets.transforms import Augmentation, FixedCrop
 from models.bayesian import build_hard_loss
+from models.build import build_network
 from models.distillation import TERMS
 from models.naming import Counter
 from preprocess.density import density_map
@@ -141,6 +142,21 @@ def test_rates_are_of_this_machine_and_the_floor_is_the_larger_part():
     assert floor_seconds(Rates(100.0, 10.0), 200, 10) == 2
     assert floor_seconds(Rates(100.0, 10.0), 200, 50) == 5
     assert Rates(1.0, 4.0).best(Rates(2.0, 3.0)) == Rates(2.0, 4.0)
+
+
+def test_a_pass_is_counted_kernel_by_kernel(monkeypatch, tmp_path):
+    file = tmp_path / "layers.json"
+    run_benchmark(monkeypatch, "layers", "--size", "64x96", "--json", file)
+    rows = {row["label"]: row for row in json.loads(file.read_text())["rows"]}
+    whole = rows["1/4-CSRNet, all"]
+    # 17 biased convolutions, 16 ReLUs and 3 poolings.
+    assert whole["kernels"] == str(2 * 17 + 16 + 3)
+    network = build_network("csrnet", Fraction(1, 4))
+    assert whole["macs"] == measure_cost(network, (64, 96)).macs / 1e9
+    # At stride 1, of 3 and then 16 channels: two convolutions, biases and ReLUs; 2 bytes a value.
+    moved = 64 * 96 * (3 + 16 + 5 * 2 * 16) + 3 * 16 * 9 + 16 * 16 * 9
+    assert rows["1/4-CSRNet, stride 1"]["moved"] == pytest.approx(2 * moved / 1e6)
+    assert whole["longer"] >= max(whole["operations"], whole["bytes"])
 
 
 def result(title="Passes", rows=(), **facts):

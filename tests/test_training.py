@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 from fractions import Fraction
 
 import pytest
@@ -17,6 +18,7 @@ from models.naming import Counter
 from models.taps import Adapters, tap_channels
 from SKT_distill import build_terms
 from utils.checkpoint import read_checkpoint
+from utils.clock import Clock
 from utils.engine import fit
 from utils.metrics import Scores
 from utils.precision import PRECISIONS, choose_precision
@@ -54,6 +56,87 @@ def test_a_plan_ends_in_time_whatever_a_step_takes(step_seconds):
     end = progress.seconds + 2 * 5 * step_seconds
     assert 100 - 10 * step_seconds <= end <= 100 + step_seconds
     assert rates[-1] < 0.01 and rates[len(rates) // 2] == pytest.approx(0.5, abs=0.25)
+
+
+class Machine:
+    """A simulated one, which takes a training's steps and validations, ten steps an epoch."""
+
+    def __init__(self, monkeypatch, minutes, progress=None):
+        self.seconds = self.processor = 0.0
+        monkeypatch.setattr("utils.clock.time", self)
+        self.schedule = Schedule(epochs=10**6, max_seconds=60 * minutes, closing=1)
+        self.progress = progress or Progress()
+        self.clock = Clock(self.progress, shared=True)
+
+    def perf_counter(self):
+        return self.seconds
+
+    def process_time(self):
+        return self.processor
+
+    def pass_by(self, seconds, threads):
+        self.seconds += seconds
+        self.processor += threads * seconds
+
+    def train(self, until=math.inf, step=1.0, slower=1.0, threads=1.9):
+        """Takes steps until then, or the plan's end; other work makes all slower, on less."""
+        progress = self.progress
+        while progress.steps < self.planned and self.seconds < until:
+            self.pass_by(step * slower, threads)
+            progress.steps += 1
+            self.clock.count_steps(1)
+            if progress.steps % 10 == 0:
+                self.clock.count_rest()
+                self.pass_by(2 * step * slower, 0.7 * threads)  # a validation is of another kind
+                self.clock.count_validation()
+        return self
+
+    @property
+    def planned(self):
+        return self.schedule.plan(10, self.progress)
+
+
+def test_what_other_work_took_does_not_count(monkeypatch):
+    quiet = Machine(monkeypatch, 90).train()
+    assert quiet.progress.steps == pytest.approx(5400 / 1.2, rel=0.01)
+    assert quiet.seconds <= 5400 and quiet.progress.uncounted == pytest.approx(0, abs=1e-6)
+    # Seven times slower on a third of the processor: threads that wait for others spend it, too.
+    starved = Machine(monkeypatch, 90).train(until=1200, slower=7, threads=0.63)
+    assert starved.planned < 1000
+    starved.train()
+    assert starved.progress.steps == pytest.approx(quiet.progress.steps, rel=0.01)
+    assert starved.progress.uncounted == pytest.approx(1200 * 6 / 7, rel=0.05)
+    late = Machine(monkeypatch, 90).train(until=3000).train(until=4200, slower=7, threads=0.63)
+    assert late.planned == pytest.approx(quiet.progress.steps, rel=0.02)
+
+
+def test_time_in_which_a_training_was_stopped_does_not_count(monkeypatch):
+    stopped = Machine(monkeypatch, 30).train(until=600)
+    stopped.pass_by(600, threads=0)
+    stopped.train()
+    assert stopped.seconds == pytest.approx(2400, rel=0.02)
+    assert stopped.progress.uncounted == pytest.approx(600, rel=0.02)
+    resumed = Machine(monkeypatch, 40, Progress(**asdict(stopped.progress)))
+    assert resumed.planned == pytest.approx(2400 / 1.2, rel=0.02)
+    resumed.train()
+    assert resumed.progress.seconds == pytest.approx(2400, rel=0.01)
+    assert resumed.progress.uncounted == pytest.approx(600, rel=0.02)
+
+
+def test_a_machine_that_becomes_slower_for_good_ends_in_time(monkeypatch):
+    slow = Machine(monkeypatch, 30).train(until=900).train(until=1260, slower=3)
+    # Five minutes of the slow pace say how much the other nine will do.
+    assert slow.planned == pytest.approx(900 / 1.2 + 900 / 3 / 1.2, rel=0.05)
+    slow.train(slower=3)
+    assert 1780 < slow.seconds <= 1803 and slow.progress.uncounted == pytest.approx(0, abs=1e-6)
+
+
+def test_older_checkpoints_plan_by_the_whole(monkeypatch):
+    old = {"epoch": 10, "steps": 100, "kept": 100, "seconds": 130.0, "first": 10.0}
+    resumed = Machine(monkeypatch, 10, Progress(**old, validation=2.0))
+    assert resumed.planned == pytest.approx(100 + (600 - 130 - 2) / (120 / 99), abs=1)
+    resumed.train()
+    assert resumed.progress.seconds == pytest.approx(600, rel=0.01)
 
 
 def test_a_slow_first_step_does_not_end_a_training():

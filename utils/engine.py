@@ -70,6 +70,11 @@ def fit(
                     f"epoch {progress.epochs}: {VALIDATED[name]} MAE {values.mae:.2f}, "
                     f"RMSE {values.rmse:.2f} (best MAE {progress.best_mae:.2f})"
                 )
+    if progress.uncounted >= 60:
+        distributed.say(
+            f"{progress.uncounted / 60:.1f} minutes are not counted, in which the training waited "
+            "for other work or was stopped"
+        )
 
 
 def _keep(

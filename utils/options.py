@@ -220,7 +220,8 @@ def add_training_options(
         "--max-minutes",
         type=number(0, exclusive=True),
         default=math.inf,
-        help="time in which the schedule, validations and test are to end, over all resumptions",
+        help="time in which the schedule, validations and test are to end, over all resumptions; "
+        "on a CPU without what other work took",
     )
     add("--precision", choices=PRECISIONS, help="auto: bfloat16 or float16 on a GPU; TF32 with it")
     add("--compile", action=argparse.BooleanOptionalAction, help="let torch.compile fuse a step")

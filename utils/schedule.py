@@ -35,8 +35,11 @@ class Schedule:
         else:
             closing = self.closing * progress.validation
         left = max(0.0, self.max_seconds - closing - progress.seconds)
-        speed = (done - 1) / (progress.seconds - progress.first)  # steps a second
-        return min(wanted, done + int(left * speed))
+        if progress.pace is None:  # nothing was timed since an older version's checkpoint
+            each = (progress.seconds - progress.first) / (done - 1)
+        else:
+            each = progress.pace + progress.between / done
+        return min(wanted, done + int(left / each))
 
     def rate(self, step: int, planned: int) -> float:
         """Returns the part of the highest learning rate that a step takes, of `planned` steps."""

@@ -1,7 +1,6 @@
 """Steps, and when to look at them: losses stay on the device until they are read."""
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from utils import distributed
+from utils.clock import Clock
 from utils.interrupt import StopRequest
 from utils.metrics import Scores
 from utils.schedule import Schedule
@@ -77,7 +77,7 @@ class Trainer:
         self.stop, self.stopped = stop, False
         self.planned = self._plan()
         self._losses, self._interval = Losses(), 1  # steps from one reading to the next
-        self._read_at = time.perf_counter()
+        self._clock = Clock(training.progress, shared=device.type == "cpu")
 
     @property
     def finished(self) -> bool:
@@ -89,6 +89,7 @@ class Trainer:
         Raises:
             TrainingError: the loss is not finite.
         """
+        self._clock.count_rest()
         progress = self.training.progress
         loader.sampler.epoch, loader.sampler.start = progress.epoch, progress.step
         for batch in loader:
@@ -127,9 +128,7 @@ class Trainer:
             TrainingError: a loss was not finite.
         """
         count, progress = len(self._losses), self.training.progress
-        seconds = self._count_seconds()
-        if progress.steps == 1:
-            progress.first = progress.seconds
+        seconds = self._clock.count_steps(count)
         interval = min(MOST_STEPS, max(1, int(READ_EVERY_S * count / seconds)))
         decisions = [self._plan(), interval] if distributed.is_main() else [0, 0]
         # Before the device is waited for, as it may be for ever where another process is gone.
@@ -162,23 +161,13 @@ class Trainer:
 
     def validate(self, score: Callable[[nn.Module], Scores]) -> dict[str, Scores]:
         """Scores the model, and its averaged weights where there are any."""
-        began = time.perf_counter()
+        self._clock.count_rest()
         scores = {name: score(network) for name, network in self.training.networks.items()}
-        seconds = time.perf_counter() - began
-        progress = self.training.progress
-        progress.validation = max(seconds, progress.validation or 0.0)
-        self._count_seconds()
+        self._clock.count_validation()
         return scores
 
     def _plan(self) -> int:
         return self.schedule.plan(self.steps, self.training.progress)
-
-    def _count_seconds(self) -> float:
-        """Adds what has passed since the last time, and returns it."""
-        now = time.perf_counter()
-        passed, self._read_at = now - self._read_at, now
-        self.training.progress.seconds += passed
-        return passed
 
 
 def _move(value: Any, device: torch.device) -> Any:

@@ -20,9 +20,12 @@ class Progress:
     step: int = 0  # batches done in the next one
     steps: int = 0  # batches done in all
     kept: int = 0  # of these, when the last epoch's validation and log were kept
-    seconds: float = 0.0  # spent so far, on steps and validations
-    first: float = 0.0  # of these, on the first step, whose beginnings are slow
-    validation: float | None = None  # the longest one's seconds
+    seconds: float = 0.0  # spent so far, on steps and validations; see Clock of what counts
+    uncounted: float = 0.0  # beside these
+    first: float = 0.0  # of `seconds`, on the first step, whose beginnings are slow
+    between: float = 0.0  # of `seconds`, on validations, checkpoints and beginning anew
+    pace: float | None = None  # seconds a step in the last minutes
+    validation: float | None = None  # the longest one's seconds, since the last start
     sums: dict[str, float] = field(default_factory=dict)  # of each loss term over `step` batches
     best_mae: float = math.inf
     best_rmse: float = math.inf
