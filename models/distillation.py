@@ -128,13 +128,18 @@ class RelationDistance(torch.autograd.Function):
     @staticmethod
     def forward(ctx, student: Tensor, teacher: Tensor, channels: Sequence[int]) -> Tensor:
         """Takes (B, C, positions) of `normalise_groups`, and the channels of each group."""
-        gradient = torch.zeros_like(student)
+        gradient, signed = torch.zeros_like(student), None
+        if student.dtype == torch.bfloat16:
+            both, signed = (torch.cat([student, sign * teacher], 2) for sign in (1, -1))
         distance, end = 0.0, student.shape[1]
         for count in reversed(channels[1:]):
             first = end - count
             rows, before = student[:, first:end], student[:, :first]
-            difference = rows @ before.mT  # (B, count, first)
-            difference -= teacher[:, first:end] @ teacher[:, :first].mT
+            if signed is None:
+                difference = rows @ before.mT  # (B, count, first)
+                difference -= teacher[:, first:end] @ teacher[:, :first].mT
+            else:  # rounded once, where the difference of two products would drown in rounding
+                difference = both[:, first:end] @ signed[:, :first].mT
             distance = distance + torch.linalg.vector_norm(precise(difference)).square()
             gradient[:, first:end].baddbmm_(difference, before)
             gradient[:, :first].baddbmm_(difference.mT, rows)

@@ -283,8 +283,11 @@ def test_terms_of_bfloat16_features_are_computed_in_float32():
                 TERMS, student, teacher, adapters, lambda m: squared_error(m, density), CSRNET_TAPS
             )
 
-    # The same sums in the same order; 1e-5 is for processors that would order them otherwise.
-    torch.testing.assert_close(terms(torch.bfloat16), terms(torch.float32), rtol=1e-5, atol=0)
+    # The same sums in the same order; 1e-5 is for processors that would order them otherwise. The
+    # relations' groups alone are rounded, once they are normalised: that is 0.03 %.
+    reduced, exact = terms(torch.bfloat16), terms(torch.float32)
+    torch.testing.assert_close(reduced.pop("inter"), exact.pop("inter"), rtol=5e-4, atol=0)
+    torch.testing.assert_close(reduced, exact, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("seed", range(3))
