@@ -12,6 +12,8 @@ WIDTH=${WIDTH:-1/4}  # the student's channels, as a part of the plan's
 TERMS=${TERMS:-hard,soft,intra,inter} # of the loss; hard alone trains without a teacher
 LAMB_FSP=${LAMB_FSP:-} # weight of the inter-layer relations; default: 0.5
 LAMB_COS=${LAMB_COS:-} # weight of the intra-layer patterns; default: 0.5
+TEACHER_CACHE=${TEACHER_CACHE:-} # folder of the teacher's answers, auto, or none; default: none,
+                                 # and auto for RECIPE=fast: teacher_cache beside OUT
 LR=${LR:-}           # learning rate; default: 1e-4, and 1e-3 for the demonstration
 EPOCHS=${EPOCHS:-}   # default: 1000, and 7 for the demonstration
 if [ "$TERMS" = hard ]; then
@@ -25,9 +27,11 @@ fi
   die "INIT=$INIT is where a teacher's training starts, but TEACHER=$TEACHER is trained"
 
 setting+=([--width]=WIDTH [--terms]=TERMS [--teacher_ckpt]=TEACHER [-tc]=TEACHER)
+setting+=([--teacher-cache]=TEACHER_CACHE)
 refuse_options "$@"
 options=(--out "$OUT" "${common[@]}" --width "$WIDTH" --terms "$TERMS")
 options+=(${LAMB_FSP:+--lamb_fsp "$LAMB_FSP"} ${LAMB_COS:+--lamb_cos "$LAMB_COS"})
+options+=(${TEACHER_CACHE:+--teacher-cache "$TEACHER_CACHE"})
 options+=(${LR:+--lr "$LR"} ${EPOCHS:+--epochs "$EPOCHS"})
 
 case " $* " in

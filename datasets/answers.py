@@ -96,8 +96,10 @@ class Answers:
         Raises:
             DataError: as `cut_map`.
         """
+        if not self.strides:
+            return []
         height, width = draws[0].size
-        blank = _read(self._path((BLANK, False), FEATURES), self.strides) if self.strides else {}
+        blank = _read(self._path((BLANK, False), FEATURES), self.strides)
         crops = {
             name: feature.new_empty(
                 len(draws), -(-height // self.strides[name]), -(-width // self.strides[name]),

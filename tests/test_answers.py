@@ -73,7 +73,8 @@ def test_of_a_whole_picture_the_terms_are_the_live_teachers(tmp_path, arch, flip
                     adapters, (), kept)(batch)
         for kept in (False, True)
     )  # fmt: skip
-    assert kept["hard"] == live["hard"] and kept["soft"] == live["soft"]  # maps are float32
+    for name in ("hard", "soft"):  # maps are float32; layouts differ, and so the order of sums
+        torch.testing.assert_close(kept[name], live[name], rtol=1e-5, atol=0)
     for name in ("intra", "inter"):  # of features with 8 bits, each off by 0.2 % on the mean
         torch.testing.assert_close(kept[name], live[name], rtol=1e-3, atol=0)
 
@@ -107,7 +108,7 @@ def test_crops_bring_the_part_of_the_whole_answer_that_they_show(tmp_path, arch)
         shown = image.flip(-1) if draw.flip else image
         shown = shown[0, :, top : top + 48, left : left + 64]
         assert torch.equal(batch["image"][i, :, : shown.shape[1], : shown.shape[2]], shown)
-    assert len(corners) > 4 and padded
+    assert len(corners) >= 4 and padded
 
 
 def test_beyond_a_picture_stands_what_the_teacher_says_of_a_blank_one(tmp_path):

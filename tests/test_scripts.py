@@ -2,11 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import PROJECT, write_qnrf
 from PIL import Image
 
@@ -135,6 +138,39 @@ def test_two_processes_distil_and_test_by_the_fast_recipe(demo):
     tested = json.loads((out / "test.json").read_text())
     assert tested["images"] == result["test"]["images"] == 3
     assert tested["mae"] == pytest.approx(result["test"]["mae"], rel=1e-5)
+
+
+def test_a_distillation_from_kept_answers_that_was_killed_ends_as_an_uninterrupted_one(demo):
+    folder, _ = demo
+    fast = settings(folder) | {"RECIPE": "fast", "GPU": "cpu", "EPOCHS": 3}
+    fast["TEACHER_CACHE"] = folder / "answers"
+    whole, killed = folder / "runs/kept", folder / "runs/killed"
+    result = run_script("SKT_distill.sh", "--eval-every", "1", **fast, OUT=whole)
+    assert result.returncode == 0, result.stderr
+    assert "the teacher's answers are kept: " in result.stdout
+    process = subprocess.Popen(
+        ["bash", PROJECT / "SKT_distill.sh", "--eval-every", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ
+        | {"PYTHON": sys.executable, "OUT": str(killed)}
+        | {name: str(value) for name, value in fast.items()},
+        start_new_session=True,
+    )
+    while not (killed / "last.pth").exists():
+        time.sleep(0.01)
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    assert b"the teacher's answers are kept: " not in process.communicate()[0]  # nothing is lacking
+    assert not (killed / "result.json").exists()
+    result = run_script("SKT_distill.sh", "--eval-every", "1", "--resume", **fast, OUT=killed)
+    assert result.returncode == 0, result.stderr
+    for name in ("last.pth", "best_mae.pth"):
+        one, other = (read_checkpoint(out / name) for out in (whole, killed))
+        for part in ("model", "averaged", "adapters"):
+            assert all(torch.equal(other[part][k], tensor) for k, tensor in one[part].items())
+    results = [json.loads((out / "result.json").read_text()) for out in (whole, killed)]
+    assert results[0]["test"] == results[1]["test"]
 
 
 def test_the_test_script_measures_the_student_again(demo):
