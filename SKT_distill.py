@@ -114,8 +114,8 @@ def check_terms(args: argparse.Namespace, parser: Parser) -> None:
         parser.refuse(args, ["--init"], "is for a new student; --student_ckpt has its weights")
     alone = args.terms == ("hard",)
     if alone and args.init != "teacher":
-        options = ["--teacher_ckpt", "--teacher-cache"]
-        parser.refuse(args, options, "has nothing to teach with --terms hard")
+        useless = ["--teacher_ckpt", "--teacher-cache"]
+        parser.refuse(args, useless, "has nothing to teach with --terms hard")
     elif args.terms == ("intra",):
         parser.error("--terms intra alone teaches no map; add hard, soft or inter")
     elif args.teacher_ckpt is None:

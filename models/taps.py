@@ -18,24 +18,17 @@ class Tap:
         return self.module.rpartition(".")[2]
 
 
-class _SeenEnough(Exception):
-    """The last tap has been passed."""
-
-
 class FeatureReader:
     """Runs a network and hands out what its taps saw: reader(images) -> (density, features).
 
     The taps stand in the order in which images pass them. The hooks stay, so that torch.compile
     sees none come and go, but keep nothing of images that the network gets from elsewhere.
 
-    Args:
-        stop: images go no farther than the last tap; there is no density then.
-
     Raises:
         ValueError: a tap names no submodule of the network.
     """
 
-    def __init__(self, network: nn.Module, taps: Sequence[Tap], stop: bool = False):
+    def __init__(self, network: nn.Module, taps: Sequence[Tap]):
         modules = dict(network.named_modules())
         for tap in taps:
             if tap.module not in modules:
@@ -44,17 +37,14 @@ class FeatureReader:
                     f"it has {', '.join(name for name in modules if name)}"
                 )
         self._network = network
-        self._enough = len(taps) if stop else None  # features to see
         self._features: list[Tensor] | None = None  # while a reading goes on
         self._hooks = [modules[tap.module].register_forward_hook(self._keep) for tap in taps]
 
-    def __call__(self, images: Tensor) -> tuple[Tensor | None, list[Tensor]]:
+    def __call__(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Returns the (B, 1, h, w) density and every tap's (B, C, H/stride, W/stride) feature."""
         self._features = features = []
         try:
             return self._network(images), features
-        except _SeenEnough:
-            return None, features
         finally:
             self._features = None
 
@@ -66,8 +56,6 @@ class FeatureReader:
     def _keep(self, _module: nn.Module, _images: tuple[Tensor], feature: Tensor) -> None:
         if self._features is not None:
             self._features.append(feature)
-            if len(self._features) == self._enough:
-                raise _SeenEnough
 
 
 class Adapters(nn.ModuleDict):

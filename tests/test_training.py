@@ -18,6 +18,7 @@ from models.distillation import TERMS, distillation_terms, squared_error
 from models.naming import Counter
 from models.taps import Adapters, tap_channels
 from SKT_distill import build_terms
+from utils import processor
 from utils.checkpoint import read_checkpoint
 from utils.clock import Clock
 from utils.engine import fit
@@ -211,8 +212,14 @@ def test_averaged_weights_follow_by_the_definition():
     assert training.networks["val_ema"] is averaged
 
 
-def test_the_type_follows_the_device():
-    assert choose_precision("auto", CPU) == torch.float32
+def test_the_type_follows_the_device(monkeypatch):
+    for flags, expected in (
+        ("fma avx2 avx512_bf16", torch.float32),
+        ("avx2 amx_bf16 amx_tile", torch.bfloat16),
+        (None, torch.float32),  # of a system that does not tell
+    ):
+        monkeypatch.setattr(processor, "_read_cpuinfo", lambda key, flags=flags: flags)
+        assert choose_precision("auto", CPU) == expected
     types = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     assert {name: choose_precision(name, CPU) for name in set(PRECISIONS) - {"auto"}} == types
 

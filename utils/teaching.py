@@ -23,7 +23,7 @@ from utils.evaluation import ALIGNMENT
 from utils.pixels import normalise
 from utils.precision import autocast
 
-LIVE_STRIDE = 1  # of taps whose features are never kept: large, and one cheap layer from the image
+LIVE_STRIDE = 1  # of the tap whose features are not kept: large, and one cheap layer of the image
 USABLE = 0.9  # part of a disk's free room that answers may take
 
 Ask = Callable[[Tensor, dict], tuple[Tensor, list[Tensor]]]  # images, batch -> map, features
@@ -53,11 +53,10 @@ def ask_live(teacher: nn.Module, taps: Sequence[Tap], more: Sequence[nn.Module])
 
 def ask_kept(teacher: nn.Module, taps: Sequence[Tap]) -> Ask:
     """Returns the same from batches that bring the answers along, see CrowdDataset.teach."""
-    read = FeatureReader(teacher, [tap for tap in taps if tap.stride == LIVE_STRIDE], stop=True)
+    first = [teacher.get_submodule(tap.module) for tap in taps if tap.stride == LIVE_STRIDE]
 
     def ask(images: Tensor, batch: dict) -> tuple[Tensor, list[Tensor]]:
-        seen = read(images)[1] if taps else []
-        return batch["taught"], [*seen, *batch["features"]]
+        return batch["taught"], [*(layer(images) for layer in first), *batch["features"]]
 
     return ask
 
