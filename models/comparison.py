@@ -95,9 +95,11 @@ class _Comparison(torch.autograd.Function):
         with torch.autocast(student.device.type, enabled=False):
             narrow = precise(_channels_last(student))
             shape, narrow = narrow.shape, narrow.flatten(0, 2)
-            gradient = torch.ops.aten.threshold_backward(by_pooled.to(pooled.dtype), pooled, 0)
-            gradient = _unpool(gradient, places, shape[:3])
-            further = gradient @ weight, (narrow.T @ gradient).T, gradient.sum(0)
+            by_pooled = _channels_last(by_pooled).to(pooled.dtype).contiguous()
+            by_pooled = torch.ops.aten.threshold_backward(by_pooled, _channels_last(pooled), 0)
+            by_bias = by_pooled.sum((0, 1, 2))
+            gradient = _unpool(by_pooled, places, shape[:3])
+            further = gradient @ weight, (narrow.T @ gradient).T, by_bias
             by_student, by_weight, by_bias = (
                 more.add_(by_distance * one) for one, more in zip(gradients, further, strict=True)
             )
@@ -118,8 +120,8 @@ def _pool(adapted: Tensor, pool: int) -> tuple[Tensor, Tensor | None]:
 
 
 def _unpool(by_pooled: Tensor, places: Tensor | None, shape: torch.Size) -> Tensor:
-    """The gradient (B, C, h, w) of `_pool`'s result -> that of what it pooled, (B * H * W, C)."""
-    by_pooled = _channels_last(by_pooled).flatten(1, 2)
+    """The gradient (B, h, w, C) of `_pool`'s result -> that of what it pooled, (B * H * W, C)."""
+    by_pooled = by_pooled.flatten(1, 2)
     if places is not None:
         places = _channels_last(places).flatten(1, 2)
         images, height, width = shape

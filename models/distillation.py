@@ -87,10 +87,10 @@ def inter_layer_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Te
     device = student[0].device.type
     reduced = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
     with torch.autocast(device, enabled=False):
-        groups = [normalise_groups(groups) for groups in (student, teacher)]
-        if reduced == torch.bfloat16:  # the products; their sums stay in float32
-            groups = [group.to(reduced) for group in groups]
-        return RelationDistance.apply(*groups, [group.shape[1] for group in student])
+        stacks = [normalise_groups(groups) for groups in (student, teacher)]
+        products = reduced if reduced == torch.bfloat16 else stacks[0].dtype
+        channels = [group.shape[1] for group in student]
+        return RelationDistance.apply(*stacks, channels, products)
 
 
 def pool_sides(taps: Sequence[Tap], density_stride: int = 8) -> list[int]:
@@ -126,32 +126,37 @@ class RelationDistance(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, student: Tensor, teacher: Tensor, channels: Sequence[int]) -> Tensor:
-        """Takes (B, C, positions) of `normalise_groups`, and the channels of each group."""
-        gradient, signed = torch.zeros_like(student), None
-        if student.dtype == torch.bfloat16:
-            both, signed = (torch.cat([student, sign * teacher], 2) for sign in (1, -1))
+    def forward(
+        ctx, student: Tensor, teacher: Tensor, channels: Sequence[int], products: torch.dtype
+    ) -> Tensor:
+        """Takes (B, C, positions) of `normalise_groups`.
+
+        Args:
+            channels: of each group.
+            products: their type; what is summed up stays in the student's.
+        """
+        error = (student - teacher).to(products)
+        student, teacher = student.to(products), teacher.to(products)
+        gradient = torch.zeros_like(student)
         distance, end = 0.0, student.shape[1]
         for count in reversed(channels[1:]):
             first = end - count
-            rows, before = student[:, first:end], student[:, :first]
-            if signed is None:
-                difference = rows @ before.mT  # (B, count, first)
-                difference -= teacher[:, first:end] @ teacher[:, :first].mT
-            else:  # rounded once, where the difference of two products would drown in rounding
-                difference = both[:, first:end] @ signed[:, :first].mT
+            rows, before = slice(first, end), slice(first)
+            # s s' - t t' = s (s - t)' + (s - t) t', of which the rounding is as small as s - t.
+            difference = torch.bmm(student[:, rows], error[:, before].mT)  # (B, count, first)
+            difference.baddbmm_(error[:, rows], teacher[:, before].mT)
             distance = distance + torch.linalg.vector_norm(precise(difference)).square()
-            gradient[:, first:end].baddbmm_(difference, before)
-            gradient[:, :first].baddbmm_(difference.mT, rows)
+            gradient[:, rows].baddbmm_(difference, student[:, before])
+            gradient[:, before].baddbmm_(difference.mT, student[:, rows])
             end = first
         ctx.save_for_backward(gradient)
         return distance / len(student)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, by_distance: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx, by_distance: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return 2 / len(gradient) * by_distance * gradient, None, None
+        return precise(gradient) * (2 / len(gradient) * by_distance), None, None, None
 
 
 def distillation_terms(
