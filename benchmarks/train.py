@@ -5,6 +5,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ from datasets.sampler import CropIndex
 from datasets.splits import Sample
 from datasets.transforms import Augmentation, FixedCrop, Size
 from utils.complexity import measure_cost
-from utils.latency import summarise
+from utils.latency import Latency, summarise
 from utils.processor import has_bfloat16_tiles
 
-MOST_PICTURES, PICTURE = 8, (768, 1024)  # that crops are cut from
+MOST_PICTURES, PICTURE = 4, (576, 768)  # that crops are cut from
 PROFILED = 3  # passes
 # Relative: sums over tens of thousands of positions, in another order or of rounded products.
 SAME_TERM = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
@@ -35,59 +36,51 @@ COLUMNS = report.COLUMNS | {
 }
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What was seen of one way to take steps, for a batch."""
+
+    taken: Latency
+    floor: float  # seconds of a crop
+    parts: dict[str, float]  # seconds of each of PARTS
+    memory: int  # bytes at most, beyond what a pass begins with
+
+
 def measure_train(args: argparse.Namespace) -> dict[str, Any]:
     """Distillation of CSRNet: the published loop's steps against ours, a batch on the device."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it complains where no GPU is
-    size, batch = args.size, args.batch_size
+    size, batch, gpu = args.size, args.batch_size, args.device.type == "cuda"
     draws = Augmentation(FixedCrop(*size), flip=0.5)
     kinds = dict(WAYS)
-    if args.device.type == "cuda" or not has_bfloat16_tiles():
+    if gpu or not has_bfloat16_tiles():
         del kinds[SHORT]
     with tempfile.TemporaryDirectory() as folder:
         samples = write_pictures(Path(folder, "crops"), min(batch, MOST_PICTURES), PICTURE)
         whole = write_pictures(Path(folder, "whole"), 1, size)
         differences = compare_terms(kinds, whole, draws, size, args.device)
         loops = {way: build(samples, draws, args.device, PICTURE) for way, build in kinds.items()}
-        before = {way: measure_rates(args.device, loop.precision) for way, loop in loops.items()}
-        seconds = measure_speed(loops, batch, args.rounds)
-        floors = {
-            way: floor_seconds(
-                before[way].best(measure_rates(args.device, loop.precision)),
-                *count_work(loop, size, batch),
-            )
-            for way, loop in loops.items()
-        }
-        parts = {way: measure_parts(loop, batch) for way, loop in loops.items()}
-        memory = {
-            way: measure_memory(loop, 1 if way == PUBLISHED else batch)
-            for way, loop in loops.items()
-        }
-    taken = {way: summarise(each, args.device) for way, each in seconds.items()}
-    suffix = ", GPU" if args.device.type == "cuda" else ""
-    published, live = taken.pop(PUBLISHED), taken[LIVE]
-    rows = []
-    for way, each in taken.items():
-        row = report.compare_times(
-            f"a step, {way}{suffix}", published.median / batch, each.median / batch
-        )
-        row |= {"low": 1000 * each.low / batch, "high": 1000 * each.high / batch}
-        row |= {"floor": 1000 * floors[way], "difference": differences[way]}
-        rows.append(row | {"over_live": live.median / each.median})
+        measured = measure_loops(loops, size, batch, args.rounds)
+    suffix = ", GPU" if gpu else ""
+    rows = [
+        describe_step(way, measured, batch, suffix) | {"difference": differences[way]}
+        for way in kinds
+        if way != PUBLISHED
+    ]
     rows += [
         report.compare_times(
             f"{part}, {way}{suffix}*",
-            *(each[part] / batch for each in (parts[PUBLISHED], parts[way])),
+            *(each.parts[part] / batch for each in (measured[PUBLISHED], measured[way])),
         )
-        for way in taken
+        for way in kinds
+        if way != PUBLISHED
         for part in PARTS
     ]
-    rows += [] if suffix else [{"label": f"a step, {way}, GPU"} for way in WAYS if way != PUBLISHED]
+    rows += [] if gpu else [{"label": f"a step, {way}, GPU"} for way in WAYS if way != PUBLISHED]
+    most = ", ".join(f"{way} {each.memory / 1e6:.0f} MB" for way, each in measured.items())
     notes = [
         f"Milliseconds of a crop; the published loop takes one a step, ours {batch}.",
         f"*Mean of {PROFILED} passes under PyTorch's profiler, which takes time itself.",
-        "Most memory at a time beyond networks, pictures and maps, for as many crops: "
-        + ", ".join(f"{way} {most / 1e6:.0f} MB" for way, most in memory.items())
-        + ".",
+        f"Most memory of a step at a time, beyond networks, pictures and maps: {most}.",
         "Terms are compared on a crop that is a whole picture. Where answers are kept the teacher "
         "is asked about its first layer alone; on other crops it saw beyond their borders.",
         "Floor: multiply-accumulates of the student's and adapters' forward and backward, and of "
@@ -97,6 +90,37 @@ def measure_train(args: argparse.Namespace) -> dict[str, Any]:
     title = f"Distillation of 1/4-CSRNet, crops of {size[0]}x{size[1]}, {report.allocator()}"
     result = {"title": title, "columns": COLUMNS, "rows": rows, "notes": notes}
     return result | report.describe_run(args.device)
+
+
+def measure_loops(
+    loops: Mapping[str, Loop], size: Size, batch: int, rounds: int
+) -> dict[str, Measured]:
+    """Times the loops in turn, and looks at where their time goes."""
+    device = loops[PUBLISHED].device
+    types = {loop.precision for loop in loops.values()}
+    before = {number: measure_rates(device, number) for number in types}
+    seconds = measure_speed(loops, batch, rounds)
+    rates = {number: before[number].best(measure_rates(device, number)) for number in types}
+    return {
+        way: Measured(
+            summarise(seconds[way], device),
+            floor_seconds(rates[loop.precision], *count_work(loop, size, batch)),
+            measure_parts(loop, batch),
+            measure_memory(loop, 1 if way == PUBLISHED else batch),
+        )
+        for way, loop in loops.items()
+    }
+
+
+def describe_step(
+    way: str, measured: Mapping[str, Measured], batch: int, suffix: str
+) -> dict[str, Any]:
+    """Returns a row of a crop's time, beside the published loop's and the live teacher's."""
+    taken = measured[way].taken
+    published, live = measured[PUBLISHED].taken.median, measured[LIVE].taken.median
+    row = report.compare_times(f"a step, {way}{suffix}", published / batch, taken.median / batch)
+    row |= {"low": 1000 * taken.low / batch, "high": 1000 * taken.high / batch}
+    return row | {"floor": 1000 * measured[way].floor, "over_live": live / taken.median}
 
 
 def compare_terms(

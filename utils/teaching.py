@@ -160,9 +160,7 @@ class _Asking:
             density, features = read(image)
         answer = [part.cpu() for part in (density, *features)]
         if middle:
-            answer = [
-                part[..., part.shape[2] // 2, part.shape[3] // 2, None, None] for part in answer
-            ]
+            answer = [_middle(part) for part in answer]
         self.answers.keep(asked, answer[0], answer[1:])
 
 
