@@ -3,8 +3,8 @@
 # Usage: ARCH=bl DATASET=SHA ROOT=/data/ShanghaiTech TEACHER=teacher.pth \
 #          bash SKT_distill.sh [more options of SKT_distill.py]
 # With nothing set: everything, the teacher too, on the built-in demonstration crowd.
-# To fine-tune a counter: DATASET=mine ROOT=data/concerts STUDENT=skt_csrnet_sha TERMS=hard \
-#   RECIPE=fast bash SKT_distill.sh
+# To fine-tune a counter: DATASET=mine ROOT=data/concerts STUDENT=skt_csrnet_sha TERMS=hard LR=1e-7 \
+#          EPOCHS=10 bash SKT_distill.sh --optimizer sgd --crop 0.5
 set -euo pipefail
 # shellcheck source=preprocess/prepare.sh
 . "$(dirname "${BASH_SOURCE[0]}")/preprocess/prepare.sh"
