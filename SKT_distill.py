@@ -142,12 +142,8 @@ def build_student(args: argparse.Namespace) -> Counter:
         init_kaiming(student.network)
     else:
         student = read_weights(args.student_ckpt, load_counter)
-        wanted = build_network(args.arch, args.width or student.width)
-        if _shapes(student.network) != _shapes(wanted):
-            raise CheckpointError(
-                f"{args.student_ckpt} is a {student.width} {student.arch}, "
-                f"not a {args.width or student.width} {args.arch}"
-            )
+        if mismatch := student.mismatch(args.arch, args.width or student.width):
+            raise CheckpointError(f"{args.student_ckpt} {mismatch}")
     student.network.to(args.device, memory_format=torch.channels_last)
     return student
 
@@ -212,10 +208,6 @@ def _first_crops(args: argparse.Namespace, dataset: CrowdDataset) -> Iterator[Te
             yield from dataset[indices]["image"].split(1)
 
 
-def _shapes(network: nn.Module) -> dict[str, torch.Size]:
-    return {name: parameter.shape for name, parameter in network.named_parameters()}
-
-
 def keep_answers(
     args: argparse.Namespace, teachers: Sequence[Counter], features: bool, dataset: CrowdDataset
 ) -> bool:
@@ -278,6 +270,7 @@ def build_terms(
 def main(args: argparse.Namespace) -> None:
     if args.check:
         check_options(args)
+        build_student(args)
         return
     truth = args.hard if "hard" in args.terms else None
     loaders = build_loaders(

@@ -3,12 +3,15 @@
 # Usage: ARCH=bl DATASET=SHA ROOT=/data/ShanghaiTech TEACHER=teacher.pth \
 #          bash SKT_distill.sh [more options of SKT_distill.py]
 # With nothing set: everything, the teacher too, on the built-in demonstration crowd.
+# To fine-tune a counter: DATASET=mine ROOT=data/concerts STUDENT=skt_csrnet_sha TERMS=hard LR=1e-7 \
+#          EPOCHS=10 bash SKT_distill.sh --optimizer sgd --crop 0.5
 set -euo pipefail
 # shellcheck source=preprocess/prepare.sh
 . "$(dirname "${BASH_SOURCE[0]}")/preprocess/prepare.sh"
 
 TEACHER=${TEACHER:-} # checkpoint; default: train one
-WIDTH=${WIDTH:-1/4}  # the student's channels, as a part of the plan's
+STUDENT=${STUDENT:-} # checkpoint, or shipped weights, that it goes on from; default: a new student
+WIDTH=${WIDTH:-}     # the student's channels, as a part of the plan's; default: STUDENT's, or 1/4
 TERMS=${TERMS:-hard,soft,intra,inter} # of the loss; hard alone trains without a teacher
 LAMB_FSP=${LAMB_FSP:-} # weight of the inter-layer relations; default: 0.5
 LAMB_COS=${LAMB_COS:-} # weight of the intra-layer patterns; default: 0.5
@@ -16,8 +19,11 @@ TEACHER_CACHE=${TEACHER_CACHE:-} # folder of the teacher's answers, auto, or non
                                  # and auto for RECIPE=fast: teacher_cache beside OUT
 LR=${LR:-}           # learning rate; default: 1e-4, and 1e-3 for the demonstration
 EPOCHS=${EPOCHS:-}   # default: 1000, and 7 for the demonstration
+[ -n "$STUDENT" ] || WIDTH=${WIDTH:-1/4}
 if [ "$TERMS" = hard ]; then
-  OUT=${OUT:-$RUNS/alone_${ARCH}_$name}
+  [ -n "$STUDENT" ] && kind=tuned || kind=alone
+  OUT=${OUT:-$RUNS/${kind}_${ARCH}_$name}
+  [ -z "${INIT:-}" ] || die "INIT=$INIT is where a teacher's training starts; STUDENT=$INIT is a student's"
   [ -z "$TEACHER" ] || die "TERMS=hard trains without a teacher: TEACHER=$TEACHER is not for it"
 else
   OUT=${OUT:-$RUNS/skt_${ARCH}_$name}
@@ -28,8 +34,10 @@ fi
 
 setting+=([--width]=WIDTH [--terms]=TERMS [--teacher_ckpt]=TEACHER [-tc]=TEACHER)
 setting+=([--teacher-cache]=TEACHER_CACHE)
+setting+=([--student_ckpt]=STUDENT [-sc]=STUDENT)
 refuse_options "$@"
-options=(--out "$OUT" "${common[@]}" --width "$WIDTH" --terms "$TERMS")
+options=(--out "$OUT" "${common[@]}" --terms "$TERMS")
+options+=(${STUDENT:+--student_ckpt "$STUDENT"} ${WIDTH:+--width "$WIDTH"})
 options+=(${LAMB_FSP:+--lamb_fsp "$LAMB_FSP"} ${LAMB_COS:+--lamb_cos "$LAMB_COS"})
 options+=(${TEACHER_CACHE:+--teacher-cache "$TEACHER_CACHE"})
 options+=(${LR:+--lr "$LR"} ${EPOCHS:+--epochs "$EPOCHS"})
@@ -45,11 +53,12 @@ if [ "$TERMS" != hard ]; then
 fi
 check_options "${options[@]}" "$@" # before a teacher is trained for days
 prepare
+student=${STUDENT:-the $WIDTH student}
 if [ "$TERMS" = hard ]; then
-  stage "Training: the $WIDTH student learns alone, into $OUT"
+  stage "Training: $student learns alone, into $OUT"
 else
   train_teacher
-  stage "Distillation: the $WIDTH student learns from $TEACHER, into $OUT"
+  stage "Distillation: $student learns from $TEACHER, into $OUT"
 fi
 "$PYTHON" "${launch[@]}" "$project/SKT_distill.py" "${lists[@]}" "${options[@]}" "$@"
 
@@ -62,6 +71,11 @@ if [ -n "$TEACHER" ]; then
   "$PYTHON" "$project/test.py" "${lists[2]}" --dataset "$DATASET" --checkpoint "$TEACHER" \
     "${size[@]}" "${device[@]}" --json "$OUT/teacher.json" > "$OUT/teacher.txt"
   export BESIDE=$OUT/teacher.json
+elif [ -n "$STUDENT" ]; then
+  echo "the first of ours is $STUDENT as it was, the second what it is now"
+  "$PYTHON" "$project/test.py" "${lists[2]}" --dataset "$DATASET" --checkpoint "$STUDENT" \
+    "${size[@]}" "${device[@]}" --json "$OUT/before.json" > "$OUT/before.txt"
+  export BESIDE=$OUT/before.json
 fi
 export OUT # the tests' results go there, too
 CHECKPOINT=$OUT/best_mae.pth LIST=${lists[2]} bash "$project/test.sh" \

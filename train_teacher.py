@@ -19,9 +19,10 @@ from models.build import (
     init_normal,
     parse_width,
 )
+from models.naming import Counter, load_start
 from models.vgg import convolutions
 from utils import distributed
-from utils.checkpoint import CheckpointError, read_weights
+from utils.checkpoint import CheckpointError, find_checkpoint, read_weights
 from utils.distributed import LostProcess
 from utils.experiment import run_experiment
 from utils.options import (
@@ -51,9 +52,10 @@ def parse_args() -> argparse.Namespace:
         "--init",
         type=parse_init,
         help="imagenet: torchvision's VGG in front (16 for csrnet, 19 for bl), normal behind; "
-        "a file of such weights; kaiming: all of it at random",
+        "a file of such weights; kaiming: all of it at random; a counter's file, or the name of "
+        "shipped weights: all of it, and the default of --width",
     )
-    parser.set_defaults(**recipe)
+    parser.set_defaults(**recipe | width_of_start())
     args = parser.parse_args()
     check_training_options(args, parser)
     args.device = select_device(args, parser)
@@ -61,8 +63,19 @@ def parse_args() -> argparse.Namespace:
 
 
 def parse_init(text: str) -> str | Path:
-    """Reads --init: a word, or else a file's path."""
-    return text if text in ("imagenet", "kaiming") else Path(text)
+    """Reads --init: a word, or else a checkpoint."""
+    return text if text in ("imagenet", "kaiming") else find_checkpoint(text)
+
+
+def width_of_start() -> dict[str, str]:
+    """Returns the default of --width where --init is a counter; empty where it is not."""
+    early = Parser(add_help=False)
+    early.add_argument("--init", type=parse_init)
+    init = early.parse_known_args()[0].init
+    if not isinstance(init, Path) or not init.is_file():
+        return {}
+    start = read_weights(init, load_start)
+    return {"width": str(start.width)} if start else {}
 
 
 def build_teacher(args: argparse.Namespace) -> nn.Module:
@@ -77,15 +90,22 @@ def build_teacher(args: argparse.Namespace) -> nn.Module:
         return network
     init_normal(network)
 
-    def fill_front(vgg: dict[str, Tensor]) -> None:
-        init_imagenet(network, vgg)
+    def fill(state: dict[str, Tensor]) -> Counter | None:
+        start = load_start(state)
+        if start is None:
+            init_imagenet(network, state)
+        return start
 
     if args.init == "imagenet":
         if args.width != 1:
             raise CheckpointError(f"ImageNet weights need --width 1, got {args.width}")
-        fill_front(download_vgg(args.arch))
-    else:
-        read_weights(args.init, fill_front)
+        init_imagenet(network, download_vgg(args.arch))
+    elif start := read_weights(args.init, fill):
+        if mismatch := start.mismatch(args.arch, args.width):
+            raise CheckpointError(f"{args.init} {mismatch}")
+        if start.new_head:
+            distributed.say(f"{args.init} has no output layer: a new one begins")
+        network.load_state_dict(start.network.state_dict())
     return network
 
 

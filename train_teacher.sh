@@ -8,7 +8,8 @@ set -euo pipefail
 
 OUT=${OUT:-$RUNS/teacher_${ARCH}_$name}
 TEACHER_EPOCHS=${TEACHER_EPOCHS:-} # default: the recipe's, and 7 for the demonstration
-INIT=${INIT:-} # a file of VGG's weights, 16 for csrnet, 19 for bl; default: torchvision's
+INIT=${INIT:-} # a counter that it goes on from, or VGG's weights, 16 for csrnet, 19 for bl;
+               # default: torchvision's
 
 refuse_options "$@"
 options=(--out "$OUT" "${common[@]}" ${INIT:+--init "$INIT"})

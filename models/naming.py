@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import torch
@@ -17,6 +18,7 @@ from models.vgg import convolutions, scale_plan
 KINDS = ("weight", "bias")
 ADAPTERS = "adapters."  # prefix of the adapters in a state dict of ours
 GUARD = "guard."  # prefix of a guard's tensors there
+VGG_NAMES = re.compile(r"features\.\d")  # of torchvision's VGG, and of BL's front as well
 SKT_ADAPTERS = dict(
     zip(
         ("transform0_0.0", "transform1_0.0", "transform2_0.0")
@@ -31,7 +33,8 @@ SKT_ADAPTERS = dict(
 class Counter:
     """A loaded network, what it is, and what came with it.
 
-    That is the state of its `Adapters`, empty where there are none, and its guard.
+    That is the state of its `Adapters`, empty where there are none, and its guard. A `new_head` is
+    an output layer that came from no file.
     """
 
     network: CSRNet | BL
@@ -39,6 +42,7 @@ class Counter:
     width: Fraction
     adapters: dict[str, Tensor]
     guard: Guard | None = None
+    new_head: bool = False
 
     @property
     def label(self) -> str:
@@ -52,6 +56,16 @@ class Counter:
         for name, tensor in sorted(self.network.state_dict().items()):
             digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    def mismatch(self, arch: str, width: Fraction) -> str:
+        """Says what this is, and which options fit it; empty where it is that network."""
+        with torch.device("meta"):
+            if _shapes(self.network) == _shapes(build_network(arch, width)):
+                return ""
+        options = [f"--arch {self.arch}"] if arch != self.arch else []
+        options += [f"--width {self.width}"] if width != self.width else []
+        found, wanted = _name(self.arch, self.width), _name(arch, width)
+        return f"is a {found}, not a {wanted}; {' '.join(options)} goes on from it"
 
 
 def load_counter(state: dict[str, Tensor]) -> Counter:
@@ -87,6 +101,35 @@ def load_counter(state: dict[str, Tensor]) -> Counter:
             )
     network.load_state_dict(weights)
     return Counter(network, arch, width, adapters, _build_guard(guard, network))
+
+
+def load_start(state: dict[str, Tensor]) -> Counter | None:
+    """Builds the counter that a training goes on from; None where the weights may be a VGG's.
+
+    As `load_counter`, but a network that lacks nothing but its output layer gets a new one, as a
+    teacher's: normal(0, 0.01), bias 0.
+
+    Raises:
+        ValueError: some names are a counter's, but not all, or the shapes are of none.
+    """
+    namings = [names for arch in NETWORKS for names in _namings(arch)]
+    known = {name for names in namings for name in names if not VGG_NAMES.match(name)}
+    if not known & state.keys():
+        return None
+    for *trunk, weight, bias in namings:
+        if state.keys() >= set(trunk) and not state.keys() & {weight, bias}:
+            channels = state[trunk[-1]].numel()
+            head = {weight: 0.01 * torch.randn(1, channels, 1, 1), bias: torch.zeros(1)}
+            return replace(load_counter(state | head), new_head=True)
+    return load_counter(state)
+
+
+def _name(arch: str, width: Fraction) -> str:
+    return arch if width == 1 else f"{width} {arch}"
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: parameter.shape for name, parameter in network.named_parameters()}
 
 
 def _recognise(weights: dict[str, Tensor]) -> tuple[str, dict[str, str]]:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from models.build import build_network, vgg_indices
-from models.naming import SKT_ADAPTERS, load_counter
+from models.naming import SKT_ADAPTERS, load_counter, load_start
 from models.taps import Adapters, tap_channels
 from models.vgg import convolutions
 from utils.checkpoint import (
@@ -217,3 +217,31 @@ def test_every_width_that_trains_can_be_loaded_again(hundredths):
 @pytest.mark.parametrize("width", ["2/3", "2/5", "7/9", "1/3", "1/5", "3/4"])
 def test_simple_widths_keep_their_name(width):
     assert str(load_counter(build_network("bl", Fraction(width)).state_dict()).width) == width
+
+
+@pytest.mark.parametrize(
+    ("arch", "layers"),
+    [("csrnet", CSRNET_PYTORCH), ("csrnet", SKT), ("csrnet", None), ("bl", BL), ("bl", None)],
+)
+def test_a_start_without_its_output_layer_gets_a_new_one(arch, layers):
+    network = build_network(arch, 1 / 8)
+    state = renamed(network, layers or list(convolutions(network)))
+    whole = load_start(state)
+    assert not whole.new_head
+    *trunk, weight, bias = network.state_dict()
+    start = load_start(dict(list(state.items())[:-2]))
+    assert (start.arch, start.width, start.new_head) == (arch, Fraction(1, 8), True)
+    found = start.network.state_dict()
+    assert all(torch.equal(found[name], network.state_dict()[name]) for name in trunk)
+    assert not found[bias].any()
+    assert 0 < found[weight].abs().max() < 0.06  # of a deviation of 0.01
+    with pytest.raises(ValueError, match=r"tensors 1 missing"):
+        load_start(dict(list(state.items())[:-1]))  # damaged, not without its head
+    with pytest.raises(ValueError, match=r"tensors [34] missing"):
+        load_start(dict([*state.items()][:-4] + [*state.items()][-1:]))
+
+
+def test_what_is_no_counter_is_left_to_be_a_vgg():
+    assert load_start({"features.0.weight": torch.zeros(64, 3, 3, 3)}) is None
+    assert load_start({"fc.weight": torch.zeros(1)}) is None
+    assert load_start(build_network("bl", 1 / 8).state_dict()).arch == "bl"

@@ -16,10 +16,11 @@ from conftest import PROJECT, assert_one_line_error, run_program
 from PIL import Image
 
 import SKT_distill
-from models.build import NETWORKS, build_network, init_kaiming
+import train_teacher
+from models.build import NETWORKS, build_network, init_kaiming, vgg_indices
 from models.distillation import TERMS, squared_error
 from models.naming import Counter
-from utils.checkpoint import read_checkpoint, save_checkpoint
+from utils.checkpoint import CheckpointError, read_checkpoint, save_checkpoint, save_weights
 from utils.options import Parser
 from utils.pixels import normalise
 from utils.recipes import student_recipe, teacher_recipe
@@ -233,6 +234,123 @@ def test_a_teacher_trains_from_random_weights(crowd_lists, tmp_path):
     learnt = read_checkpoint(tmp_path / "teacher/best_mae.pth")
     assert learnt["width"] == "1/8"
     assert learnt["model"]["frontend.conv1_1.bias"].abs().min() > 0  # every one began at 0
+
+
+@pytest.fixture
+def begin(monkeypatch):
+    """Builds the network that train_teacher.py would train with these options."""
+
+    def begin(*options):
+        monkeypatch.setattr(sys, "argv", ["train_teacher.py", "a", "b", "c", *map(str, options)])
+        args = train_teacher.parse_args()
+        return train_teacher.build_teacher(args), args
+
+    return begin
+
+
+@pytest.mark.parametrize("dataset", ["MINE", "DEMO"])
+@pytest.mark.parametrize(("arch", "ending"), [("csrnet", ".pth"), ("bl", ".safetensors")])
+def test_a_counter_fills_the_whole_network(tmp_path, begin, arch, ending, dataset):
+    torch.manual_seed(0)
+    theirs = build_network(arch, 1 / 16)
+    init_kaiming(theirs)
+    path, state = tmp_path / f"counter{ending}", theirs.state_dict()
+    if ending == ".pth":
+        save_checkpoint(path, {"state_dict": state, "epoch": 3})
+    else:
+        save_weights(path, state, {})
+    for width in ([], ["--width", "1/16"]):
+        network, args = begin("--arch", arch, "--dataset", dataset, "--init", path, *width)
+        assert args.width == Fraction(1, 16)
+        for name, tensor in network.state_dict().items():
+            assert torch.equal(tensor, state[name]), name
+
+
+def test_a_counter_without_its_output_layer_gets_one_of_a_teacher(tmp_path, begin, capsys):
+    path, theirs = tmp_path / "trunk.safetensors", build_network("csrnet", 1 / 16)
+    trunk = {k: v for k, v in theirs.state_dict().items() if not k.startswith("output_layer")}
+    save_weights(path, trunk, {})
+    network, _ = begin("--init", path)
+    assert "trunk.safetensors has no output layer: a new one begins" in capsys.readouterr().out
+    found = network.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in trunk.items())
+    assert not torch.equal(found["output_layer.weight"], theirs.output_layer.weight)
+
+
+def test_shipped_weights_begin_a_training_by_their_name(begin):
+    network, args = begin("--init", "skt_csrnet_sha")
+    assert args.width == Fraction(1, 4)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 1_017_681
+
+
+def test_beginnings_that_do_not_fit_end_in_one_line(tmp_path, begin):
+    def refuse(message, *options):
+        with pytest.raises(CheckpointError) as caught:
+            begin(*options)
+        assert message in str(caught.value) and "\n" not in str(caught.value)
+
+    counter, bl, cut, vgg = (tmp_path / f"{n}.pth" for n in ("counter", "bl", "cut", "vgg"))
+    save_checkpoint(counter, build_network("csrnet", 1 / 16).state_dict())
+    save_checkpoint(bl, build_network("bl", 1 / 16).state_dict())
+    found = "counter.pth is a 1/16 csrnet, not a"
+    refuse(f"{found} 1/8 csrnet; --width 1/16 goes on", "--init", counter, "--width", "1/8")
+    refuse(f"{found} csrnet; --width 1/16 goes on from it", "--init", counter, "--width", "1")
+    refuse(f"{found} 1/16 bl; --arch csrnet goes on from it", "--init", counter, "--arch", "bl")
+    refuse("bl.pth is a 1/16 bl, not a 1/16 csrnet; --arch bl goes on from it", "--init", bl)
+    both = ["--arch", "bl", "--width", "1/8"]
+    refuse(f"{found} 1/8 bl; --arch csrnet --width 1/16 goes on", "--init", counter, *both)
+    refuse("no.pth does not exist", "--init", tmp_path / "no.pth")
+    cut.write_bytes(counter.read_bytes()[:-5000])
+    refuse("cut.pth is truncated or damaged", "--init", cut)
+    lacking = dict(list(build_network("csrnet", 1 / 16).state_dict().items())[:-5])
+    save_checkpoint(cut, lacking)
+    refuse("cut.pth: not a complete csrnet, tensors 5 missing", "--init", cut)
+    front = {
+        f"features.{index}.{kind}": torch.zeros(1)
+        for index in vgg_indices(build_network("csrnet", 1 / 16).frontend).values()
+        for kind in ("weight", "bias")
+    }
+    save_checkpoint(vgg, front)
+    refuse("vgg.pth: features.0.weight must have the shape [64, 3, 3, 3] for the", "--init", vgg)
+    save_checkpoint(vgg, {"fc.weight": torch.zeros(1)})
+    refuse("vgg.pth: features.0.weight must have the shape", "--init", vgg)
+
+
+def test_vgg_weights_fill_the_front_of_a_teacher(tmp_path, begin):
+    front, path = build_network("csrnet").frontend, tmp_path / "vgg.pth"
+    vgg = {
+        f"features.{index}.{kind}": torch.full_like(front.get_parameter(f"{name}.{kind}"), index)
+        for name, index in vgg_indices(front).items()
+        for kind in ("weight", "bias")
+    }
+    save_checkpoint(path, vgg)
+    network, args = begin("--init", path)
+    assert args.width == 1
+    for name, index in vgg_indices(network.frontend).items():
+        assert (network.frontend.get_submodule(name).weight == index).all()
+    assert not network.output_layer.bias.any()
+
+
+def test_a_fine_tuned_run_says_its_width_and_resumes(crowd_lists, teacher, tmp_path):
+    out, moved = tmp_path / "tuned", tmp_path / teacher.name
+    moved.write_bytes(teacher.read_bytes())
+    options = ["--init", moved, "--optimizer", "adam", "--lr", 1e-12, "--out", out, *FAST]
+    result = run_program("train_teacher.py", *crowd_lists, *options, "--epochs", 1)
+    assert result.returncode == 0, result.stderr
+    tuned, before = read_checkpoint(out / "last.pth"), read_checkpoint(teacher)["state_dict"]
+    assert (tuned["arch"], tuned["width"], tuned["settings"]["width"]) == ("csrnet", "1/8", "1/8")
+    for name, tensor in before.items():
+        torch.testing.assert_close(tuned["model"][name], tensor, atol=1e-8, rtol=1e-4)
+    resume = [*crowd_lists, *options, "--epochs", 2, "--resume"]
+    result = run_program("train_teacher.py", *resume)
+    assert result.returncode == 0, result.stderr
+    moved.unlink()
+    resume[resume.index("--epochs") + 1] = 3
+    result = run_program("train_teacher.py", *resume)
+    assert_one_line_error(result, "was trained with width 1/8, not 1")
+    result = run_program("train_teacher.py", *resume, "--width", "1/8")
+    assert result.returncode == 0, result.stderr
+    assert [record["epoch"] for record in records(out)] == [1, 2, 3]
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(crowd_lists, tmp_path):

@@ -124,6 +124,32 @@ def test_a_student_alone_needs_no_teacher(tmp_path, demo):
     assert "learns alone" in result.stdout and result.stdout.count("ours:") == 1
 
 
+def test_a_counter_is_fine_tuned_and_shown_before_and_after(tmp_path, demo):
+    folder, _ = demo
+    student, runs = folder / "runs/skt_csrnet_demo/model.safetensors", tmp_path / "runs"
+    tune = settings(folder) | {"RUNS": runs, "TERMS": "hard", "EPOCHS": 1, "STUDENT": student}
+    result = run_script("SKT_distill.sh", **tune)
+    assert result.returncode == 0, result.stderr
+    assert f"{student} learns alone" in result.stdout and result.stdout.count("ours:") == 2
+    tuned = runs / "tuned_csrnet_demo"
+    before, after = (json.loads((tuned / f"{n}.json").read_text()) for n in ("before", "test"))
+    assert before["mae"] != after["mae"]
+    assert read_checkpoint(tuned / "best_mae.pth")["width"] == "1/4"  # which nobody repeated
+    result = run_script("SKT_distill.sh", **tune | {"WIDTH": "1/8", "OUT": tmp_path / "no"})
+    assert result.returncode != 0
+    assert "is a 1/4 csrnet, not a 1/8 csrnet; --width 1/4 goes" in result.stderr.splitlines()[-1]
+    assert "Density maps" not in result.stdout  # before anything is made
+
+
+def test_the_teachers_script_goes_on_from_a_counter(tmp_path, demo):
+    folder, _ = demo
+    start = {"INIT": folder / "runs/skt_csrnet_demo/best_mae.pth", "OUT": tmp_path / "teacher"}
+    result = run_script("train_teacher.sh", **settings(folder) | start | {"TEACHER_EPOCHS": 1})
+    assert result.returncode == 0, result.stderr
+    trained = read_checkpoint(tmp_path / "teacher/last.pth")
+    assert (trained["width"], trained["settings"]["init"]) == ("1/4", "best_mae.pth")
+
+
 def test_two_processes_distil_and_test_by_the_fast_recipe(demo):
     folder, _ = demo
     out = folder / "runs/fast"
@@ -208,6 +234,8 @@ def test_a_second_run_is_refused_and_loses_nothing(demo):
         ([], {"NPROC": "0"}, "NPROC must be a whole number of at least 1, got 0"),
         ([], {"ARCH": "vgg"}, "ARCH must be csrnet or bl, got vgg"),
         ([], {"TERMS": "hard", "TEACHER": "t.pth"}, "TERMS=hard trains without a teacher"),
+        ([], {"TERMS": "hard", "INIT": "s.pth"}, "INIT=s.pth is where a teacher's training starts"),
+        (["-sc", "s.pth"], {}, "set STUDENT=... in place of -sc"),
         ([], {"PYTHON": "/bin/false"}, "PYTHON=/bin/false lacks one of"),
     ],
 )
