@@ -53,7 +53,7 @@ def parse_args() -> argparse.Namespace:
         type=parse_init,
         help="imagenet: torchvision's VGG in front (16 for csrnet, 19 for bl), normal behind; "
         "a file of such weights; kaiming: all of it at random; a counter's file, or the name of "
-        "shipped weights: all of it, and the default of --width",
+        "shipped weights: all of it, at its width",
     )
     parser.set_defaults(**recipe | width_of_start())
     args = parser.parse_args()

@@ -35,7 +35,6 @@ PLAIN = {  # what the published recipes do without
     "colour": 0.0,
     "precision": "float32",
     "cache": "none",
-    "teacher_cache": "none",
     "compile": False,
     "eval_every": 1,
 }
@@ -98,7 +97,7 @@ def teacher_recipe(arch: str, dataset: str, recipe: str = "published") -> dict[s
 
 def student_recipe(arch: str, dataset: str, recipe: str = "published") -> dict[str, Any]:
     """Returns the options of a distillation; BL's is its training's but for the learning rate."""
-    options = {"out": Path(f"runs/skt_{arch}")}
+    options = {"out": Path(f"runs/skt_{arch}"), "teacher_cache": "none"}
     if arch == "csrnet":
         options |= CSRNET | CSRNET_STUDENT
     else:
