@@ -206,6 +206,23 @@ def test_inter_layer_loss_is_the_sum_over_all_pairs_of_every_image():
     torch.testing.assert_close(inter_layer_loss(student, teacher), expected)
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_gradients_of_the_inter_layer_loss_are_those_of_the_definition(batch):
+    student, teacher = random_groups(0, batch), random_groups(1, batch)
+    for group in student:
+        group.requires_grad_()
+    expected = sum(
+        (relation_by_definition(s[0][i], s[1][i]) - relation_by_definition(t[0][i], t[1][i]))
+        .square()
+        .sum()
+        / batch
+        for s, t in zip(combinations(student, 2), combinations(teacher, 2), strict=True)
+        for i in range(batch)
+    )
+    found = torch.autograd.grad(3 * inter_layer_loss(student, teacher), student)
+    torch.testing.assert_close(found, torch.autograd.grad(3 * expected, student))
+
+
 def test_relation_of_a_hand_computed_2x2_case():
     rising = torch.tensor([[[[-1.0, -1.0], [1.0, 1.0]]]])
     groups = [rising, torch.cat([rising, -rising, torch.zeros_like(rising)], 1)]
