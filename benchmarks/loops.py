@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -172,18 +173,12 @@ class Published(Loop):
 class Live(Loop):
     """Batches that are cut on the device, from images and maps that stay there."""
 
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        draws: Augmentation,
-        device: torch.device,
-        picture: Size,
-    ):
-        super().__init__(samples, draws, device, picture)
-        if device.type == "cuda":
+    def __init__(self, samples: Sequence[Sample], draws: Augmentation, *rest: Any):
+        super().__init__(samples, draws, *rest)
+        if self.device.type == "cuda":
             self.precision = torch.bfloat16
         self.crops = CrowdDataset(samples, draws)
-        self.crops.hold(device, quiet=True)
+        self.crops.hold(self.device, quiet=True)
 
     def read(self, indices: Sequence[CropIndex]) -> tuple[Tensor, dict]:
         batch = self.crops[indices]
@@ -206,18 +201,12 @@ class Live(Loop):
 class Kept(Live):
     """The same, where the teacher has answered beforehand; answers are kept beside the pictures."""
 
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        draws: Augmentation,
-        device: torch.device,
-        picture: Size,
-    ):
-        super().__init__(samples, draws, device, picture)
+    def __init__(self, samples: Sequence[Sample], *rest: Any):
+        super().__init__(samples, *rest)
         self._ask = ask_kept(self.teacher, self.teacher.taps)
         teacher = Counter(self.teacher, "csrnet", Fraction(1), {})
         folder = samples[0].image.parent / "answers"
-        teach_crops(self.crops, [teacher], True, folder, self.precision, device)
+        teach_crops(self.crops, [teacher], True, folder, self.precision, self.device)
 
     def read(self, indices: Sequence[CropIndex]) -> tuple[Tensor, dict]:
         images, batch = super().read(indices)
