@@ -24,6 +24,7 @@ from models.naming import Counter
 from models.taps import Adapters, FeatureReader, tap_channels
 from preprocess.density import density_map, sigmas_by_three_nearest
 from utils.pixels import normalise
+from utils.precision import autocast
 from utils.teaching import ask_kept, ask_live, teach_crops
 
 LAMBDA = 0.5  # weight of intra and inter
@@ -85,8 +86,7 @@ class Loop:
 
     def take_step(self, indices: Sequence[CropIndex]) -> dict[str, Tensor]:
         """Takes an optimiser step; returns its loss terms."""
-        reduced = self.precision != torch.float32
-        with torch.autocast(self.device.type, self.precision, enabled=reduced):
+        with autocast(self.device, self.precision):
             with self._part("data"):
                 images, batch = self.read(indices)
             with self._part("teacher forward"), torch.no_grad():
