@@ -20,27 +20,18 @@ from models.distillation import FEATURE_TERMS, INTRA_DISTANCES, TERMS, distillat
 from models.inheritance import inherit
 from models.naming import Counter, load_counter
 from models.taps import Adapters, FeatureReader, tap_channels
+from training.experiment import prepare_device, run_experiment
+from training.options import add_experiment_options, add_training_options, check_training_options
+from training.recipes import student_recipe
+from training.runlog import RunError
+from training.teaching import ask_kept, ask_live, load_inert, teach_crops
+from training.trainer import Terms, TrainingError
 from utils import distributed
 from utils.checkpoint import CheckpointError, find_checkpoint, read_weights
 from utils.distributed import LostProcess
-from utils.experiment import prepare_device, run_experiment
-from utils.options import (
-    Parser,
-    add_experiment_options,
-    add_training_options,
-    check_training_options,
-    checked,
-    choices,
-    fail,
-    number,
-    select_device,
-)
+from utils.options import Parser, checked, choices, fail, number, select_device
 from utils.pixels import normalise
 from utils.precision import allow_tf32
-from utils.recipes import student_recipe
-from utils.runlog import RunError
-from utils.teaching import ask_kept, ask_live, load_inert, teach_crops
-from utils.trainer import Terms, TrainingError
 
 WEIGHT_OPTIONS = {
     "hard": "lamb_hard",

@@ -96,4 +96,4 @@ for ablation in $ABLATIONS; do
   esac
 done
 stage "Table and figure of $OUT"
-exec "$PYTHON" "$project/utils/ablation.py" "$OUT"
+exec "$PYTHON" "$project/report/ablation.py" "$OUT"

@@ -8,15 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.deployment import measure_int8
-from benchmarks.engines import measure_infer
-from benchmarks.layers import measure_layers
-from benchmarks.maps import measure_preprocess
-from benchmarks.report import ComparisonError, ReportError, check_result, format_table, write_report
-from benchmarks.train import measure_train
 from datasets.splits import DataError
+from deploy.deployed import EngineError
+from report.benchmarks.deployment import measure_int8
+from report.benchmarks.engines import measure_infer
+from report.benchmarks.layers import measure_layers
+from report.benchmarks.maps import measure_preprocess
+from report.benchmarks.report import (
+    ComparisonError,
+    ReportError,
+    check_result,
+    format_table,
+    write_report,
+)
+from report.benchmarks.train import measure_train
 from utils.checkpoint import CheckpointError, find_checkpoint
-from utils.deployed import EngineError
 from utils.options import (
     Parser,
     add_device_options,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from counting.predictor import GLANCE_PIXELS
 from datasets.files import read_image
 from datasets.splits import DataError, Sample, check_disjoint, read_list
 from models.guard import check_number, fit_guard, read_features
@@ -23,7 +24,6 @@ from utils.checkpoint import (
 )
 from utils.options import Parser, fail, number
 from utils.pixels import as_batch, normalise, shrink_image
-from utils.predictor import GLANCE_PIXELS
 
 
 def parse_args() -> argparse.Namespace:

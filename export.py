@@ -12,22 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from counting.protocols import evaluate
+from counting.sources import PICTURES
 from datasets.files import read_heads, read_image
 from datasets.loaders import build_evaluation_loader
 from datasets.splits import DataError, read_list
+from deploy.deployed import Deployed, EngineError, Run, import_package
+from deploy.engines import exported_engine
+from deploy.exported import FORMATS, ExportError, Format, check_parity, write_exported
+from deploy.int8 import quantise_within
+from deploy.rounding import measure_means, rank_layers, round_layers
 from models.naming import Counter, load_counter
-from models.rounding import measure_means, rank_layers, round_layers
 from models.vgg import convolutions
 from utils.checkpoint import CheckpointError, find_checkpoint, read_weights
-from utils.deployed import Deployed, EngineError, Run, import_package
-from utils.evaluation import evaluate
-from utils.exported import FORMATS, ExportError, Format, check_parity, write_exported
-from utils.inference import exported_engine
-from utils.int8 import quantise_within
 from utils.metrics import score
 from utils.options import Parser, checked, fail, number, whole_number
 from utils.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise
-from utils.sources import PICTURES
 
 RANKED = 4  # images on which layers are compared
 CPU = torch.device("cpu")

@@ -14,12 +14,15 @@ from typing import TextIO
 import numpy as np
 from tqdm import tqdm
 
+from counting.outputs import Film, Outputs, Timeline
+from counting.predictor import Predictor
+from counting.readings import COLUMNS, Reading, open_records
+from counting.regions import RegionError, parse_region
+from counting.sources import Source, SourceError, find_sources, searches
+from counting.video import Frame, Video, VideoError
 from datasets.files import read_image
 from datasets.splits import DataError
-from models.guard import read_features
-from models.naming import Counter, load_counter
-from utils.checkpoint import DEFAULT, CheckpointError, find_checkpoint, read_weights
-from utils.inference import (
+from deploy.engines import (
     ENGINES,
     EngineError,
     build_eager,
@@ -27,6 +30,9 @@ from utils.inference import (
     choose_device,
     parse_engine,
 )
+from models.guard import read_features
+from models.naming import Counter, load_counter
+from utils.checkpoint import DEFAULT, CheckpointError, find_checkpoint, read_weights
 from utils.interrupt import StopRequest
 from utils.options import (
     Parser,
@@ -37,14 +43,8 @@ from utils.options import (
     select_device,
     whole_number,
 )
-from utils.outputs import Film, Outputs, Timeline
 from utils.pixels import as_batch, normalise
 from utils.precision import allow_tf32
-from utils.predictor import Predictor
-from utils.readings import COLUMNS, Reading, open_records
-from utils.regions import RegionError, parse_region
-from utils.sources import Source, SourceError, find_sources, searches
-from utils.video import Frame, Video, VideoError
 
 UNREADABLE, ALARM, STOPPED = 1, 3, 130  # exit codes
 PATIENCE_S = 2  # before a progress bar shows

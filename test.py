@@ -13,17 +13,12 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from counting.protocols import PROTOCOLS, evaluate, predict_each
 from datasets.files import read_image
 from datasets.loaders import build_evaluation_loader
 from datasets.splits import DataError, Sample, read_list
-from models.build import build_network
-from models.naming import Counter, load_counter
-from utils import distributed
-from utils.checkpoint import CheckpointError, find_checkpoint, read_weights
-from utils.complexity import measure_cost
-from utils.distributed import LostProcess
-from utils.evaluation import PROTOCOLS, evaluate, predict_each
-from utils.inference import (
+from deploy.complexity import measure_cost
+from deploy.engines import (
     ENGINES,
     Engine,
     EngineError,
@@ -31,7 +26,14 @@ from utils.inference import (
     choose_device,
     parse_engine,
 )
-from utils.latency import Latency, describe, measure_latency
+from deploy.latency import Latency, describe, measure_latency
+from models.build import build_network
+from models.naming import Counter, load_counter
+from report.paper import PAPER, SIZES, print_table
+from training.recipes import DATASETS, choose_protocol
+from utils import distributed
+from utils.checkpoint import CheckpointError, find_checkpoint, read_weights
+from utils.distributed import LostProcess
 from utils.metrics import CountResult, score
 from utils.options import (
     WORKERS,
@@ -43,10 +45,8 @@ from utils.options import (
     select_device,
     whole_number,
 )
-from utils.paper import PAPER, SIZES, print_table
 from utils.plots import draw_maps, draw_overlay
 from utils.precision import allow_tf32
-from utils.recipes import DATASETS, choose_protocol
 
 WORST = 6  # images that --worst shows
 

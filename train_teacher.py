@@ -21,23 +21,16 @@ from models.build import (
 )
 from models.naming import Counter, load_start
 from models.vgg import convolutions
+from training.experiment import run_experiment
+from training.options import add_experiment_options, add_training_options, check_training_options
+from training.recipes import teacher_recipe
+from training.runlog import RunError
+from training.trainer import TrainingError
 from utils import distributed
 from utils.checkpoint import CheckpointError, find_checkpoint, read_weights
 from utils.distributed import LostProcess
-from utils.experiment import run_experiment
-from utils.options import (
-    Parser,
-    add_experiment_options,
-    add_training_options,
-    check_training_options,
-    checked,
-    fail,
-    select_device,
-)
+from utils.options import Parser, checked, fail, select_device
 from utils.pixels import normalise
-from utils.recipes import teacher_recipe
-from utils.runlog import RunError
-from utils.trainer import TrainingError
 
 IMAGENET = {"csrnet": "VGG16_Weights.IMAGENET1K_V1", "bl": "VGG19_Weights.IMAGENET1K_V1"}
 

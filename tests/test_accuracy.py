@@ -9,12 +9,12 @@ import torch
 from conftest import assert_one_line_error, run_program
 
 from models.build import build_network
+from report.runs import compare_latencies, compare_seeds, compare_with_paper, read_run
+from training.runlog import RunFolder
 from utils.checkpoint import read_checkpoint, save_checkpoint
 from utils.metrics import CountResult, score
-from utils.runlog import RunFolder
-from utils.runs import compare_latencies, compare_seeds, compare_with_paper, read_run
 
-PAGE = "utils/accuracy.py"
+PAGE = "report/accuracy.py"
 HEADS = [0, 50, 150, 250, 2000]
 
 
@@ -151,7 +151,7 @@ def test_weights_are_released_in_float16(tmp_path):
     checkpoint |= {"settings": {"dataset": "SHA"}, "adapters": {"a": torch.zeros(1)}}
     path, out = tmp_path / "best_mae.pth", tmp_path / "w.safetensors"
     save_checkpoint(path, checkpoint)
-    result = run_program("utils/release.py", path, out)
+    result = run_program("report/release.py", path, out)
     assert result.returncode == 0, result.stderr
     assert hashlib.sha256(out.read_bytes()).hexdigest() in result.stdout
     released = read_checkpoint(out)
@@ -161,8 +161,8 @@ def test_weights_are_released_in_float16(tmp_path):
     out.unlink()
     network.output_layer.bias.data.fill_(1e6)
     save_checkpoint(path, checkpoint)
-    result = run_program("utils/release.py", path, out)
+    result = run_program("report/release.py", path, out)
     assert_one_line_error(result, "output_layer.bias does not fit into float16")
     save_checkpoint(path, network.state_dict())
-    assert_one_line_error(run_program("utils/release.py", path, out), "is not of a training")
+    assert_one_line_error(run_program("report/release.py", path, out), "is not of a training")
     assert not out.exists()

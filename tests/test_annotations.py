@@ -22,7 +22,7 @@ from preprocess.annotations import (
 )
 from preprocess.layouts import find_own
 from preprocess.matching import Source, match
-from utils.recipes import student_recipe, teacher_recipe
+from training.recipes import student_recipe, teacher_recipe
 
 MAKE_DATASET = "preprocess/make_dataset.py"
 SIZE = (64, 96)

@@ -18,10 +18,10 @@ from models.distillation import TERMS, squared_error
 from models.naming import Counter
 from models.taps import Adapters, FeatureReader, tap_channels
 from SKT_distill import build_terms
-from utils import teaching
+from training import teaching
+from training.teaching import teach_crops
 from utils.checkpoint import read_checkpoint
 from utils.pixels import normalise
-from utils.teaching import teach_crops
 
 CPU = torch.device("cpu")
 ARCHS = ("csrnet", "bl")

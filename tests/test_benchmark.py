@@ -11,22 +11,22 @@ from conftest import need_packages, run_program
 from test_evaluation import random_network
 
 import benchmark
-from benchmarks import maps, train
-from benchmarks.engines import Candidate, build_published, compare, list_candidates
-from benchmarks.floors import Rates, floor_seconds, measure_rates
-from benchmarks.loops import LAMBDA, PARTS, Live, write_pictures
-from benchmarks.report import ComparisonError, format_table, format_value
-from benchmarks.train import KEPT, LIVE, SHORT
 from datasets.transforms import Augmentation, FixedCrop
+from deploy.complexity import measure_cost
+from deploy.deployed import EngineError
+from deploy.engines import build_eager
 from models.bayesian import build_hard_loss
 from models.build import build_network
 from models.distillation import TERMS
 from models.naming import Counter
 from preprocess.density import density_map
+from report.benchmarks import maps, train
+from report.benchmarks.engines import Candidate, build_published, compare, list_candidates
+from report.benchmarks.floors import Rates, floor_seconds, measure_rates
+from report.benchmarks.loops import LAMBDA, PARTS, Live, write_pictures
+from report.benchmarks.report import ComparisonError, format_table, format_value
+from report.benchmarks.train import KEPT, LIVE, SHORT
 from SKT_distill import build_terms
-from utils.complexity import measure_cost
-from utils.deployed import EngineError
-from utils.inference import build_eager
 from utils.options import fail
 from utils.processor import has_bfloat16_tiles
 

@@ -5,7 +5,6 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks.maps import published_density_map
 from preprocess.density import (
     SIGMA_RULES,
     density_map,
@@ -15,6 +14,7 @@ from preprocess.density import (
     sigmas_by_three_nearest,
     sigmas_fixed,
 )
+from report.benchmarks.maps import published_density_map
 
 SIZE = (120, 160)
 

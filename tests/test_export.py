@@ -17,14 +17,14 @@ import export
 import test as test_program
 from datasets.files import read_image
 from datasets.splits import DataError, read_list
+from deploy import onnx_format
+from deploy.deployed import Deployed, EngineError, prepare
+from deploy.exported import FORMATS, ExportError, check_parity, open_exported
+from deploy.int8 import quantise_within
+from deploy.rounding import WEIGHT_STEPS, measure_means, rank_layers, round_layers
 from models.build import NETWORKS
-from models.rounding import WEIGHT_STEPS, measure_means, rank_layers, round_layers
 from models.vgg import convolutions
-from utils import onnx_format
 from utils.checkpoint import save_checkpoint
-from utils.deployed import Deployed, EngineError, prepare
-from utils.exported import FORMATS, ExportError, check_parity, open_exported
-from utils.int8 import quantise_within
 from utils.options import fail
 from utils.pixels import normalise, restore
 
@@ -218,7 +218,7 @@ def test_a_budget_that_cannot_be_kept_is_refused_with_the_numbers(
     need_packages(suffix, int8=True)
     monkeypatch.setattr(export, "score", growing_errors())
     path = tmp_path / f"new/int8{suffix}"
-    monkeypatch.setattr("utils.int8.MOST_FLOAT", 0.1)
+    monkeypatch.setattr("deploy.int8.MOST_FLOAT", 0.1)
     message = (
         r"raises the MAE of 1\.00 by 1\.00, at least by 1\.00 with up to 2 of 17 layers in "
         r"float32; --max-mae-rise allows 0\.5"

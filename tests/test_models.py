@@ -5,6 +5,7 @@ from fractions import Fraction
 import pytest
 import torch
 
+from deploy.complexity import measure_cost
 from models.build import (
     NETWORKS,
     build_network,
@@ -16,7 +17,6 @@ from models.build import (
 )
 from models.taps import FeatureReader, tap_channels
 from models.vgg import convolutions, scale_plan
-from utils.complexity import measure_cost
 
 QUARTER = Fraction(1, 4)
 COSTS = [  # SPEC: parameters exactly, FLOPs to the last digit that the paper prints

@@ -15,9 +15,12 @@ from pictures import write_picture
 from PIL import Image
 
 import predict
+from counting import predictor
+from counting.protocols import evaluate
 from datasets.loaders import build_evaluation_loader
+from deploy.engines import EngineError, build_eager
+from deploy.exported import FORMATS
 from models.naming import load_counter
-from utils import predictor
 from utils.checkpoint import (
     DEFAULT,
     SHIPPED,
@@ -26,9 +29,6 @@ from utils.checkpoint import (
     read_weights,
     save_weights,
 )
-from utils.evaluation import evaluate
-from utils.exported import FORMATS
-from utils.inference import EngineError, build_eager
 
 CPU = torch.device("cpu")
 HALVES = ("--roi", "left:0,0 0.5,0 0.5,1 0,1", "--roi", "right:0.5,0 1,0 1,1 0.5,1")

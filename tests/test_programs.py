@@ -20,11 +20,11 @@ import train_teacher
 from models.build import NETWORKS, build_network, init_kaiming, vgg_indices
 from models.distillation import TERMS, squared_error
 from models.naming import Counter
+from training.recipes import student_recipe, teacher_recipe
 from utils.checkpoint import CheckpointError, read_checkpoint, save_checkpoint, save_weights
 from utils.options import Parser
 from utils.pixels import normalise
 from utils.precision import choose_precision
-from utils.recipes import student_recipe, teacher_recipe
 
 DISTIL = "SKT_distill.py"
 FAST = ["--workers", 0, "--cpu"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.regions import RegionError, count_regions, parse_region, region_weights
+from counting.regions import RegionError, count_regions, parse_region, region_weights
 
 
 def random_map(size):

@@ -18,16 +18,16 @@ from models.distillation import TERMS, distillation_terms, squared_error
 from models.naming import Counter
 from models.taps import Adapters, tap_channels
 from SKT_distill import build_terms
+from training.clock import Clock
+from training.loop import fit
+from training.runlog import RunFolder
+from training.schedule import Schedule
+from training.state import Progress, Training
+from training.step import build_step
 from utils import processor
 from utils.checkpoint import read_checkpoint
-from utils.clock import Clock
-from utils.engine import fit
 from utils.metrics import Scores
 from utils.precision import PRECISIONS, choose_precision
-from utils.runlog import RunFolder
-from utils.schedule import Schedule
-from utils.step import build_step
-from utils.training import Progress, Training
 
 CPU = torch.device("cpu")
 
@@ -65,7 +65,7 @@ class Machine:
 
     def __init__(self, monkeypatch, minutes, progress=None):
         self.seconds = self.processor = 0.0
-        monkeypatch.setattr("utils.clock.time", self)
+        monkeypatch.setattr("training.clock.time", self)
         self.schedule = Schedule(epochs=10**6, max_seconds=60 * minutes, closing=1)
         self.progress = progress or Progress()
         self.clock = Clock(self.progress, shared=True)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from conftest import plain_guard, read_json, save_student
 
+from counting import video
+from counting.protocols import count_image, predict_whole
+from counting.video import Video, VideoError, VideoWriter
 from models.naming import load_counter
-from utils import video
 from utils.checkpoint import read_weights
-from utils.evaluation import count_image, predict_whole
 from utils.pixels import as_batch
-from utils.video import Video, VideoError, VideoWriter
 
 FRAMES, FPS, SIZE = 24, 12, (64, 96)
 

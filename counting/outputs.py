@@ -1,0 +1,146 @@
+"""What counting leaves in folders: overlays, films with a running count, and raw maps."""
+
+import os
+import time
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from counting.overlay import draw_density
+from counting.readings import NOTES, Reading
+from counting.regions import Region
+from counting.video import Frame, VideoWriter
+from utils.files import Names, unfinished, written_whole
+from utils.plots import draw_timeline
+
+LEAST_DENSEST = 0.01  # heads per cell, so that noise of an empty place is not coloured
+LONGEST_NAME = 24  # characters of a file's name in a picture
+QUALITY = 90  # of JPEG
+
+
+@dataclass
+class Outputs:
+    """Writes overlays, and maps as .npy, to the folders that were asked for.
+
+    Files are called after the pictures; of pictures of one name the second one's have a number.
+    """
+
+    overlays: Path | None
+    maps: Path | None
+    regions: tuple[Region, ...]
+    names: Names = field(default_factory=Names)
+
+    def __post_init__(self) -> None:
+        for folder in (self.overlays, self.maps):
+            if folder:
+                folder.mkdir(parents=True, exist_ok=True)
+
+    def save_picture(
+        self, stem: str, image: np.ndarray, density: np.ndarray, reading: Reading
+    ) -> None:
+        """Writes a picture's overlay and map."""
+        self.save_map(stem, density)
+        if self.overlays:
+            drawn = self._draw(image, density, density.max(), Path(reading.name).name, reading)
+            with written_whole(self.overlays / f"{stem}_density.jpg") as path:
+                Image.fromarray(drawn).save(path, quality=QUALITY)
+
+    def save_map(self, stem: str, density: np.ndarray) -> None:
+        """Writes a (ceil(H/8), ceil(W/8)) float32 map of heads per cell."""
+        if self.maps:
+            with written_whole(self.maps / f"{stem}.npy") as path:
+                np.save(path, density)
+
+    @contextmanager
+    def film(self, stem: str, fps: float | None) -> Iterator["Film"]:
+        """Yields what writes a video's overlay, see `VideoWriter`, and its frames' maps.
+
+        The overlay has the frames there were, even after an exception.
+        """
+        if not self.overlays:
+            yield Film(self, stem, None)
+            return
+        path = self.overlays / f"{stem}_density.mp4"
+        writer = VideoWriter(unfinished(path), fps)
+        try:
+            yield Film(self, stem, writer)
+        finally:
+            if writer.close():
+                os.replace(unfinished(path), path)
+
+    def save_timeline(self, stem: str, timeline: "Timeline", alarm: float | None) -> None:
+        """Draws a video's count over time, with its alarm if that is not the regions'."""
+        alarm = None if self.regions else alarm
+        if self.overlays:
+            with written_whole(self.overlays / f"{stem}_counts.png") as path:
+                draw_timeline(timeline.seconds, timeline.counts, path, stem, alarm)
+
+    def _draw(
+        self, image: np.ndarray, density: np.ndarray, densest: float, name: str, reading: Reading
+    ) -> np.ndarray:
+        name = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
+        caption = f"{reading.count:.1f} people   {name}", reading.remarks
+        densest = max(float(densest), LEAST_DENSEST)
+        return draw_density(image, density, densest, caption, self.regions, reading.regions)
+
+
+@dataclass
+class Film:
+    """A video's overlay, whose colours mean the same from the densest place so far on."""
+
+    outputs: Outputs
+    stem: str
+    writer: VideoWriter | None
+    densest: float = 0.0
+
+    def add(self, frame: Frame, density: np.ndarray, reading: Reading) -> None:
+        """Appends a frame.
+
+        Raises:
+            VideoError: it cannot be written.
+        """
+        self.outputs.save_map(f"{self.stem}_{frame.number:06}", density)
+        if self.writer:
+            self.densest = max(self.densest, float(density.max()))
+            clock = f"{int(frame.seconds) // 60}:{frame.seconds % 60:04.1f}"
+            drawn = self.outputs._draw(frame.image, density, self.densest, clock, reading)
+            self.writer.write(drawn, frame.seconds)
+
+
+@dataclass
+class Timeline:
+    """A video's counts, 16 bytes a frame, and the sums of regions' and of notes."""
+
+    seconds: array = field(default_factory=lambda: array("d"))
+    counts: array = field(default_factory=lambda: array("d"))
+    regions: Counter[str] = field(default_factory=Counter)  # people, summed over frames
+    notes: Counter[str] = field(default_factory=Counter)  # frames that have them
+    is_alarm: bool = False  # in the last frame
+    began: float = field(default_factory=time.perf_counter)
+
+    def add(self, reading: Reading) -> bool:
+        """Appends a frame's count, and returns whether an alarm begins with it."""
+        self.seconds.append(reading.seconds)
+        self.counts.append(reading.count)
+        self.regions.update(reading.regions)
+        self.notes.update(reading.notes)
+        was_alarm, self.is_alarm = self.is_alarm, "alarm" in reading.notes
+        return self.is_alarm and not was_alarm
+
+    def __str__(self) -> str:
+        """Returns the line for people; there must be a frame."""
+        frames, most = len(self.counts), max(self.counts)
+        mean, at = sum(self.counts) / frames, self.seconds[self.counts.index(most)]
+        pace = frames / (time.perf_counter() - self.began)
+        notes = "".join(f", {NOTES[note]} in {number}" for note, number in self.notes.items())
+        regions = "".join(f", {name} {total / frames:.1f}" for name, total in self.regions.items())
+        return (
+            f"{mean:.1f} on average{regions}, at most {most:.1f} (at {at:.1f} s), "
+            f"{frames} frames{notes}, counted {pace:.1f} a second"
+        )

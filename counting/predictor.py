@@ -1,0 +1,72 @@
+"""A picture's pixels -> its counts and what is to be said of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from counting.protocols import count_image, predict_tiled, predict_whole
+from counting.readings import Reading
+from counting.regions import STRIDE, Region, count_regions
+from utils.pixels import as_batch, is_flat, shrink_image
+
+# A 4K frame is the largest picture that a network sees whole: a quarter-wide one takes 1.1 GB for
+# it, and more in proportion. Tiles take 0.3 GB, but nearly twice the time, as they overlap.
+TILED_PIXELS = 3840 * 2160
+GLANCE_PIXELS = 160 * 240  # of the small copy on which pictures are judged, not counted
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Counts pictures as `test.py` does, and says what is odd about them."""
+
+    engine: Callable[[Tensor], Tensor]  # a network, or what deploy.engines builds from it
+    network: nn.Module  # what the engine was built from; runs tiles, which only it can
+    device: torch.device
+    regions: tuple[Region, ...] = ()
+    alarm: float | None = None  # people in the picture or, if there are regions, in one of them
+    rate: Callable[[np.ndarray], float] | None = None  # of a small copy, see Reading.unlikeness
+
+    @torch.no_grad()
+    def read(
+        self,
+        image: np.ndarray,
+        name: str,
+        frame: int | None = None,
+        seconds: float | None = None,
+    ) -> tuple[Reading, np.ndarray]:
+        """Returns what is counted on a picture, and its (ceil(H/8), ceil(W/8)) heads per cell.
+
+        A picture without structure, such as a black one, shows nobody, whatever the network says.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+
+        Raises:
+            RegionError: a region encloses nothing of it.
+            EngineError: the engine cannot run on it.
+        """
+        size, glance = image.shape[:2], shrink_image(image, GLANCE_PIXELS)
+        if flat := is_flat(glance):
+            count, density = 0.0, np.zeros([-(-side // STRIDE) for side in size], np.float32)
+        else:
+            count, density = self._count(image)
+        regions = count_regions(density, self.regions, size)
+        unlikeness = self.rate(glance) if self.rate else None
+        found = {
+            "alarm": self.alarm is not None and max(regions.values(), default=count) > self.alarm,
+            "flat": flat,
+            "unlike": not flat and unlikeness is not None and unlikeness > 1,
+        }
+        notes = tuple(note for note, is_so in found.items() if is_so)
+        return Reading(name, frame, seconds, count, unlikeness, notes, regions), density
+
+    def _count(self, image: np.ndarray) -> tuple[float, np.ndarray]:
+        batch = as_batch(image).to(self.device)
+        if image.shape[0] * image.shape[1] > TILED_PIXELS:
+            count, density = count_image(self.network, batch, predict_tiled)
+        else:
+            count, density = count_image(self.engine, batch, predict_whole)
+        return count, density[0, 0].cpu().numpy()

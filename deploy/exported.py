@@ -1,0 +1,135 @@
+"""Files of exported counters: written when they are proved right, and opened again."""
+
+import os
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from deploy import onnx_format, openvino_format
+from deploy.deployed import Deployed, EngineError, Run, prepare
+
+NEEDED = ("model", "architecture", "precision", "preprocessing", "checkpoint", "weights_sha256")
+CHECKED = ((1, 96, 160), (1, 203, 317), (2, 331, 250))  # images, height and width
+TOLERANCE = 1e-3  # of counts, and of a map's cells relative to its peak
+
+
+class Format(Protocol):
+    """What the module of a format has; its functions say more."""
+
+    RUNTIME: str  # the name of what runs its models
+    PACKAGES: Sequence[str]  # needed for exporting, and
+    INT8_PACKAGES: Sequence[str]  # for quantising
+
+    export: Callable[[Deployed], Any]  # network -> model
+    open_model: Callable[[Any], tuple[Run, dict[str, str]]]  # model or its path -> run, its facts
+    save: Callable[[Any, Path, Mapping[str, str]], list[Path]]  # model, path, facts -> files
+    quantise: Callable[[Any, Sequence[Tensor], bool, Collection[int]], Any]  # model, ... -> model
+
+
+FORMATS: dict[str, Format] = {".onnx": onnx_format, ".xml": openvino_format}
+
+
+class ExportError(RuntimeError):
+    """A model cannot be exported as it was asked for; the message has the numbers."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported counter that is ready to run.
+
+    Attributes:
+        run: takes images as `deploy.deployed.prepare` makes them with this `preprocess`.
+        facts: the file's metadata.
+        preprocess: whether it normalises pictures itself.
+        size: bytes of its files.
+    """
+
+    run: Run
+    facts: dict[str, str]
+    preprocess: bool
+    size: int
+
+
+def open_exported(path: Path) -> Exported:
+    """Opens a file that export.py wrote.
+
+    Raises:
+        EngineError: it is missing, damaged or something else, or a package is missing.
+    """
+    if not path.is_file():
+        raise EngineError(f"exported counter {path} does not exist; export.py writes it")
+    run, facts = FORMATS[path.suffix].open_model(path)
+    if missing := [name for name in NEEDED if name not in facts]:
+        raise EngineError(
+            f"{path} is no counter that export.py wrote: its metadata lack {', '.join(missing)}"
+        )
+    files = {path, path.with_suffix(".bin")} if path.suffix == ".xml" else {path}
+    size = sum(file.stat().st_size for file in files)
+    return Exported(run, facts, facts["preprocessing"] == "inside", size)
+
+
+def write_exported(
+    path: Path, model: Any, facts: Mapping[str, str], check: Callable[[Run], object]
+) -> list[Path]:
+    """Writes a model of the format that the path's ending says, if its file passes a check.
+
+    Returns the files that hold it.
+
+    Args:
+        check: raises an error if what was written is not to be kept; the path is then as it was.
+    """
+    form = FORMATS[path.suffix]
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        files = form.save(model, Path(folder, path.name), facts)
+        check(form.open_model(files[-1])[0])
+        for file in files:
+            os.replace(file, path.with_name(file.name))
+    return [path.with_name(file.name) for file in files]
+
+
+def check_parity(run: Run, reference: Run, preprocess: bool) -> float:
+    """Compares maps and counts at three sizes, two of them odd and one a batch of two.
+
+    Returns the greatest difference of counts, relative to them.
+
+    Raises:
+        ExportError: counts differ by more than TOLERANCE, or by that of a head where there is less
+            than one, from the reference's or from their map's sum, or cells by that of the map's
+            peak.
+    """
+    greatest = 0.0
+    for count, height, width in CHECKED:
+        images = prepare(draw_pictures(count, height, width), preprocess)
+        (density, counts), (expected, numbers) = run(images), reference(images)
+        where = f"on {count} of {height}x{width} pixels"
+        if not np.isfinite(numbers).all():
+            raise ExportError(f"{where} what it was made of counts {numbers}")
+        if density.shape != expected.shape or counts.shape != numbers.shape:
+            raise ExportError(
+                f"{where} the exported map and count have the shapes {density.shape} and "
+                f"{counts.shape}, not {expected.shape} and {numbers.shape}"
+            )
+        sums = density.sum((1, 2, 3))
+        for found, wanted in zip((*counts, *counts), (*numbers, *sums), strict=True):
+            difference = abs(found - wanted) / max(1, abs(wanted))
+            greatest = max(greatest, float(difference))
+            if not difference <= TOLERANCE:
+                raise ExportError(f"{where} the exported model counts {found:g}, not {wanted:g}")
+        difference, peak = abs(density - expected).max(), abs(expected).max()
+        if not difference <= TOLERANCE * peak:
+            raise ExportError(f"{where} the map differs by {difference / peak:.2g} of its peak")
+    return greatest
+
+
+def draw_pictures(count: int, height: int, width: int) -> torch.Tensor:
+    """Returns (count, 3, height, width) uint8 pictures of random spots of several pixels."""
+    generator = torch.Generator().manual_seed(0)
+    spots = torch.rand(count, 3, -(-height // 6), -(-width // 6), generator=generator)
+    return (255 * F.interpolate(spots, (height, width), mode="bilinear")).to(torch.uint8)

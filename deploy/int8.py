@@ -1,0 +1,58 @@
+"""Post-training quantisation to INT8 that keeps a counter's error within a budget."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from deploy.exported import ExportError
+
+MOST_FLOAT = 0.5  # of the layers; with more of them INT8 is not worth its name
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """A quantised model, which layers stayed in float32, by number, and its MAE."""
+
+    model: Any
+    floats: tuple[int, ...]
+    mae: float
+
+
+def quantise_within(
+    quantise: Callable[[Collection[int]], Any],
+    measure: Callable[[Any], float],
+    rank: Callable[[], Sequence[int]],
+    layers: int,
+    always: Collection[int],
+    baseline: float,
+    rise: float,
+) -> Quantised:
+    """Quantises with as many of the worst layers in float32 as the budget needs.
+
+    Args:
+        quantise: the numbers of the layers that stay in float32 -> model.
+        measure: model -> MAE.
+        rank: returns the numbers of the layers that may have INT8, the worst first; is asked only
+            where they do not all keep the budget.
+        layers: how many the model has.
+        always: numbers of those which stay in float32.
+        baseline: MAE of the model in float32.
+        rise: by how much INT8 may have a greater one.
+
+    Raises:
+        ExportError: with MOST_FLOAT of the layers in float32 it still has.
+    """
+    rank, rises = cache(rank), []
+    for kept in range(int(MOST_FLOAT * (layers - len(always))) + 1):
+        floats = tuple(sorted([*always, *(rank()[:kept] if kept else ())]))
+        model = quantise(floats)
+        mae = measure(model)
+        print(f"INT8 with {len(floats)} of {layers} layers in float32: MAE {mae:.2f}", flush=True)
+        if mae <= baseline + rise:
+            return Quantised(model, floats, mae)
+        rises.append(mae - baseline)
+    raise ExportError(
+        f"INT8 raises the MAE of {baseline:.2f} by {rises[0]:.2f}, at least by {min(rises):.2f} "
+        f"with up to {len(floats)} of {layers} layers in float32; --max-mae-rise allows {rise:g}"
+    )

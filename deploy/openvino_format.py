@@ -1,0 +1,180 @@
+"""OpenVINO IR: made from PyTorch without ONNX, run by OpenVINO, quantised by NNCF."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deploy.deployed import (
+    OUTPUTS,
+    Deployed,
+    EngineError,
+    Run,
+    import_package,
+    prepare,
+    silence,
+)
+
+if TYPE_CHECKING:
+    from openvino import Model, Node
+
+RUNTIME = "OpenVINO"
+PACKAGES = ("openvino",)
+INT8_PACKAGES = ("openvino", "nncf")
+WEIGHT_STEPS = 64  # from 0 to a channel's greatest weight, as of deploy/rounding.py
+TINY = 1e-12  # a step of weights that are all 0
+FACTS = "counter"  # where in a model's runtime information they stand
+WEIGHTS = "bin_sha256"  # the fact that ties the two files of a model together
+
+# Or these packages report their use to their makers, which nobody asked for.
+os.environ.setdefault("NNCF_CI", "1")
+sys.modules.setdefault("openvino_telemetry", None)
+
+
+def export(network: Deployed) -> Model:
+    """Returns a network as an OpenVINO model of free batch, height and width.
+
+    Raises:
+        EngineError: the package is missing, or the conversion fails.
+    """
+    openvino = import_package("openvino")
+    example = network.example()
+    shape = [-1 if axis in network.axes else side for axis, side in enumerate(example.shape)]
+    try:
+        with silence(), torch.no_grad():
+            model = openvino.convert_model(network, example_input=example, input=shape)
+    except RuntimeError as error:
+        raise EngineError(f"OpenVINO cannot convert the network: {_reason(error)}") from None
+    model.inputs[0].get_tensor().set_names({network.input_name})
+    for output, name in zip(model.outputs, OUTPUTS, strict=True):
+        output.get_tensor().set_names({name})
+    return model
+
+
+def open_model(model: Model | Path) -> tuple[Run, dict[str, str]]:
+    """Returns a model or its file as a function, run by as many threads as PyTorch, and its facts.
+
+    Raises:
+        EngineError: the package is missing, the file cannot be read, or its .bin is another
+            model's; or, later, images are too small for OpenVINO.
+    """
+    openvino = import_package("openvino")
+    core, name = openvino.Core(), model if isinstance(model, Path) else "the model"
+    settings = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": "f32",  # or it takes bfloat16 where the processor can
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    try:
+        read = core.read_model(model) if isinstance(model, Path) else model
+        compiled = core.compile_model(read, "CPU", settings)
+    except RuntimeError as error:
+        raise EngineError(f"OpenVINO cannot open {name}: {_reason(error)}") from None
+    stored = read.get_rt_info(FACTS).value if FACTS in read.get_rt_info() else {}
+    facts = {key: str(fact) for key, fact in stored.items()}
+    if isinstance(model, Path) and WEIGHTS in facts:
+        weights = model.with_suffix(".bin")
+        if _hash(weights) != facts[WEIGHTS]:
+            raise EngineError(f"{weights} does not belong to {model}: export both again")
+
+    def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # A request of its own: an old one would answer a too small image with the last one's map.
+        request = compiled.create_infer_request()
+        try:
+            results = request.infer([images])
+            density, count = (results[output].copy() for output in OUTPUTS)
+            reason = "it is too small" if not density.size else ""
+        except RuntimeError as error:
+            reason = _reason(error)
+        if reason:
+            height, width = images.shape[1:3] if images.dtype == np.uint8 else images.shape[2:]
+            raise EngineError(f"openvino cannot run on an image of {height}x{width}: {reason}")
+        return density, count
+
+    return run, facts
+
+
+def save(model: Model, path: Path, facts: Mapping[str, str]) -> list[Path]:
+    """Writes a model with its facts, and returns the files that hold it.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    openvino, weights = import_package("openvino"), path.with_suffix(".bin")
+    try:
+        openvino.save_model(model, path, compress_to_fp16=False)
+        for name, fact in (facts | {WEIGHTS: _hash(weights)}).items():
+            model.set_rt_info(fact, [FACTS, name])
+        openvino.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise OSError(f"OpenVINO cannot write {path.name}: {_reason(error)}") from None
+    return [weights, path]
+
+
+def quantise(
+    model: Model, pictures: Sequence[Tensor], preprocess: bool, floats: Collection[int]
+) -> Model:
+    """Returns a model whose convolutions multiply in INT8.
+
+    Args:
+        model: its weights are multiples of a 64th of their output channel's greatest.
+        pictures: (1, 3, H, W) uint8 RGB each, which show the ranges of activations.
+        preprocess: whether the model normalises them itself.
+        floats: numbers of the convolutions, in the order that images pass them, that stay.
+
+    Raises:
+        EngineError: the package is missing.
+    """
+    nncf = import_package("nncf")
+    estimator = import_package("nncf.quantization.range_estimator").RangeEstimatorParametersSet
+    nodes = _convolutions(model)
+    names = [nodes[number].get_friendly_name() for number in floats]
+    weights = [node.input_value(1).get_node().data.copy() for node in nodes]
+    with silence():
+        model = nncf.quantize(
+            model,
+            nncf.Dataset(pictures, lambda picture: prepare(picture, preprocess)),
+            preset=nncf.QuantizationPreset.MIXED,  # activations are not symmetric
+            subset_size=len(pictures),
+            ignored_scope=nncf.IgnoredScope(names=names, types=["ReduceSum"]),  # the count's
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                # Means of the pictures' highest values, its default, cut off the densest crowds.
+                activations_range_estimator_params=estimator.MINMAX,
+                disable_bias_correction=True,  # which changes counts more than it corrects
+            ),
+        )
+    for number, node in enumerate(_convolutions(model)):
+        if number not in floats:
+            _set_weight(node, weights[number])
+    return model
+
+
+def _convolutions(model: Model) -> list[Node]:
+    return [node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
+
+
+def _set_weight(node: Node, weight: np.ndarray) -> None:
+    """Replaces the weight that NNCF gave to a convolution, whose steps are others than ours."""
+    constant = import_package("openvino.opset13").constant
+    converted, scale = (value.get_node() for value in node.input_value(1).get_node().input_values())
+    step = np.abs(weight).max((1, 2, 3), keepdims=True) / WEIGHT_STEPS
+    steps = np.rint(weight / np.maximum(step, TINY)).astype(np.int8)
+    converted.input_value(0).replace(constant(steps).output(0))
+    scale.output(0).replace(constant(step).output(0))
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    """Returns the last line of an error; those before it say where in OpenVINO it was raised."""
+    return str(error).strip().splitlines()[-1]

@@ -1,0 +1,118 @@
+"""An ablation: the runs in a folder, their table and their figure.
+
+`python report/ablation.py FOLDER` writes both, as `ablation.md` and `ablation.png`.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from matplotlib import pyplot as plt
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from utils.markdown import format_table  # noqa: E402
+from utils.plots import begin_at_zero, save_figure  # noqa: E402
+
+ALL_TERMS = "hard,soft,intra,inter"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A distillation of an ablation, and its errors."""
+
+    width: Fraction
+    parameters: int
+    terms: str  # of the loss, with commas
+    intra: str  # distance
+    budget: str  # what variants must share to be compared
+    val_mae: float
+    mae: float
+    rmse: float
+
+    @property
+    def label(self) -> str:
+        """Such as hard + soft + intra (l2)."""
+        terms = self.terms.replace(",", " + ")
+        return terms if self.intra == "cos" else terms.replace("intra", f"intra ({self.intra})")
+
+
+def read_variants(folder: Path) -> list[Variant]:
+    """Returns the finished runs in a folder, the widest and those of the fewest terms first.
+
+    Raises:
+        ValueError: there is none, a result is no distillation's, or they cannot be compared.
+    """
+    variants = [_read_variant(path) for path in sorted(folder.glob("*/result.json"))]
+    if not variants:
+        raise ValueError(f"{folder} holds no finished run (FOLDER/RUN/result.json)")
+    budgets = sorted({variant.budget for variant in variants})
+    if len(budgets) > 1:
+        raise ValueError(f"{folder} mixes runs of {' and of '.join(budgets)}: name another folder")
+    return sorted(variants, key=lambda v: (-v.width, v.terms.count(","), v.terms, v.intra))
+
+
+def _read_variant(path: Path) -> Variant:
+    try:
+        result = json.loads(path.read_text())
+        settings, test = result["settings"], result["test"]
+        return Variant(
+            Fraction(result["width"]),
+            result["parameters"],
+            settings["terms"],
+            settings["intra"],
+            f"{result['arch']} on {settings['dataset']} for {result['epochs']} epochs",
+            result["val_mae"],
+            test["mae"],
+            test["rmse"],
+        )
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is no distillation's result") from None
+
+
+def tabulate(variants: Sequence[Variant]) -> str:
+    """Returns a Markdown table: what each variant was trained with, and its errors."""
+    return format_table(
+        ("width", "parameters", "loss terms", "val MAE", "MAE", "RMSE"),
+        [(str(v.width), f"{v.parameters:,}", v.label, v.val_mae, v.mae, v.rmse) for v in variants],
+    )
+
+
+def draw_ablation(variants: Sequence[Variant], path: Path) -> None:
+    """Draws the error against the width, with and without SKT, and that of every variant."""
+    size = (12, max(5, 0.4 * len(variants)))
+    figure, (left, right) = plt.subplots(1, 2, figsize=size, layout="constrained")
+    for terms, label in ((ALL_TERMS, "with SKT"), ("hard", "alone")):
+        runs = [v for v in variants if v.terms == terms and v.intra == "cos"]
+        left.plot([float(v.width) for v in runs], [v.mae for v in runs], ".-", label=label)
+    widths = sorted({v.width for v in variants})
+    left.set_xticks([float(width) for width in widths], [str(width) for width in widths])
+    left.set(xlabel="channels, as a part of the plan's", ylabel="MAE")
+    begin_at_zero(left)
+    left.legend()
+    rows, errors = range(len(variants)), [v.mae for v in variants]
+    right.bar_label(right.barh(rows, errors, color="0.7"), fmt="%.1f", padding=2)
+    right.set_yticks(rows, [f"{v.width}  {v.label}" for v in variants])
+    right.invert_yaxis()
+    right.set(xlabel="MAE", xlim=(0, 1.1 * max(errors)), title=variants[0].budget)
+    save_figure(figure, path)
+
+
+def main(folder: Path) -> None:
+    variants = read_variants(folder)
+    table = tabulate(variants)
+    (folder / "ablation.md").write_text(table + "\n")
+    draw_ablation(variants, folder / "ablation.png")
+    print(f"{table}\n\n{variants[0].budget}; the figure is {folder / 'ablation.png'}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Table and figure of an ablation's runs.")
+    parser.add_argument("folder", type=Path, help="whose folders are the runs")
+    try:
+        main(parser.parse_args().folder)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

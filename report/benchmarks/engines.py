@@ -1,0 +1,186 @@
+"""Full networks and their students, by every engine that runs here, timed against each other."""
+
+import argparse
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deploy.complexity import measure_cost
+from deploy.engines import CPU_ENGINES, ENGINES, EngineError, build_cudagraph
+from deploy.latency import Latency, measure_in_turn
+from models.build import NETWORKS, build_network, init_kaiming
+from report.benchmarks.floors import Rates, floor_seconds, measure_rates
+from report.benchmarks.report import COLUMNS, ComparisonError, allocator, describe_run
+
+# Of a map's peak. A GPU computes float32 convolutions in TF32, and some engines in bfloat16.
+TOLERANCE = {"cpu": 1e-4, "cuda": 5e-2}
+GPU_BATCH = 16
+PUBLISHED = "eager as published"
+STUDENT = Fraction(1, 4)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to run a network on a batch of images."""
+
+    label: str
+    network: nn.Module
+    build: Callable[[nn.Module, torch.device], Callable[[Tensor], Tensor]]
+    device: str = "cpu"  # type
+    layout: torch.memory_format = torch.channels_last  # of the images
+    batch: int = 1
+    dtype: torch.dtype = torch.float32
+
+
+def build_published(network: nn.Module, device: torch.device) -> nn.Module:
+    """Returns the network in PyTorch's default layout, as the published code runs it."""
+    return network.to(device, memory_format=torch.contiguous_format)
+
+
+def list_candidates(wide: nn.Module, narrow: nn.Module, labels: tuple[str, str]) -> list[Candidate]:
+    """Returns the ways that are compared, both networks' published ones first on each device.
+
+    Args:
+        labels: names of the two networks.
+    """
+    found = []
+    for device in ("cpu", "cuda"):
+        suffix = ", GPU" if device == "cuda" else ""
+        for label, network in zip(labels, (wide, narrow), strict=True):
+            layout = torch.contiguous_format
+            name = f"{label}, {PUBLISHED}{suffix}"
+            found.append(Candidate(name, network, build_published, device, layout))
+        found.append(
+            Candidate(f"{labels[0]}, eager channels-last{suffix}", wide, ENGINES["eager"], device)
+        )
+        for engine in ENGINES:
+            if engine in CPU_ENGINES if device == "cuda" else engine == "cudagraph":
+                continue
+            name = "eager channels-last" if engine == "eager" else engine
+            found.append(Candidate(f"{labels[1]}, {name}{suffix}", narrow, ENGINES[engine], device))
+    build = partial(build_cudagraph, dtype=torch.bfloat16)
+    for batch in (1, GPU_BATCH):
+        name = f"{labels[1]}, cudagraph bfloat16, batch {batch}, GPU"
+        found.append(Candidate(name, narrow, build, "cuda", batch=batch, dtype=torch.bfloat16))
+    return found
+
+
+def measure_infer(args: argparse.Namespace) -> dict[str, Any]:
+    """Passes of the full networks and of their students, by every engine that is installed."""
+    rows = []
+    rates = partial(measure_rates, args.device)
+    for arch, network in NETWORKS.items():
+        torch.manual_seed(0)
+        pair = [build_network(arch, width).eval().requires_grad_(False) for width in (1, STUDENT)]
+        for each in pair:
+            init_kaiming(each)
+        labels = network.__name__, f"{STUDENT}-{network.__name__}"
+        candidates = list_candidates(*pair, labels)
+        rows += compare(candidates, args.size, args.device, args.rounds, rates)
+    columns = {
+        **COLUMNS,
+        "baseline": "full network, eager as published (ms)",
+        "ratio": "full network / ours",
+        "difference": "greatest difference / peak of the map",
+        "student_ratio": "student, eager as published / ours",
+        "images_per_s": "images/s",
+    }
+    height, width = args.size
+    title = f"Passes over {height}x{width} pixels, {allocator()}"
+    notes = [
+        "Float32 but where bfloat16 is said. As published: eager, NCHW. Times are an image's.",
+        "Floor: the convolutions' operations, computed directly; weights, image, map moved once.",
+    ]
+    found = {"title": title, "columns": columns, "rows": rows, "notes": notes}
+    return found | describe_run(args.device)
+
+
+def compare(
+    candidates: Sequence[Candidate],
+    size: tuple[int, int],
+    device: torch.device,
+    rounds: int,
+    rates: Callable[[torch.dtype], Rates],
+) -> list[dict[str, Any]]:
+    """Checks that all candidates of a device give the published map, and times them in turn.
+
+    Args:
+        candidates: the wide network's published way first, then the narrow one's, per device.
+        size: height and width of the images.
+        rates: what the device does at best with a type; asked before and after the timing.
+
+    Returns:
+        A row for every candidate. What runs on another device, or lacks a package, has no times.
+
+    Raises:
+        ComparisonError: a candidate gives another map.
+    """
+    own = [candidate for candidate in candidates if candidate.device == device.type]
+    types = {candidate.dtype for candidate in own}
+    before = {dtype: rates(dtype) for dtype in types}
+    runs, differences = {}, {}
+    for candidate in own:
+        try:
+            runs[candidate.label], differences[candidate.label] = _prepare(candidate, size, device)
+        except EngineError as error:
+            print(f"{candidate.label}: not measured, {error}")
+    latencies = measure_in_turn(runs, device, rounds)
+    best = {dtype: before[dtype].best(rates(dtype)) for dtype in types}
+    rows = []
+    for candidate in candidates:
+        row: dict[str, Any] = {"label": candidate.label}
+        if candidate.label in latencies:
+            teacher, student = (latencies[own[i].label].median for i in (0, 1))
+            row |= _times(candidate, latencies[candidate.label], teacher, student)
+            row["floor"] = 1000 * _floor(candidate, size, best[candidate.dtype])
+            row["difference"] = differences[candidate.label]
+        rows.append(row)
+    return rows
+
+
+@torch.inference_mode()
+def _prepare(
+    candidate: Candidate, size: tuple[int, int], device: torch.device
+) -> tuple[Callable[[], Tensor], float]:
+    """Builds a candidate; returns its pass, and its map's difference to the published one."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(candidate.batch, 3, *size, generator=generator).to(device)
+    expected = build_published(copy.deepcopy(candidate.network), device)(images).cpu()
+    run = candidate.build(copy.deepcopy(candidate.network), device)
+    images = images.to(memory_format=candidate.layout)
+    difference = (run(images).cpu() - expected).abs().max().item() / expected.abs().max().item()
+    if not difference <= TOLERANCE[device.type]:
+        raise ComparisonError(f"{candidate.label}: the map differs by {difference:.2g} of its peak")
+    return lambda: run(images), difference
+
+
+def _times(
+    candidate: Candidate, latency: Latency, teacher: float, student: float
+) -> dict[str, float]:
+    """Milliseconds an image, and how they compare with the two published ways' seconds."""
+    ours, low, high = (
+        1000 * seconds / candidate.batch for seconds in (latency.median, latency.low, latency.high)
+    )
+    return {
+        "baseline": 1000 * teacher,
+        "ours": ours,
+        "low": low,
+        "high": high,
+        "images_per_s": 1000 / ours,
+        "ratio": 1000 * teacher / ours,
+        "student_ratio": 1000 * student / ours,
+    }
+
+
+def _floor(candidate: Candidate, size: tuple[int, int], rates: Rates) -> float:
+    """Seconds an image: its multiply-accumulates; weights, image and map moved once."""
+    cost = measure_cost(candidate.network, size)
+    pixels = size[0] * size[1]
+    moved = cost.parameters / candidate.batch + 3 * pixels + pixels / candidate.network.stride**2
+    return floor_seconds(rates, 2 * cost.macs, moved * candidate.dtype.itemsize)

@@ -1,0 +1,191 @@
+"""Results of benchmarks: what each says of its machine, and the tables and figure of several."""
+
+import datetime
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # before pyplot: servers have no screen
+import torch  # noqa: E402
+from matplotlib import pyplot as plt  # noqa: E402
+
+from deploy.latency import describe  # noqa: E402
+
+PACKAGES = ("torch", "numpy", "scipy", "onnxruntime", "openvino", "nncf")
+ALLOCATOR = "MALLOC_MMAP_THRESHOLD_"  # of glibc; see utils/setup.sh
+NEEDED = ("title", "columns", "rows", "device", "threads", "versions", "date", "command")
+
+COLUMNS = {  # of most tables: key of a row -> heading
+    "label": "",
+    "baseline": "baseline (ms)",
+    "ours": "ours (ms)",
+    "low": "lowest decile",
+    "high": "highest decile",
+    "ratio": "ratio",
+    "floor": "floor (ms)",
+    "difference": "greatest difference",
+}
+
+FLOOR = (
+    " The floor is what the operations take at the measured rate of matrix products, or the bytes "
+    "at that of copies, whichever is longer."
+)
+
+Result = Mapping[str, Any]
+
+
+class ComparisonError(RuntimeError):
+    """Things that are compared do not compute the same."""
+
+
+class ReportError(ValueError):
+    """A file is no benchmark's result."""
+
+
+def describe_run(device: torch.device) -> dict[str, Any]:
+    """Returns what a result says of its machine: device, threads, versions, allocator, date."""
+    return {
+        "device": describe(device),
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
+        "allocator": allocator(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def allocator() -> str:
+    """Says whether glibc keeps large blocks here, which spares CPU passes many page faults."""
+    kept = ALLOCATOR in os.environ
+    return "MALLOC_* as utils/setup.sh sets them" if kept else "glibc's allocator as it is"
+
+
+def compare_times(label: str, baseline: float, ours: float) -> dict[str, Any]:
+    """Returns a row of two times, given in seconds."""
+    ratio = baseline / ours
+    return {"label": label, "baseline": 1000 * baseline, "ours": 1000 * ours, "ratio": ratio}
+
+
+def merge(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Groups results by title; those of a title share a table."""
+    titles: dict[str, list[Result]] = {}
+    for result in results:
+        titles.setdefault(result["title"], []).append(result)
+    return titles
+
+
+def merge_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Returns the rows of several results, by label; what one did not measure another may have."""
+    rows: dict[str, dict[str, Any]] = {}
+    for result in results:
+        for row in result["rows"]:
+            if row.get("ours") is not None or row["label"] not in rows:
+                rows[row["label"]] = row
+    return list(rows.values())
+
+
+def format_table(results: Sequence[Result]) -> str:
+    """Returns a Markdown table of results with one title; what was not measured stays empty."""
+    columns = {k: v for result in results for k, v in result["columns"].items()}
+    lines = [list(columns.values()), ["---", *["--:"] * (len(columns) - 1)]]
+    lines += [[format_value(row.get(key)) for key in columns] for row in merge_rows(results)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def format_value(value: str | float | None) -> str:
+    """Three digits of a number, or all before the point; nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if value != 0 and abs(value) < 1e-3:
+        return f"{value:.1e}"
+    decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    return f"{value:,.{decimals}f}"
+
+
+def check_result(result: Any, path: Path) -> Result:
+    """Returns what a JSON file held.
+
+    Raises:
+        ReportError: it is no result of a benchmark.
+    """
+    if not isinstance(result, dict) or not set(NEEDED) <= result.keys():
+        raise ReportError(f"{path} is no result that benchmark.py --json wrote")
+    return result
+
+
+def write_report(results: Sequence[Result], folder: Path, name: str) -> None:
+    """Writes name.md, a table for each title, and name.png into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    explained = "Times are medians. `ratio` is the baseline's time over ours."
+    if any("floor" in result["columns"] for result in results):
+        explained += FLOOR
+    explained += " Empty cells are not measured yet."
+    parts = [f"# {name.capitalize()}", explained, f"![Times]({name}.png)"]
+    for title, group in merge(results).items():
+        parts += [f"## {title}", format_table(group)]
+        parts += [_format_origin(result) for result in group]
+    (folder / f"{name}.md").write_text("\n\n".join(parts) + "\n")
+    draw(results, folder / f"{name}.png")
+
+
+def draw(results: Sequence[Result], path: Path) -> None:
+    """Draws every measured row's time, its baseline's behind it, and its floor.
+
+    Each title has a plot for each device, whose times may be far from another's.
+    """
+    plots: dict[str, list[Result]] = {}
+    for result in results:
+        plots.setdefault(f"{result['title']}\n{result['device']}", []).append(result)
+    tables = {title: _measured(merge_rows(group)) for title, group in plots.items()}
+    tables = {title: rows for title, rows in tables.items() if rows}
+    heights = [1.8 + 0.32 * len(rows) for rows in tables.values()]
+    figure, axes = plt.subplots(
+        max(1, len(tables)), 1, figsize=(10, max(2, sum(heights))), squeeze=False,
+        gridspec_kw={"height_ratios": heights or [1]}, layout="constrained",
+    )  # fmt: skip
+    for axis, (title, rows) in zip(axes[:, 0], tables.items(), strict=False):
+        _draw_rows(axis, title, rows)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def _draw_rows(axis: plt.Axes, title: str, rows: Sequence[Result]) -> None:
+    places = range(len(rows))
+    axis.barh(places, [row["baseline"] for row in rows], color="0.88", label="baseline")
+    bars = axis.barh(places, [row["ours"] for row in rows], height=0.5, label="measured")
+    labels = [f"{format_value(row['ours'])} ms, {format_value(row['ratio'])}x" for row in rows]
+    axis.bar_label(bars, labels, padding=4, fontsize=8)
+    floors = {place: row["floor"] for place, row in enumerate(rows) if row.get("floor")}
+    if floors:
+        marks = {"markersize": 12, "markeredgewidth": 2}
+        axis.plot(floors.values(), floors.keys(), "k|", label="floor", **marks)
+    axis.set_yticks(places, [row["label"] for row in rows], fontsize=8)
+    axis.invert_yaxis()
+    times = [time for row in rows for time in (row["baseline"], row["ours"], row.get("floor"))]
+    low, high = min(filter(None, times)), max(filter(None, times))
+    axis.set(xscale="log", xlim=(low / 2, high * (high / low) ** 0.45), xlabel="ms")
+    axis.set_title(title, fontsize=10)
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def _measured(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if row.get("ours") is not None]
+
+
+def _format_origin(result: Result) -> str:
+    versions = ", ".join(f"{name} {v}" for name, v in result["versions"].items() if v)
+    notes = "".join(f" {note}" for note in result.get("notes", ()))
+    return f"{result['date']}, {result['device']}; {versions}. `{result['command']}`.{notes}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

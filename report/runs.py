@@ -1,0 +1,230 @@
+"""Trainings that were tested: what their folders hold, and tables of several."""
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from report.paper import COLUMNS, LIGHT, LIGHT_REFERENCE_MS, PAPER, REFERENCE
+from utils.markdown import format_table
+from utils.metrics import CountResult
+
+KEPT = ("log.jsonl", "result.json")  # of the training
+TESTED = ("test.json", "test.csv")  # of test.sh
+ALIKE = ("dataset", "images", "size", "protocol")  # of tests that are shown together
+CROWDS = (0, 100, 200, 400, 800, 1600)  # heads, where a class of crowd sizes begins
+COSTS = ("params", "flops_g", "gpu_ms", "cpu_s")  # of test.json, in the order of the paper's table
+
+Point = tuple[str, float, float]  # name, CPU latency / REFERENCE's on the same machine, MAE
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training that was tested."""
+
+    folder: Path
+    log: list[dict[str, Any]]  # one record an epoch
+    result: dict[str, Any]  # of the training
+    test: dict[str, Any]  # what test.py --json wrote
+    teacher: dict[str, Any] | None  # the same of its teacher
+    counts: list[CountResult]  # of the test images
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def label(self) -> str:
+        """Such as 1/4-CSRNet + SKT."""
+        terms = self.result["settings"].get("terms", "hard")
+        if terms == "hard":
+            return self.test["model"]
+        skt = " + SKT" if terms == "hard,soft,intra,inter" else f" + {terms.replace(',', ' + ')}"
+        return f"{self.test['model']}{skt}"
+
+
+def read_run(folder: Path) -> Run:
+    """Reads a folder.
+
+    Raises:
+        ValueError: a file is missing, or is not what it should be.
+    """
+    for name in (*KEPT, *TESTED):
+        if not (folder / name).is_file():
+            lacks = "not tested" if name in TESTED else "no training that has ended"
+            raise ValueError(
+                f"{folder} has no {name}: it is {lacks}; DATASET=... ROOT=... OUT={folder} "
+                f"CHECKPOINT={folder}/best_mae.pth bash test.sh tests a training"
+            )
+    teacher = folder / "teacher.json"
+    try:
+        with (folder / "test.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return Run(
+            folder,
+            [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()],
+            json.loads((folder / "result.json").read_text()),
+            json.loads((folder / "test.json").read_text()),
+            json.loads(teacher.read_text()) if teacher.is_file() else None,
+            [CountResult(r["name"], int(r["heads"]), 0.0, float(r["predicted"])) for r in rows],
+        )
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{folder} holds no training and its test ({error})") from None
+
+
+def check_alike(runs: Sequence[Run]) -> None:
+    """Raises ValueError if runs share a name, or were tested on other images or otherwise."""
+    names = [run.name for run in runs]
+    for run in runs:
+        if names.count(run.name) > 1:
+            raise ValueError(f"two runs are called {run.name}; rename the folder of one")
+        for key in ALIKE:
+            first, other = runs[0].test[key], run.test[key]
+            if first != other:
+                raise ValueError(
+                    f"{run.folder}: its test has {key} {other}, the first run's {first}"
+                )
+
+
+def compare_with_paper(runs: Sequence[Run], dataset: str) -> str:
+    """Returns the paper's table with our rows below its own."""
+    rows = [[f"paper: {name}", *values] for name, *values in PAPER.get(dataset, ())]
+    rows += [[f"published: {name}", *figures[:3]] for name, *figures in LIGHT.get(dataset, ())]
+    shown = {run.folder.resolve() for run in runs}
+    for run in runs:
+        teacher = Path(run.teacher["checkpoint"]).resolve() if run.teacher else None
+        if teacher and not shown & {teacher, teacher.parent}:
+            shown.add(teacher)
+            rows.append([f"teacher of {run.name}: {run.teacher['model']}", *_measured(run.teacher)])
+        rows.append([f"{run.name}: {run.label}", *_measured(run.test)])
+    return format_table(COLUMNS, rows)
+
+
+def compare_latencies(runs: Sequence[Run], dataset: str) -> dict[str, list[Point]]:
+    """Returns networks by the origin of their figures.
+
+    Empty where no run is a REFERENCE, or nothing is published on the data set.
+    """
+    references = [run.test["cpu_s"] for run in runs if run.test["model"] == REFERENCE]
+    if not any(references) or dataset not in LIGHT:
+        return {}
+    published = {name: (row[-1], row[0]) for name, *row in PAPER[dataset]}
+    reference, _ = published[f"{REFERENCE} + SKT"]
+    return {
+        "paper": [(name, cpu / reference, mae) for name, (cpu, mae) in published.items()],
+        "light counters": [
+            (name, ms / LIGHT_REFERENCE_MS, mae) for name, mae, *_, ms in LIGHT[dataset]
+        ],
+        "ours": [
+            (run.name, run.test["cpu_s"] / references[0], run.test["mae"])
+            for run in runs
+            if run.test["cpu_s"]
+        ],
+    }
+
+
+def compare_to_teachers(runs: Sequence[Run], dataset: str) -> str:
+    """Returns every figure of the teachers divided by their students', errors included."""
+    published = PAPER.get(dataset, ())
+    rows = [
+        [f"paper: {student[0]}", *_ratios(teacher[1:], student[1:])]
+        for teacher, student in zip(published[::2], published[1::2], strict=True)
+    ]
+    rows += [
+        [f"{run.name}: {run.label}", *_ratios(_measured(run.teacher), _measured(run.test))]
+        for run in runs
+        if run.teacher
+    ]
+    return format_table(("teacher / student", *COLUMNS[1:]), rows)
+
+
+def describe_trainings(runs: Sequence[Run]) -> str:
+    """Returns how every run was trained, and what it was chosen by."""
+    columns = [
+        "run",
+        "start",
+        "loss terms",
+        "seed",
+        "epochs",
+        "minutes",
+        "chosen",
+        "val MAE",
+        "validation",
+    ]
+    rows = []
+    for run in runs:
+        result, settings = run.result, run.result["settings"]
+        rows.append(
+            [
+                f"[{run.name}](runs/{run.name}/log.jsonl)",
+                settings.get("init", ""),
+                settings.get("terms", "hard").replace(",", ", "),
+                settings["seed"],
+                str(result["epochs"]),
+                result["minutes"],
+                str(result["epoch"]),
+                result["val_mae"],
+                result["validation"],
+            ]
+        )
+    return format_table(columns, rows)
+
+
+def compare_seeds(runs: Sequence[Run]) -> str:
+    """Returns mean and deviation of the errors of runs that differ by their seeds alone.
+
+    Their minutes may differ, too, where those end a training. Empty where there are none.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        same = {k: v for k, v in run.result["settings"].items() if k != "seed"}
+        groups.setdefault(json.dumps([run.label, same]), []).append(run)
+    rows = [
+        [
+            f"{group[0].label}: {', '.join(run.name for run in group)}",
+            *(f(errors) for errors in _errors(group) for f in (mean, stdev)),
+        ]
+        for group in groups.values()
+        if len({run.result["settings"]["seed"] for run in group}) == len(group) > 1
+    ]
+    columns = ("seeds", "MAE, mean", "deviation", "RMSE, mean", "deviation")
+    return format_table(columns, rows) if rows else ""
+
+
+def compare_crowds(runs: Sequence[Run]) -> str:
+    """Returns every run's MAE and mean error by the number of annotated heads."""
+    classes = []
+    for low, high in zip(CROWDS, (*CROWDS[1:], math.inf), strict=True):
+        images = sum(low <= count.heads < high for count in runs[0].counts)
+        if images:
+            name = f"{low} to {high - 1}" if high < math.inf else f"from {low}"
+            classes.append((low, high, f"{name} ({images})"))
+    rows = [
+        [run.name, *(_err_between(run.counts, low, high) for low, high, _ in classes)]
+        for run in runs
+    ]
+    return format_table(["heads (images)", *(name for *_, name in classes)], rows)
+
+
+def _err_between(counts: Sequence[CountResult], low: int, high: float) -> str:
+    """MAE and mean error of the images with so many heads."""
+    errors = [count.predicted - count.heads for count in counts if low <= count.heads < high]
+    return f"{mean(map(abs, errors)):.1f}, {mean(errors):+.1f}"
+
+
+def _measured(test: dict[str, Any]) -> list[float | None]:
+    """A test's row of the paper's table, without the name."""
+    costs = [test[key] for key in COSTS]
+    return [test["mae"], test["rmse"], costs[0] / 1e6, *costs[1:]]
+
+
+def _errors(runs: Sequence[Run]) -> list[list[float]]:
+    return [[run.test[name] for run in runs] for name in ("mae", "rmse")]
+
+
+def _ratios(teacher: Sequence[float | None], student: Sequence[float | None]) -> list[float | None]:
+    return [t / s if t and s else None for t, s in zip(teacher, student, strict=True)]

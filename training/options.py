@@ -1,0 +1,103 @@
+"""What the command lines of trainings have in common."""
+
+import argparse
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from counting.protocols import PROTOCOLS
+from training.recipes import DATASETS, RECIPES
+from utils.options import WORKERS, Parser, add_device_options, number, whole_number
+from utils.precision import PRECISIONS
+
+
+def parse_scale(text: str) -> tuple[float, float]:
+    """Reads LOW:HIGH, factors of enlargement.
+
+    Raises:
+        argparse.ArgumentTypeError: they are not from 0.25 to 4, LOW first.
+    """
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError:
+        low = high = math.nan
+    if not 0.25 <= low <= high <= 4:
+        raise argparse.ArgumentTypeError(f"must be LOW:HIGH within 0.25 and 4, got {text!r}")
+    return low, high
+
+
+def add_experiment_options(
+    parser: argparse.ArgumentParser, networks: Iterable[str]
+) -> tuple[str, str, str]:
+    """Adds --arch, --dataset and --recipe, and returns them: other options' defaults follow."""
+    for options in (parser, early := Parser(add_help=False)):
+        add = options.add_argument_group("experiment").add_argument
+        add("--arch", choices=networks, default="csrnet", help="network")
+        add("--dataset", "-d", type=str.upper, choices=DATASETS, default="SHA", help="for defaults")
+        add("--recipe", choices=RECIPES, default="published", help="for defaults")
+    known, _ = early.parse_known_args()
+    return known.arch, known.dataset, known.recipe
+
+
+def add_training_options(
+    parser: argparse.ArgumentParser,
+    parse_crop: Callable[[str], Any],
+    box_rules: Iterable[str],
+    caches: Iterable[str],
+) -> None:
+    """Adds what every training can be told; a recipe has the defaults."""
+    add = parser.add_argument_group("data").add_argument
+    for split in ("train", "val", "test"):
+        add(f"{split}_json", type=Path, help=f"list of {split} images")
+    add("--train-on-val", action="store_true", help="allow validation images in the training list")
+    add("--workers", type=whole_number(0), default=WORKERS, help="processes that read images")
+    add("--cache", choices=caches, help="where images stay between epochs; gpu: no workers at all")
+
+    add = parser.add_argument_group("recipe").add_argument
+    add("--epochs", type=whole_number(1), help="passes over the training list")
+    add("--batch-size", type=whole_number(1), help="crops a step, of all processes together")
+    add("--crop", type=parse_crop, help="LOW:HIGH of the image's sides, or HEIGHTxWIDTH")
+    add("--crops-per-image", type=whole_number(1), help="crops of every image an epoch")
+    add("--flip", type=number(0, 1), help="probability that a crop is mirrored")
+    add("--scale", type=parse_scale, help="LOW:HIGH, between which crops are enlarged at random")
+    add("--colour", type=number(0, 0.9), help="brightness, contrast, saturation vary by this part")
+    add("--optimizer", choices=["sgd", "adam"], help="SGD with momentum 0.95, or Adam")
+    add("--lr", type=number(0, exclusive=True), help="learning rate")
+    add(
+        "--cosine",
+        action=argparse.BooleanOptionalAction,
+        help="let the learning rate fall to 0 along a cosine",
+    )
+    add("--warmup", type=whole_number(0), help="steps over which the learning rate rises from 0")
+    add("--weight-decay", type=number(0), help="L2 penalty of the optimiser")
+    add("--ema", type=number(0, 0.99999), help="decay of averaged weights, validated, too; 0: none")
+    add(
+        "--max-minutes",
+        type=number(0, exclusive=True),
+        default=math.inf,
+        help="time in which the schedule, validations and test are to end, over all resumptions; "
+        "on a CPU without what other work took",
+    )
+    add("--precision", choices=PRECISIONS, help="auto: bfloat16 or float16 on a GPU; TF32 with it")
+    add("--compile", action=argparse.BooleanOptionalAction, help="let torch.compile fuse a step")
+    add("--seed", type=whole_number(0), default=0, help="of weights, order and crops")
+
+    add = parser.add_argument_group("ground truth").add_argument
+    add("--hard", choices=["density", "bayesian"], help="loss: squared error of maps, or Bayesian")
+    add("--boxes", choices=box_rules, help="data set whose rule says which heads a crop holds")
+    add("--background", type=number(0, exclusive=True), help="its reach / the image's short side")
+    add("--sigma", type=number(0, exclusive=True), default=8.0, help="of a head, in pixels")
+
+    add = parser.add_argument_group("run").add_argument
+    add("--out", type=Path, help="folder of checkpoints, log and figures")
+    add("--resume", action="store_true", help="continue the run in --out")
+    add("--protocol", choices=PROTOCOLS, help="how images are counted")
+    add("--eval-every", type=whole_number(1), help="epochs between validations")
+    add_device_options(parser)
+
+
+def check_training_options(args: argparse.Namespace, parser: Parser) -> None:
+    """Ends with an error where an option was given that another one leaves without effect."""
+    if args.hard != "bayesian":
+        parser.refuse(args, ["--boxes", "--background", "--sigma"], "needs --hard bayesian")

@@ -1,0 +1,193 @@
+"""Teachers: read, asked live at every step, or asked once about every picture of a training."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from counting.protocols import ALIGNMENT
+from datasets.answers import BLANK, KEPT_AS, Answers, Asked
+from datasets.crowd import CrowdDataset
+from datasets.cutting import MEAN_COLOUR, STRIDE
+from datasets.memory import GIGABYTE
+from datasets.splits import DataError
+from datasets.transforms import Size
+from models.comparison import precise
+from models.naming import Counter, load_counter
+from models.taps import FeatureReader, Tap, tap_channels
+from utils import distributed
+from utils.checkpoint import read_weights
+from utils.pixels import normalise
+from utils.precision import autocast
+
+LIVE_STRIDE = 1  # of the tap whose features are not kept: large, and one cheap layer of the image
+USABLE = 0.9  # part of a disk's free room that answers may take
+
+Ask = Callable[[Tensor, dict], tuple[Tensor, list[Tensor]]]  # images, batch -> map, features
+
+
+def load_inert(path: Path, device: torch.device) -> Counter:
+    """Reads a network that is not to be trained."""
+    counter = read_weights(path, load_counter)
+    counter.network.to(device, memory_format=torch.channels_last)
+    counter.network.eval().requires_grad_(False)
+    return counter
+
+
+def ask_live(teacher: nn.Module, taps: Sequence[Tap], more: Sequence[nn.Module]) -> Ask:
+    """Returns how a batch's map, averaged over teachers, and the first one's features are had."""
+    read = FeatureReader(teacher, taps)
+
+    def ask(images: Tensor, _: dict) -> tuple[Tensor, list[Tensor]]:
+        taught, features = read(images)
+        if more:
+            maps = [taught, *(other(images) for other in more)]
+            taught = sum(map(precise, maps)) / len(maps)
+        return taught, features
+
+    return ask
+
+
+def ask_kept(teacher: nn.Module, taps: Sequence[Tap]) -> Ask:
+    """Returns the same from batches that bring the answers along, see CrowdDataset.teach."""
+    first = [teacher.get_submodule(tap.module) for tap in taps if tap.stride == LIVE_STRIDE]
+
+    def ask(images: Tensor, batch: dict) -> tuple[Tensor, list[Tensor]]:
+        return batch["taught"], [*(layer(images) for layer in first), *batch["features"]]
+
+    return ask
+
+
+def teach_crops(
+    dataset: CrowdDataset,
+    teachers: Sequence[Counter],
+    features: bool,
+    folder: Path,
+    precision: torch.dtype,
+    device: torch.device,
+    optional: bool = False,
+) -> bool:
+    """Asks teachers once about every picture of `dataset`, whose crops bring the answers then.
+
+    What is in the folder already stays. Processes of a machine share the work.
+
+    Args:
+        features: whether the first teacher's are needed, too.
+        precision: of the teachers' passes.
+        optional: leave it where the disk has no room.
+
+    Returns:
+        Whether it was done.
+
+    Raises:
+        DataError: the disk has no room, and that is not `optional`; or it cannot be written.
+    """
+    asking = [
+        _Asking(teacher, folder, features and not number, precision, dataset)
+        for number, teacher in enumerate(teachers)
+    ]
+    if not _has_room(folder, sum(asked.needed for asked in asking), optional):
+        return False
+    for asked in asking:
+        asked.fill(device)
+    dataset.teach([asked.answers for asked in asking])
+    return True
+
+
+class _Asking:
+    """What a teacher is still to answer about the pictures of a data set."""
+
+    def __init__(
+        self,
+        teacher: Counter,
+        folder: Path,
+        features: bool,
+        precision: torch.dtype,
+        dataset: CrowdDataset,
+    ):
+        self._network, self._precision, self._dataset = teacher.network, precision, dataset
+        widths = zip(teacher.network.taps, tap_channels(teacher.network), strict=True)
+        self._kept = {tap: w for tap, w in widths if features and tap.stride != LIVE_STRIDE}
+        self.answers = Answers(
+            folder / f"{teacher.fingerprint()[:16]}-{str(precision).removeprefix('torch.')}",
+            {tap.name: tap.stride for tap in self._kept},
+        )
+        pictures = dict(zip(dataset.pictures, range(len(dataset)), strict=True))  # none twice
+        self.missing: dict[Asked, int] = {
+            (name, mirrored): number
+            for mirrored in dataset.mirrorings
+            for name, number in pictures.items()
+            if not self.answers.has((name, mirrored))
+        }
+        self.needed = sum(self._bytes(dataset.sizes[number]) for number in self.missing.values())
+
+    def _bytes(self, size: Size) -> int:
+        """What the answer to a picture takes on the disk."""
+        features = sum(w * _cells(size, tap.stride) for tap, w in self._kept.items())
+        return torch.float32.itemsize * _cells(size, STRIDE) + KEPT_AS.itemsize * features
+
+    def fill(self, device: torch.device) -> None:
+        """Lets the teacher answer; each process of the machine takes its part."""
+        self.answers.folder.mkdir(parents=True, exist_ok=True)
+        read = FeatureReader(self._network, list(self._kept))
+        if not self.answers.has((BLANK, False)):
+            side = 2 * self._network.margin + 2 * ALIGNMENT
+            blank = torch.tensor(MEAN_COLOUR, dtype=torch.uint8).view(1, 3, 1, 1)
+            self._keep(read, (BLANK, False), blank.expand(-1, -1, side, side), device, middle=True)
+        share = list(self.missing.items())[
+            distributed.local_rank() :: distributed.local_processes()
+        ]
+        for asked, number in tqdm(share, "asking the teacher", disable=not distributed.is_main()):
+            self._keep(read, asked, self._dataset.image(number), device)
+        read.remove()
+        distributed.add_up([0])  # the others' parts are there, too
+
+    @torch.no_grad()
+    def _keep(
+        self,
+        read: FeatureReader,
+        asked: Asked,
+        image: Tensor,
+        device: torch.device,
+        middle: bool = False,
+    ) -> None:
+        _, mirrored = asked
+        image = normalise((image.flip(-1) if mirrored else image).to(device))
+        with autocast(device, self._precision):
+            density, features = read(image)
+        answer = [part.cpu() for part in (density, *features)]
+        if middle:
+            answer = [_middle(part) for part in answer]
+        self.answers.keep(asked, answer[0], answer[1:])
+
+
+def _middle(answer: Tensor) -> Tensor:
+    """(1, C, h, w) -> (1, C, 1, 1)."""
+    return answer[..., answer.shape[2] // 2, answer.shape[3] // 2, None, None]
+
+
+def _cells(size: Size, stride: int) -> int:
+    return -(-size[0] // stride) * -(-size[1] // stride)
+
+
+def _has_room(folder: Path, needed: int, optional: bool) -> bool:
+    """Says what answers will take on the disk, and whether it is there.
+
+    Raises:
+        DataError: it is not, and they are not `optional`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    (lacking,) = distributed.add_up([needed > USABLE * free])
+    room = f"{needed / GIGABYTE:.3g} GB in {folder}, where {free / GIGABYTE:.3g} are free"
+    if not lacking:
+        if needed:
+            distributed.say(f"the teacher's answers are kept: {room}")
+        return True
+    if not optional:
+        raise DataError(f"--teacher-cache needs {room}; none asks the teacher at every step")
+    distributed.say(f"the teacher is asked at every step: its answers need {room}")
+    return False
