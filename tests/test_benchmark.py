@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import need_packages, run_program
-from test_evaluation import random_network
+from test_protocols import random_network
 
 import benchmark
 from datasets.transforms import Augmentation, FixedCrop

@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 import torch
 from conftest import assert_one_line_error, run_program
-from test_evaluation import random_image, random_network
+from test_protocols import random_image, random_network
 
 import test as test_program
 from counting.protocols import predict_cells, predict_whole

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import PROJECT, need_packages
 from PIL import Image
-from test_evaluation import random_image, random_network
+from test_protocols import random_image, random_network
 
 import export
 import test as test_program
