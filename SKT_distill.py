@@ -15,7 +15,7 @@ from datasets.sampler import CropSampler
 from datasets.splits import DataError
 from datasets.transforms import parse_crop
 from models.bayesian import build_hard_loss
-from models.build import NETWORKS, build_network, init_kaiming, parse_width
+from models.build import ARCHITECTURES, build_network, init_kaiming, parse_width
 from models.distillation import FEATURE_TERMS, INTRA_DISTANCES, TERMS, distillation_terms
 from models.inheritance import inherit
 from models.naming import Counter, load_counter
@@ -44,7 +44,7 @@ INHERITED_CROPS = 128  # at which --init teacher fits a student
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
-    recipe = student_recipe(*add_experiment_options(parser, NETWORKS))
+    recipe = student_recipe(*add_experiment_options(parser, ARCHITECTURES))
     add_training_options(parser, checked(parse_crop), BOX_RULES, CACHES)
     add = parser.add_argument_group("networks").add_argument
     add("--teacher_ckpt", "-tc", type=find_checkpoint, help="the teacher's checkpoint")

@@ -12,7 +12,7 @@ from datasets.splits import DataError
 from datasets.transforms import parse_crop
 from models.bayesian import build_hard_loss
 from models.build import (
-    NETWORKS,
+    ARCHITECTURES,
     build_network,
     init_imagenet,
     init_kaiming,
@@ -32,12 +32,10 @@ from utils.distributed import LostProcess
 from utils.options import Parser, checked, fail, select_device
 from utils.pixels import normalise
 
-IMAGENET = {"csrnet": "VGG16_Weights.IMAGENET1K_V1", "bl": "VGG19_Weights.IMAGENET1K_V1"}
-
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
-    recipe = teacher_recipe(*add_experiment_options(parser, NETWORKS))
+    recipe = teacher_recipe(*add_experiment_options(parser, ARCHITECTURES))
     add_training_options(parser, checked(parse_crop), BOX_RULES, CACHES)
     add = parser.add_argument_group("teacher").add_argument
     add("--width", type=checked(parse_width), help="channels, as a part of the plan's")
@@ -106,7 +104,7 @@ def download_vgg(arch: str) -> dict[str, Tensor]:
     """Returns torchvision's ImageNet weights of the VGG that a network begins with."""
     from torchvision.models import get_weight  # takes seconds to import, and only this needs it
 
-    weights = get_weight(IMAGENET[arch])
+    weights = get_weight(ARCHITECTURES[arch].pretrained)
     try:
         return weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network; a download that was cut

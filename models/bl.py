@@ -2,13 +2,15 @@
 
 from collections import OrderedDict
 from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.architecture import Architecture
 from models.taps import Tap
-from models.vgg import ConvReLU, build_vgg, scale_plan
+from models.vgg import ConvReLU, build_vgg, numbered_names, scale_plan
 
 BL_FEATURES = (
     *(64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M"),
@@ -108,3 +110,29 @@ def _linear(
     positions = scale * torch.arange(target, target + rows, dtype=torch.float64)
     places = torch.arange(source, source + columns)
     return (1 - (positions[:, None] - places).abs()).clamp(min=0)
+
+
+def recipe(role: str, dataset: str) -> dict[str, Any]:
+    """Ma et al., ICCV 2019. Its distillation was never published: a student's rate is SKT's."""
+    crop, lr = ("512x512", 1e-5) if dataset == "QNRF" else ("256x256", 1e-6)
+    return {
+        "hard": "bayesian",
+        "flip": 0.5,
+        "weight_decay": 1e-4,
+        "crops_per_image": 1,
+        "epochs": 1000,
+        "optimizer": "adam",
+        "crop": crop,
+        "lr": lr if role == "teacher" else 1e-4,
+    }
+
+
+ARCHITECTURE = Architecture(
+    BL,
+    pretrained="VGG19_Weights.IMAGENET1K_V1",
+    recipe=recipe,
+    fast_teacher={"lr": 3e-5},
+    demo_teacher={"lr": 2e-4},
+    protocols={"QNRF": "rescaled"},
+    foreign_names=lambda network: [numbered_names(network)],
+)

@@ -4,22 +4,32 @@ from fractions import Fraction
 
 from torch import Tensor, nn
 
-from models.bl import BL
-from models.csrnet import CSRNet
-from models.vgg import convolutions
+from models.architecture import Architecture
+from models.bl import ARCHITECTURE as BL
+from models.csrnet import ARCHITECTURE as CSRNET
+from models.vgg import convolutions, vgg_indices
 
-NETWORKS = {"csrnet": CSRNet, "bl": BL}
+ARCHITECTURES = {"csrnet": CSRNET, "bl": BL}
 
 
-def build_network(arch: str, width: float | Fraction = 1) -> CSRNet | BL:
+def find_architecture(name: str) -> Architecture:
+    """Returns an entry of ARCHITECTURES.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in ARCHITECTURES:
+        raise ValueError(f"arch must be one of {', '.join(ARCHITECTURES)}, got {name!r}")
+    return ARCHITECTURES[name]
+
+
+def build_network(arch: str, width: float | Fraction = 1) -> nn.Module:
     """Builds the network called `arch` with every channel count multiplied by `width`.
 
     Raises:
         ValueError: there is no such network, or `width` is not in (0, 1].
     """
-    if arch not in NETWORKS:
-        raise ValueError(f"arch must be one of {', '.join(NETWORKS)}, got {arch!r}")
-    return NETWORKS[arch](width)
+    return find_architecture(arch).network(width)
 
 
 def parse_width(text: str) -> Fraction:
@@ -51,7 +61,7 @@ def init_kaiming(network: nn.Module) -> None:
         nn.init.zeros_(convolution.bias)
 
 
-def init_imagenet(network: CSRNet | BL, vgg: dict[str, Tensor]) -> None:
+def init_imagenet(network: nn.Module, vgg: dict[str, Tensor]) -> None:
     """Fills the front end from torchvision's VGG weights, whose names are `features.N.weight`.
 
     Raises:
@@ -71,17 +81,3 @@ def init_imagenet(network: CSRNet | BL, vgg: dict[str, Tensor]) -> None:
                 )
             state[target] = vgg[source]
     front.load_state_dict(state)
-
-
-def vgg_indices(stack: nn.Sequential) -> dict[str, int]:
-    """A stack's convolutions by name -> their index where ReLUs count as layers, as torchvision's.
-
-    With the index, 0, 2, 5, ..., a layer of ours is found in checkpoints of the original codes.
-    """
-    indices, index = {}, 0
-    for name, layer in stack.named_children():
-        if isinstance(layer, nn.Conv2d):
-            indices[name] = index
-            index += 1  # its ReLU
-        index += 1
-    return indices

@@ -2,11 +2,13 @@
 
 from collections import OrderedDict
 from fractions import Fraction
+from typing import Any
 
 from torch import Tensor, nn
 
+from models.architecture import Architecture
 from models.taps import Tap
-from models.vgg import ConvReLU, build_vgg, scale_plan
+from models.vgg import ConvReLU, build_vgg, numbered_names, scale_plan, vgg_indices
 
 CSRNET_FRONTEND = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512)  # VGG-16's
 CSRNET_BACKEND = (512, 512, 512, 256, 128, 64)  # dilated by 2
@@ -51,3 +53,43 @@ class CSRNet(nn.Module):
     ) -> Tensor:
         """Maps a part of images, see BL.forward_part. Its place does not matter to convolutions."""
         return self(images)
+
+
+def recipe(role: str, dataset: str) -> dict[str, Any]:
+    """Li et al., 2018, of a teacher; SKT's of a student."""
+    shared = {"hard": "density", "flip": 0.2, "weight_decay": 5e-4, "crops_per_image": 4}
+    if role == "teacher":
+        return shared | {"epochs": 400, "crop": "0.5", "optimizer": "sgd", "lr": 1e-7}
+    return shared | {"epochs": 1000, "crop": "0.5:1", "optimizer": "adam", "lr": 1e-4}
+
+
+def foreign_names(network: CSRNet) -> list[list[str]]:
+    """CSRNet-pytorch's names, and those of the published students.
+
+    There conv1_1 is conv0_0.0, the back end conv4, the output conv5.
+    """
+    blocks = [name.removeprefix("conv").split("_") for name in vgg_indices(network.frontend)]
+    frontend = [f"conv{int(block) - 1}_{int(i) - 1}.0" for block, i in blocks]
+    backend = [f"conv4_{i}.0" for i in range(len(network.backend))]
+    return [numbered_names(network), [*frontend, *backend, "conv5_0"]]
+
+
+SKT_ADAPTERS = dict(
+    zip(
+        ("transform0_0.0", "transform1_0.0", "transform2_0.0")
+        + ("transform3_0.0", "transform4_0.0", "transform4_3.0"),
+        (tap.name for tap in CSRNET_TAPS),
+        strict=True,
+    )
+)
+
+ARCHITECTURE = Architecture(
+    CSRNet,
+    pretrained="VGG16_Weights.IMAGENET1K_V1",
+    recipe=recipe,
+    fast_teacher={"lr": 1e-4},
+    demo_teacher={"lr": 5e-4},
+    protocols={"QNRF": "cells"},
+    foreign_names=foreign_names,
+    foreign_adapters=SKT_ADAPTERS,
+)

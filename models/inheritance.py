@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.bl import BL
-from models.csrnet import CSRNet
 from models.taps import Adapters, FeatureReader
 from models.vgg import convolutions
 
@@ -29,7 +27,7 @@ class _Seen(Exception):
 
 @torch.no_grad()
 def inherit(
-    student: CSRNet | BL, adapters: Adapters | None, teacher: CSRNet | BL, images: Images
+    student: nn.Module, adapters: Adapters | None, teacher: nn.Module, images: Images
 ) -> None:
     """Fills a student, and adapters from its features to its teacher's, out of the teacher.
 
@@ -116,7 +114,7 @@ def _read_inputs(network: nn.Module, layer: nn.Conv2d, images: Images) -> Iterat
 
 
 def _read_teacher(
-    network: CSRNet | BL, images: Images
+    network: nn.Module, images: Images
 ) -> tuple[dict[str, list[Tensor]], list[list[Tensor]]]:
     """What every layer gives before its ReLU, (N, D) of each image; and `_read_taps`."""
     outputs: dict[str, list[Tensor]] = {name: [] for name in convolutions(network)}
@@ -138,7 +136,7 @@ def _read_teacher(
     return outputs, features
 
 
-def _read_taps(network: CSRNet | BL, images: Images) -> list[list[Tensor]]:
+def _read_taps(network: nn.Module, images: Images) -> list[list[Tensor]]:
     """What every tap sees at the same positions, (N, C) each, image by image."""
     reader = FeatureReader(network, network.taps)
     features = []

@@ -3,15 +3,14 @@
 import hashlib
 import math
 import re
+from collections import ChainMap
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 
-from models.bl import BL
-from models.build import NETWORKS, build_network, vgg_indices
-from models.csrnet import CSRNET_TAPS, CSRNet
+from models.build import ARCHITECTURES, build_network
 from models.guard import Guard
 from models.vgg import convolutions, scale_plan
 
@@ -19,14 +18,6 @@ KINDS = ("weight", "bias")
 ADAPTERS = "adapters."  # prefix of the adapters in a state dict of ours
 GUARD = "guard."  # prefix of a guard's tensors there
 VGG_NAMES = re.compile(r"features\.\d")  # of torchvision's VGG, and of BL's front as well
-SKT_ADAPTERS = dict(
-    zip(
-        ("transform0_0.0", "transform1_0.0", "transform2_0.0")
-        + ("transform3_0.0", "transform4_0.0", "transform4_3.0"),
-        (tap.name for tap in CSRNET_TAPS),
-        strict=True,
-    )
-)
 
 
 @dataclass
@@ -37,7 +28,7 @@ class Counter:
     an output layer that came from no file.
     """
 
-    network: CSRNet | BL
+    network: nn.Module
     arch: str
     width: Fraction
     adapters: dict[str, Tensor]
@@ -79,14 +70,15 @@ def load_counter(state: dict[str, Tensor]) -> Counter:
         ValueError: the names or shapes are of no network known here.
     """
     weights, adapters, guard = {}, {}, {}
+    foreign = dict(ChainMap(*(entry.foreign_adapters for entry in ARCHITECTURES.values())))
     for name, tensor in state.items():
         layer, _, kind = name.rpartition(".")
         if name.startswith(ADAPTERS):
             adapters[name.removeprefix(ADAPTERS)] = tensor.float()
         elif name.startswith(GUARD):
             guard[name.removeprefix(GUARD)] = tensor.float()
-        elif layer in SKT_ADAPTERS:
-            adapters[f"{SKT_ADAPTERS[layer]}.{kind}"] = tensor.float()
+        elif layer in foreign:
+            adapters[f"{foreign[layer]}.{kind}"] = tensor.float()
         else:
             weights[name] = tensor.float()
     arch, ours = _recognise(weights)
@@ -112,7 +104,7 @@ def load_start(state: dict[str, Tensor]) -> Counter | None:
     Raises:
         ValueError: some names are a counter's, but not all, or the shapes are of none.
     """
-    namings = [names for arch in NETWORKS for names in _namings(arch)]
+    namings = [names for arch in ARCHITECTURES for names in _namings(arch)]
     known = {name for names in namings for name in names if not VGG_NAMES.match(name)}
     if not known & state.keys():
         return None
@@ -134,7 +126,7 @@ def _shapes(network: nn.Module) -> dict[str, torch.Size]:
 
 def _recognise(weights: dict[str, Tensor]) -> tuple[str, dict[str, str]]:
     """Returns the architecture, and for every tensor's name in the checkpoint its name here."""
-    namings = [(arch, names) for arch in NETWORKS for names in _namings(arch)]
+    namings = [(arch, names) for arch in ARCHITECTURES for names in _namings(arch)]
     for arch, names in namings:
         if names.keys() == weights.keys():
             return arch, names
@@ -142,7 +134,9 @@ def _recognise(weights: dict[str, Tensor]) -> tuple[str, dict[str, str]]:
     missing, unknown = names.keys() - weights.keys(), weights.keys() - names.keys()
     if len(missing) == len(names):
         example = f", such as {min(unknown)}" if unknown else ""
-        raise ValueError(f"no weights of a network known here ({', '.join(NETWORKS)}){example}")
+        raise ValueError(
+            f"no weights of a network known here ({', '.join(ARCHITECTURES)}){example}"
+        )
     faults = [
         f"{len(tensors)} {fault}, such as {min(tensors)}"
         for fault, tensors in (("missing", missing), ("unknown", unknown))
@@ -166,26 +160,11 @@ def _namings(arch: str) -> list[dict[str, str]]:
     with torch.device("meta"):
         network = build_network(arch)
     ours = list(convolutions(network))
-    numbered = []  # CSRNet-pytorch and BL: layers by index, ReLUs and pools counted
-    for part, stack in network.named_children():
-        if isinstance(stack, nn.Sequential):
-            numbered += [f"{part}.{index}" for index in vgg_indices(stack).values()]
-        else:
-            numbered.append(part)
-    theirs = [ours, numbered]
-    if isinstance(network, CSRNet):
-        theirs.append(_skt_names(network))
+    theirs = [ours, *ARCHITECTURES[arch].foreign_names(network)]
     return [
         {f"{t}.{kind}": f"{o}.{kind}" for t, o in zip(names, ours, strict=True) for kind in KINDS}
         for names in theirs
     ]
-
-
-def _skt_names(network: CSRNet) -> list[str]:
-    """The published students' names: conv1_1 is conv0_0.0, the back end conv4, the output conv5."""
-    blocks = [name.removeprefix("conv").split("_") for name in vgg_indices(network.frontend)]
-    frontend = [f"conv{int(block) - 1}_{int(i) - 1}.0" for block, i in blocks]
-    return [*frontend, *(f"conv4_{i}.0" for i in range(len(network.backend))), "conv5_0"]
 
 
 def _infer_width(arch: str, weights: dict[str, Tensor]) -> Fraction:

@@ -51,3 +51,28 @@ def build_vgg(plan: Plan, in_channels: int = 3) -> nn.Sequential:
 def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
     """Returns a network's convolutions by dotted name, in the order that images pass them."""
     return {name: m for name, m in network.named_modules() if isinstance(m, nn.Conv2d)}
+
+
+def vgg_indices(stack: nn.Sequential) -> dict[str, int]:
+    """A stack's convolutions by name -> their index where ReLUs count as layers, as torchvision's.
+
+    With the index, 0, 2, 5, ..., a layer of ours is found in checkpoints of the original codes.
+    """
+    indices, index = {}, 0
+    for name, layer in stack.named_children():
+        if isinstance(layer, nn.Conv2d):
+            indices[name] = index
+            index += 1  # its ReLU
+        index += 1
+    return indices
+
+
+def numbered_names(network: nn.Module) -> list[str]:
+    """Names of a network's convolutions in codes that count layers, ReLUs and pools among them."""
+    names = []
+    for part, stack in network.named_children():
+        if isinstance(stack, nn.Sequential):
+            names += [f"{part}.{index}" for index in vgg_indices(stack).values()]
+        else:
+            names.append(part)
+    return names

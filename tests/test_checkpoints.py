@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.build import build_network, vgg_indices
-from models.naming import SKT_ADAPTERS, load_counter, load_start
+from models.build import build_network
+from models.csrnet import SKT_ADAPTERS
+from models.naming import load_counter, load_start
 from models.taps import Adapters, tap_channels
-from models.vgg import convolutions
+from models.vgg import convolutions, vgg_indices
 from utils.checkpoint import (
     CheckpointError,
     read_checkpoint,

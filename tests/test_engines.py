@@ -13,7 +13,7 @@ import test as test_program
 from counting.protocols import predict_cells, predict_whole
 from deploy.engines import CPU_ENGINES, ENGINES, EngineError, choose_device, parse_engine
 from deploy.latency import measure_in_turn
-from models.build import NETWORKS
+from models.build import ARCHITECTURES
 from utils.checkpoint import save_checkpoint
 from utils.pixels import normalise
 
@@ -40,7 +40,7 @@ def assert_same_map(engine, network, images):
 
 
 @pytest.mark.parametrize("name", CPU_ENGINES)
-@pytest.mark.parametrize("arch", NETWORKS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_an_exported_network_gives_eagers_map_at_any_size_and_batch(name, arch):
     engine, network = build_engine(name, arch)
     for height, width in SIZES:
@@ -100,7 +100,7 @@ def test_cudagraph_needs_a_gpu():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("arch", NETWORKS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_cuda_graphs_give_eagers_map_at_more_sizes_than_are_kept(arch):
     gpu = torch.device("cuda", 0)
     network = random_network(arch, WIDTH).to(gpu)

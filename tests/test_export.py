@@ -22,7 +22,7 @@ from deploy.deployed import Deployed, EngineError, prepare
 from deploy.exported import FORMATS, ExportError, check_parity, open_exported
 from deploy.int8 import quantise_within
 from deploy.rounding import WEIGHT_STEPS, measure_means, rank_layers, round_layers
-from models.build import NETWORKS
+from models.build import ARCHITECTURES
 from models.vgg import convolutions
 from utils.checkpoint import save_checkpoint
 from utils.options import fail
@@ -32,7 +32,7 @@ WIDTH = Fraction(1, 16)
 SIZES = [(96, 160), (203, 317), (33, 47)]  # even and odd stride-8 grids
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(scope="module", params=ARCHITECTURES)
 def counter(request, tmp_path_factory):
     """A random network, scaled to count some hundreds, and its checkpoint."""
     network = random_network(request.param, WIDTH)
@@ -299,7 +299,7 @@ def test_the_worst_layers_stay_in_float32_until_the_budget_is_kept():
         quantise_within(*parts, 0.5)
 
 
-@pytest.mark.parametrize("arch", NETWORKS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_weights_are_rounded_so_that_counts_stay(arch):
     network = random_network(arch, WIDTH)
     images = [normalise(random_image(120, 160, seed)) for seed in range(3)]

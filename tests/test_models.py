@@ -7,16 +7,15 @@ import torch
 
 from deploy.complexity import measure_cost
 from models.build import (
-    NETWORKS,
+    ARCHITECTURES,
     build_network,
     init_imagenet,
     init_kaiming,
     init_normal,
     parse_width,
-    vgg_indices,
 )
 from models.taps import FeatureReader, tap_channels
-from models.vgg import convolutions, scale_plan
+from models.vgg import convolutions, scale_plan, vgg_indices
 
 QUARTER = Fraction(1, 4)
 COSTS = [  # SPEC: parameters exactly, FLOPs to the last digit that the paper prints
@@ -62,7 +61,7 @@ def test_a_width_out_of_range_is_refused(text):
         build_network("vgg")
 
 
-@pytest.mark.parametrize("arch", NETWORKS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("size", [(64, 96), (57, 75), (17, 130), (1, 1), (40, 33)])
 def test_the_map_has_the_stride_8_grid_in_every_mode(arch, size):
     network = build_network(arch, 1 / 8)
@@ -71,7 +70,7 @@ def test_the_map_has_the_stride_8_grid_in_every_mode(arch, size):
         assert density.shape == (2, 1, -(-size[0] // 8), -(-size[1] // 8))
 
 
-@pytest.mark.parametrize("arch", NETWORKS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_an_image_counts_the_same_alone_and_in_a_batch(arch):
     torch.manual_seed(0)
     network = build_network(arch, 1 / 4).eval()
@@ -82,7 +81,7 @@ def test_an_image_counts_the_same_alone_and_in_a_batch(arch):
         torch.testing.assert_close(network(image[None])[0], density, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("arch", NETWORKS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("size", [(64, 96), (53, 75)])
 def test_teacher_and_student_taps_match_in_everything_but_channels(arch, size):
     sizes = []
@@ -102,7 +101,7 @@ def test_bl_counts_are_never_negative():
     assert (network(torch.randn(1, 3, 64, 64)) >= 0).all()
 
 
-@pytest.mark.parametrize("arch", NETWORKS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_beginnings_have_their_deviation(arch):
     network = build_network(arch, 1 / 2)
     init_normal(network)
@@ -118,7 +117,7 @@ def test_beginnings_have_their_deviation(arch):
             assert convolution.weight.std().item() == pytest.approx(expected, rel=0.05)
 
 
-@pytest.mark.parametrize("arch", NETWORKS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_imagenet_fills_the_front_and_nothing_else(arch):
     network = build_network(arch)
     front = getattr(network, network.pretrained)

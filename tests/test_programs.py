@@ -17,9 +17,10 @@ from PIL import Image
 
 import SKT_distill
 import train_teacher
-from models.build import NETWORKS, build_network, init_kaiming, vgg_indices
+from models.build import ARCHITECTURES, build_network, init_kaiming
 from models.distillation import TERMS, squared_error
 from models.naming import Counter
+from models.vgg import vgg_indices
 from training.recipes import student_recipe, teacher_recipe
 from utils.checkpoint import CheckpointError, read_checkpoint, save_checkpoint, save_weights
 from utils.options import Parser
@@ -157,7 +158,7 @@ def test_the_maps_of_more_teachers_are_averaged():
     torch.testing.assert_close(terms(batch)["soft"], squared_error(student(images), mean))
 
 
-@pytest.mark.parametrize("arch", NETWORKS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_a_student_learns_alone_in_the_same_program(crowd_lists, tmp_path, arch):
     options = ["--arch", arch, "--width", "1/16", "--terms", "hard", "--epochs", 1]
     options += ["--crop", "32x32", "--batch-size", 2, "--out", tmp_path / "alone"]
@@ -205,7 +206,7 @@ def test_recipes_are_the_published_ones(recipe, arch, dataset, options):
         assert plain.items() <= recipe(arch, dataset).items()
 
 
-@pytest.mark.parametrize("arch", NETWORKS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_the_fast_recipe_changes_how_not_what_is_learnt(arch):
     for recipe in (teacher_recipe, student_recipe):
         published, fast = (recipe(arch, "SHA", name) for name in ("published", "fast"))

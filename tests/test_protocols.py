@@ -19,7 +19,7 @@ from counting.protocols import (
     predict_tiled,
     predict_whole,
 )
-from models.build import NETWORKS, build_network, init_kaiming
+from models.build import ARCHITECTURES, build_network, init_kaiming
 from utils.pixels import normalise
 
 
@@ -61,7 +61,7 @@ def test_bls_protocol_brings_the_short_side_within_512_and_2048(size, seen):
     assert count == pytest.approx(normalise(image).mean().item(), abs=0.05)
 
 
-@pytest.mark.parametrize("arch", NETWORKS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("size", [(2033, 1531), (1100, 300), (1024, 1025)])
 def test_tiles_give_the_map_of_the_whole_image(arch, size):
     network, image = random_network(arch, Fraction(1, 16)), random_image(*size)
@@ -72,7 +72,7 @@ def test_tiles_give_the_map_of_the_whole_image(arch, size):
     assert count == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("arch", NETWORKS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_beyond_the_margin_nothing_changes_a_cell(arch):
     network, image = random_network(arch, Fraction(1, 16)), random_image(480, 960)
     other = random_image(480, 960, seed=1)

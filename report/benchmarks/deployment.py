@@ -15,7 +15,7 @@ from deploy.deployed import prepare
 from deploy.engines import Engine, build_eager, exported_engine
 from deploy.exported import FORMATS, draw_pictures, open_exported
 from deploy.latency import measure_in_turn
-from models.build import NETWORKS
+from models.build import ARCHITECTURES
 from models.naming import load_counter
 from report.benchmarks.report import allocator, describe_run
 from utils.checkpoint import read_weights
@@ -91,7 +91,7 @@ def _open(
     row = {"label": label, "mb": exported.size / 1e6}
     if "float32_layers" in facts:
         row["floats"] = str(len(facts["float32_layers"].split()))
-    network = NETWORKS[facts["architecture"]]
+    network = ARCHITECTURES[facts["architecture"]].network
     engine = exported_engine(network, exported.run, exported.preprocess)
     return row, [_describe(path, facts)], engine, lambda: exported.run(images)
 

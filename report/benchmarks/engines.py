@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from deploy.complexity import measure_cost
 from deploy.engines import CPU_ENGINES, ENGINES, EngineError, build_cudagraph
 from deploy.latency import Latency, measure_in_turn
-from models.build import NETWORKS, build_network, init_kaiming
+from models.build import ARCHITECTURES, build_network, init_kaiming
 from report.benchmarks.floors import Rates, floor_seconds, measure_rates
 from report.benchmarks.report import COLUMNS, ComparisonError, allocator, describe_run
 
@@ -75,12 +75,12 @@ def measure_infer(args: argparse.Namespace) -> dict[str, Any]:
     """Passes of the full networks and of their students, by every engine that is installed."""
     rows = []
     rates = partial(measure_rates, args.device)
-    for arch, network in NETWORKS.items():
+    for arch, entry in ARCHITECTURES.items():
         torch.manual_seed(0)
         pair = [build_network(arch, width).eval().requires_grad_(False) for width in (1, STUDENT)]
         for each in pair:
             init_kaiming(each)
-        labels = network.__name__, f"{STUDENT}-{network.__name__}"
+        labels = entry.network.__name__, f"{STUDENT}-{entry.network.__name__}"
         candidates = list_candidates(*pair, labels)
         rows += compare(candidates, args.size, args.device, args.rounds, rates)
     columns = {

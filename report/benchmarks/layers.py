@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.build import NETWORKS, build_network
+from models.build import ARCHITECTURES, build_network
 from report.benchmarks.floors import Rates, floor_seconds
 from report.benchmarks.report import describe_run
 
@@ -70,9 +70,9 @@ def list_kernels(network: nn.Module, size: tuple[int, int]) -> list[tuple[int, i
 def measure_layers(args: argparse.Namespace) -> dict[str, Any]:
     """What a student's kernels compute and move in bfloat16, and how long an H100 needs for it."""
     rows = []
-    for arch, network in NETWORKS.items():
+    for arch, entry in ARCHITECTURES.items():
         kernels = list_kernels(build_network(arch, WIDTH), args.size)
-        name = f"{WIDTH}-{network.__name__}"
+        name = f"{WIDTH}-{entry.network.__name__}"
         sizes = sorted({cells for cells, *_ in kernels}, reverse=True)
         pixels = args.size[0] * args.size[1]
         for cells in sizes:
