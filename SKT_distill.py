@@ -16,7 +16,7 @@ from datasets.splits import DataError
 from datasets.transforms import parse_crop
 from models.bayesian import build_hard_loss
 from models.build import ARCHITECTURES, build_network, init_kaiming, parse_width
-from models.distillation import FEATURE_TERMS, INTRA_DISTANCES, TERMS, distillation_terms
+from models.distillation import INTRA_DISTANCES, PUBLISHED_TERMS, TERMS, distillation_terms
 from models.inheritance import inherit
 from models.naming import Counter, load_counter
 from models.taps import Adapters, FeatureReader, tap_channels
@@ -33,12 +33,6 @@ from utils.options import Parser, checked, choices, fail, number, select_device
 from utils.pixels import normalise
 from utils.precision import allow_tf32
 
-WEIGHT_OPTIONS = {
-    "hard": "lamb_hard",
-    "soft": "lamb_soft",
-    "intra": "lamb_cos",
-    "inter": "lamb_fsp",
-}
 INHERITED_CROPS = 128  # at which --init teacher fits a student
 
 
@@ -68,14 +62,12 @@ def parse_args() -> argparse.Namespace:
     add(
         "--terms",
         type=choices(TERMS),
-        default=",".join(TERMS),
+        default=PUBLISHED_TERMS,
         help="of the loss, with commas; hard alone trains without a teacher",
     )
-    weight = number(0, exclusive=True)
-    add("--lamb_hard", type=weight, default=1.0, help="weight of the ground truth")
-    add("--lamb_soft", type=weight, default=1.0, help="weight of the teacher's map")
-    add("--lamb_fsp", "-laf", type=weight, default=0.5, help="weight of inter-layer relations")
-    add("--lamb_cos", "-lac", type=weight, default=0.5, help="weight of intra-layer patterns")
+    for term in TERMS.values():
+        help_line = f"weight of {term.meaning}"
+        add(*term.options, type=number(0, exclusive=True), default=term.weight, help=help_line)
     add("--intra", choices=INTRA_DISTANCES, default="cos", help="distance between two features")
     add(
         "--teacher-cache",
@@ -94,13 +86,10 @@ def parse_args() -> argparse.Namespace:
 
 def check_terms(args: argparse.Namespace, parser: Parser) -> None:
     """Ends with an error where an option belongs to a term that is off, or the teacher lacks."""
-    options = {term: [f"--{name}"] for term, name in WEIGHT_OPTIONS.items()}
-    options["hard"] += ["--hard", "--boxes", "--background", "--sigma"]
-    options["soft"] += ["--more-teachers"]
-    options["intra"] += ["--intra"]
-    for term in TERMS:
-        if term not in args.terms:
-            parser.refuse(args, options[term], f"belongs to {term}, which --terms leaves out")
+    for name, term in TERMS.items():
+        if name not in args.terms:
+            options = [term.options[0], *term.belongs]
+            parser.refuse(args, options, f"belongs to {name}, which --terms leaves out")
     if args.student_ckpt is not None:
         parser.refuse(args, ["--init"], "is for a new student; --student_ckpt has its weights")
     alone = args.terms == ("hard",)
@@ -277,12 +266,12 @@ def main(args: argparse.Namespace) -> None:
     more = [load_inert(path, args.device) for path in args.more_teachers]
     student = build_student(args)
     modules, adapters = {"model": student.network}, None
-    if FEATURE_TERMS & set(args.terms):
+    if any(TERMS[name].features for name in args.terms):
         modules["adapters"] = adapters = build_adapters(args, student, teacher)
     if args.init == "teacher":
         inherit_weights(args, modules, student, teacher, loaders[0].dataset)
     kept = keep_answers(args, [teacher, *more], adapters is not None, loaders[0].dataset)
-    weights = {term: getattr(args, WEIGHT_OPTIONS[term]) for term in args.terms}
+    weights = {name: vars(args)[TERMS[name].options[0].lstrip("-")] for name in args.terms}
     hard_loss = build_hard_loss(args.hard, args.background, args.sigma)
     run_experiment(
         args,

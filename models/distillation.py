@@ -6,6 +6,7 @@ networks' type where that is more precise, under autocast too.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,6 @@ from torch.nn import functional as F
 from models.comparison import Measure, compare, precise
 from models.taps import Tap
 
-TERMS = ("hard", "soft", "intra", "inter")
-FEATURE_TERMS = frozenset({"intra", "inter"})  # which read more of a network than its map
 LEAST_LENGTH = 1e-8  # of a vector that is divided by its length, as in F.cosine_similarity
 
 
@@ -159,6 +158,84 @@ class RelationDistance(torch.autograd.Function):
         return precise(gradient) * (2 / len(gradient) * by_distance), None, None, None
 
 
+@dataclass(frozen=True)
+class Compared:
+    """A batch as student and teacher see it: what the terms compare."""
+
+    predicted: Tensor  # (B, 1, h, w), the student's map
+    features: Sequence[Tensor]  # the student's at the taps, (B, C_student, H_i, W_i) each
+    taught: Tensor  # the teacher's map
+    taught_features: Sequence[Tensor]
+    taps: Sequence[Tap]
+    hard_loss: Callable[[Tensor], Tensor]  # the student's map -> its loss against the ground truth
+    adapted: tuple[Tensor, list[Tensor]] | None  # of `intra_layer_loss`, where a term needs it
+
+    def relations(self) -> Tensor:
+        map_pool, *pools = pool_sides(self.taps)
+        return inter_layer_loss(
+            [*relation_groups([self.predicted], [map_pool]), *self.adapted[1]],
+            relation_groups([self.taught, *self.taught_features], [map_pool, *pools]),
+        )
+
+
+@dataclass(frozen=True)
+class Term:
+    """A term of the loss.
+
+    Args:
+        compute: what is compared -> the unweighted term, a scalar.
+        weight: published, or what to begin with.
+        options: of the command line, the weight's first.
+        meaning: what the weight weighs, for the help.
+        features: whether it reads more of the networks than their maps.
+        published: whether the paper's loss has it.
+        belongs: more options that mean nothing without it.
+    """
+
+    compute: Callable[[Compared], Tensor]
+    weight: float
+    options: tuple[str, ...]
+    meaning: str
+    features: bool = False
+    published: bool = True
+    belongs: tuple[str, ...] = ()
+
+
+TERMS = {
+    "hard": Term(
+        lambda batch: batch.hard_loss(batch.predicted),
+        weight=1.0,
+        options=("--lamb_hard",),
+        meaning="the ground truth",
+        belongs=("--hard", "--boxes", "--background", "--sigma"),
+    ),
+    "soft": Term(
+        lambda batch: squared_error(batch.predicted, batch.taught),
+        weight=1.0,
+        options=("--lamb_soft",),
+        meaning="the teacher's map",
+        belongs=("--more-teachers",),
+    ),
+    "intra": Term(
+        lambda batch: batch.adapted[0],
+        weight=0.5,
+        options=("--lamb_cos", "-lac"),
+        meaning="intra-layer patterns",
+        features=True,
+        belongs=("--intra",),
+    ),
+    "inter": Term(
+        Compared.relations,
+        weight=0.5,
+        options=("--lamb_fsp", "-laf"),
+        meaning="inter-layer relations",
+        features=True,
+    ),
+}
+
+PUBLISHED_TERMS = ",".join(name for name, term in TERMS.items() if term.published)
+
+
 def distillation_terms(
     terms: Sequence[str],
     student: tuple[Tensor, Sequence[Tensor]],
@@ -184,20 +261,9 @@ def distillation_terms(
     unknown = set(terms) - set(TERMS)
     if unknown:
         raise ValueError(f"unknown loss term {min(unknown)!r}; there are {', '.join(TERMS)}")
-    (predicted, features), (taught, taught_features) = student, teacher
-    losses = {}
-    if "hard" in terms:
-        losses["hard"] = hard_loss(predicted)
-    if "soft" in terms:
-        losses["soft"] = squared_error(predicted, taught)
-    if FEATURE_TERMS & set(terms):
-        map_pool, *pools = pool_sides(taps)
-        losses["intra"], groups = intra_layer_loss(
-            features, taught_features, adapters, pools, intra
-        )
-    if "inter" in terms:
-        losses["inter"] = inter_layer_loss(
-            [*relation_groups([predicted], [map_pool]), *groups],
-            relation_groups([taught, *taught_features], [map_pool, *pools]),
-        )
-    return {name: losses[name] for name in terms}
+    adapted = None
+    if any(TERMS[name].features for name in terms):
+        _, *pools = pool_sides(taps)
+        adapted = intra_layer_loss(student[1], teacher[1], adapters, pools, intra)
+    batch = Compared(*student, *teacher, taps, hard_loss, adapted)
+    return {name: TERMS[name].compute(batch) for name in terms}

@@ -14,10 +14,9 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from models.distillation import PUBLISHED_TERMS  # noqa: E402
 from utils.markdown import format_table  # noqa: E402
 from utils.plots import begin_at_zero, save_figure  # noqa: E402
-
-ALL_TERMS = "hard,soft,intra,inter"
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def draw_ablation(variants: Sequence[Variant], path: Path) -> None:
     """Draws the error against the width, with and without SKT, and that of every variant."""
     size = (12, max(5, 0.4 * len(variants)))
     figure, (left, right) = plt.subplots(1, 2, figsize=size, layout="constrained")
-    for terms, label in ((ALL_TERMS, "with SKT"), ("hard", "alone")):
+    for terms, label in ((PUBLISHED_TERMS, "with SKT"), ("hard", "alone")):
         runs = [v for v in variants if v.terms == terms and v.intra == "cos"]
         left.plot([float(v.width) for v in runs], [v.mae for v in runs], ".-", label=label)
     widths = sorted({v.width for v in variants})

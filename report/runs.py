@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from models.distillation import PUBLISHED_TERMS
 from report.paper import COLUMNS, LIGHT, LIGHT_REFERENCE_MS, PAPER, REFERENCE
 from utils.markdown import format_table
 from utils.metrics import CountResult
@@ -43,7 +44,7 @@ class Run:
         terms = self.result["settings"].get("terms", "hard")
         if terms == "hard":
             return self.test["model"]
-        skt = " + SKT" if terms == "hard,soft,intra,inter" else f" + {terms.replace(',', ' + ')}"
+        skt = " + SKT" if terms == PUBLISHED_TERMS else f" + {terms.replace(',', ' + ')}"
         return f"{self.test['model']}{skt}"
 
 
