@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -162,7 +162,7 @@ def describe_trainings(runs: Sequence[Run]) -> str:
         rows.append(
             [
                 f"[{run.name}](runs/{run.name}/log.jsonl)",
-                settings.get("init", ""),
+                _start(settings),
                 settings.get("terms", "hard").replace(",", ", "),
                 settings["seed"],
                 str(result["epochs"]),
@@ -229,3 +229,9 @@ def _errors(runs: Sequence[Run]) -> list[list[float]]:
 
 def _ratios(teacher: Sequence[float | None], student: Sequence[float | None]) -> list[float | None]:
     return [t / s if t and s else None for t, s in zip(teacher, student, strict=True)]
+
+
+def _start(settings: Mapping[str, str]) -> str:
+    """What a training began with: a checkpoint, or a way to make weights."""
+    checkpoint = settings.get("student_ckpt", "None")
+    return settings.get("init", "") if checkpoint == "None" else checkpoint
