@@ -16,7 +16,13 @@ from datasets.splits import DataError
 from datasets.transforms import parse_crop
 from models.bayesian import build_hard_loss
 from models.build import ARCHITECTURES, build_network, init_kaiming, parse_width
-from models.distillation import INTRA_DISTANCES, PUBLISHED_TERMS, TERMS, distillation_terms
+from models.distillation import (
+    INTRA_DISTANCES,
+    PUBLISHED_TERMS,
+    TERMS,
+    distillation_terms,
+    need_features,
+)
 from models.inheritance import inherit
 from models.naming import Counter, load_counter
 from models.taps import Adapters, FeatureReader, tap_channels
@@ -66,8 +72,8 @@ def parse_args() -> argparse.Namespace:
         help="of the loss, with commas; hard alone trains without a teacher",
     )
     for term in TERMS.values():
-        help_line = f"weight of {term.meaning}"
-        add(*term.options, type=number(0, exclusive=True), default=term.weight, help=help_line)
+        weight = {"type": number(0, exclusive=True), "default": term.weight}
+        add(*term.options, **weight, help=f"weight of {term.meaning}")
     add("--intra", choices=INTRA_DISTANCES, default="cos", help="distance between two features")
     add(
         "--teacher-cache",
@@ -266,7 +272,7 @@ def main(args: argparse.Namespace) -> None:
     more = [load_inert(path, args.device) for path in args.more_teachers]
     student = build_student(args)
     modules, adapters = {"model": student.network}, None
-    if any(TERMS[name].features for name in args.terms):
+    if need_features(args.terms):
         modules["adapters"] = adapters = build_adapters(args, student, teacher)
     if args.init == "teacher":
         inherit_weights(args, modules, student, teacher, loaders[0].dataset)

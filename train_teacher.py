@@ -104,7 +104,7 @@ def download_vgg(arch: str) -> dict[str, Tensor]:
     """Returns torchvision's ImageNet weights of the VGG that a network begins with."""
     from torchvision.models import get_weight  # takes seconds to import, and only this needs it
 
-    weights = get_weight(ARCHITECTURES[arch].pretrained)
+    weights = get_weight(ARCHITECTURES[arch].imagenet)
     try:
         return weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network; a download that was cut

@@ -19,9 +19,10 @@ class Architecture:
         network: called with a width, returns the network, which maps (B, 3, H, W) normalised RGB to
             (B, 1, ceil(H/8), ceil(W/8)) heads per cell. It has `stride`, `margin`, `taps` and
             `forward_part`.
-        pretrained: torchvision's name of the ImageNet weights that its front end takes.
+        imagenet: torchvision's name of the weights that the network's `pretrained` part takes.
         recipe: ("teacher" or "student", "SHA" or "QNRF") -> the options of its published training.
-        fast: a teacher's options beside the fast recipe's own, and beside the demonstration's.
+        fast_teacher: a teacher's options beside the fast recipe's own.
+        demo_teacher: the same beside the demonstration's.
         protocols: how images are counted in its paper, by data set; "whole" where none is named.
         foreign_names: a network -> what checkpoints in circulation call its convolutions, in their
             order, a list for each naming.
@@ -29,7 +30,7 @@ class Architecture:
     """
 
     network: Callable[..., nn.Module]
-    pretrained: str
+    imagenet: str
     recipe: Callable[[str, str], dict[str, Any]]
     fast_teacher: Mapping[str, Any]
     demo_teacher: Mapping[str, Any]

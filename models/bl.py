@@ -129,7 +129,7 @@ def recipe(role: str, dataset: str) -> dict[str, Any]:
 
 ARCHITECTURE = Architecture(
     BL,
-    pretrained="VGG19_Weights.IMAGENET1K_V1",
+    imagenet="VGG19_Weights.IMAGENET1K_V1",
     recipe=recipe,
     fast_teacher={"lr": 3e-5},
     demo_teacher={"lr": 2e-4},

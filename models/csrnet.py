@@ -85,7 +85,7 @@ SKT_ADAPTERS = dict(
 
 ARCHITECTURE = Architecture(
     CSRNet,
-    pretrained="VGG16_Weights.IMAGENET1K_V1",
+    imagenet="VGG16_Weights.IMAGENET1K_V1",
     recipe=recipe,
     fast_teacher={"lr": 1e-4},
     demo_teacher={"lr": 5e-4},

@@ -5,7 +5,7 @@ so that a batch of two gives the mean of its two singles. All are computed in fl
 networks' type where that is more precise, under autocast too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -163,9 +163,8 @@ class Compared:
     """A batch as student and teacher see it: what the terms compare."""
 
     predicted: Tensor  # (B, 1, h, w), the student's map
-    features: Sequence[Tensor]  # the student's at the taps, (B, C_student, H_i, W_i) each
     taught: Tensor  # the teacher's map
-    taught_features: Sequence[Tensor]
+    taught_features: Sequence[Tensor]  # the teacher's at the taps, (B, C_i, H_i, W_i) each
     taps: Sequence[Tap]
     hard_loss: Callable[[Tensor], Tensor]  # the student's map -> its loss against the ground truth
     adapted: tuple[Tensor, list[Tensor]] | None  # of `intra_layer_loss`, where a term needs it
@@ -236,6 +235,11 @@ TERMS = {
 PUBLISHED_TERMS = ",".join(name for name, term in TERMS.items() if term.published)
 
 
+def need_features(terms: Collection[str]) -> bool:
+    """Whether any of `terms`, names of TERMS, reads more of the networks than their maps."""
+    return any(TERMS[name].features for name in terms)
+
+
 def distillation_terms(
     terms: Sequence[str],
     student: tuple[Tensor, Sequence[Tensor]],
@@ -261,9 +265,10 @@ def distillation_terms(
     unknown = set(terms) - set(TERMS)
     if unknown:
         raise ValueError(f"unknown loss term {min(unknown)!r}; there are {', '.join(TERMS)}")
+    (predicted, features), (taught, taught_features) = student, teacher
     adapted = None
-    if any(TERMS[name].features for name in terms):
+    if need_features(terms):
         _, *pools = pool_sides(taps)
-        adapted = intra_layer_loss(student[1], teacher[1], adapters, pools, intra)
-    batch = Compared(*student, *teacher, taps, hard_loss, adapted)
+        adapted = intra_layer_loss(features, taught_features, adapters, pools, intra)
+    batch = Compared(predicted, taught, taught_features, taps, hard_loss, adapted)
     return {name: TERMS[name].compute(batch) for name in terms}
