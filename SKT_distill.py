@@ -1,12 +1,12 @@
 """Distil a narrow counter from a trained teacher: Structured Knowledge Transfer (ACM MM 2020)."""
 
 import argparse
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from datasets.crowd import CrowdDataset
 from datasets.loaders import CACHES, build_loaders, check_options
@@ -16,24 +16,27 @@ from datasets.splits import DataError
 from datasets.transforms import parse_crop
 from models.bayesian import build_hard_loss
 from models.build import ARCHITECTURES, build_network, init_kaiming, parse_width
+from models.counter import Counter, read_counter, read_frozen
 from models.distillation import (
     INTRA_DISTANCES,
     PUBLISHED_TERMS,
     TERMS,
-    distillation_terms,
+    Criterion,
     need_features,
+    need_teacher,
 )
 from models.inheritance import inherit
-from models.naming import Counter, load_counter
-from models.taps import Adapters, FeatureReader, tap_channels
-from training.experiment import prepare_device, run_experiment
+from models.taps import Adapters, Ask, Tap, ask_kept, ask_live, match_taps, tap_channels
+from training.experiment import Training, TrainingError
+from training.loop import train_one_epoch, validate
 from training.options import add_experiment_options, add_training_options, check_training_options
 from training.recipes import student_recipe
+from training.result import score_best
 from training.runlog import RunError
-from training.teaching import ask_kept, ask_live, load_inert, teach_crops
-from training.trainer import Terms, TrainingError
+from training.setup import prepare_device
+from training.teaching import teach_crops
 from utils import distributed
-from utils.checkpoint import CheckpointError, find_checkpoint, read_weights
+from utils.checkpoint import CheckpointError, find_checkpoint
 from utils.distributed import LostProcess
 from utils.options import Parser, checked, choices, fail, number, select_device
 from utils.pixels import normalise
@@ -98,26 +101,16 @@ def check_terms(args: argparse.Namespace, parser: Parser) -> None:
             parser.refuse(args, options, f"belongs to {name}, which --terms leaves out")
     if args.student_ckpt is not None:
         parser.refuse(args, ["--init"], "is for a new student; --student_ckpt has its weights")
-    alone = args.terms == ("hard",)
+    alone = not need_teacher(args.terms)
     if alone and args.init != "teacher":
         useless = ["--teacher_ckpt", "--teacher-cache"]
-        parser.refuse(args, useless, "has nothing to teach with --terms hard")
+        terms = ",".join(args.terms)
+        parser.refuse(args, useless, f"has nothing to teach with --terms {terms}")
     elif args.terms == ("intra",):
         parser.error("--terms intra alone teaches no map; add hard, soft or inter")
     elif args.teacher_ckpt is None:
         reason = "--init teacher" if alone else f"--terms {','.join(args.terms)}"
         parser.error(f"{reason} needs a teacher: --teacher_ckpt")
-
-
-def load_teacher(args: argparse.Namespace) -> Counter:
-    """Reads the teacher, whose features are imitated."""
-    teacher = load_inert(args.teacher_ckpt, args.device)
-    if teacher.arch != args.arch:
-        raise CheckpointError(
-            f"{args.teacher_ckpt} is a {teacher.arch}, not a {args.arch}; --arch {teacher.arch} "
-            "distils it"
-        )
-    return teacher
 
 
 def build_student(args: argparse.Namespace) -> Counter:
@@ -127,17 +120,31 @@ def build_student(args: argparse.Namespace) -> Counter:
         student = Counter(build_network(args.arch, width), args.arch, width, adapters={})
         init_kaiming(student.network)
     else:
-        student = read_weights(args.student_ckpt, load_counter)
+        student = read_counter(args.student_ckpt)
         if mismatch := student.mismatch(args.arch, args.width or student.width):
             raise CheckpointError(f"{args.student_ckpt} {mismatch}")
     student.network.to(args.device, memory_format=torch.channels_last)
     return student
 
 
-def build_adapters(args: argparse.Namespace, student: Counter, teacher: Counter) -> Adapters:
-    """Builds the adapters from the student to the teacher, from --student_ckpt or at random."""
+def build_adapters(
+    args: argparse.Namespace, student: Counter, teacher: Counter
+) -> tuple[Adapters, list[Tap], list[Tap]]:
+    """Builds the adapters from the student to the teacher, from --student_ckpt or at random.
+
+    Returns:
+        The adapters, and the taps of student and teacher that they join.
+    """
+    try:
+        pairs = match_taps(student.network.taps, teacher.network.taps)
+    except ValueError as error:
+        raise CheckpointError(f"{args.teacher_ckpt}: {error}") from None
+    left = [tap.name for tap in student.network.taps if tap not in dict(pairs)]
+    if left:
+        distributed.say(f"{', '.join(left)}: no tap of the teacher has that stride; left out")
+    taps, imitated = map(list, zip(*pairs, strict=True))
     adapters = Adapters(
-        student.network.taps, tap_channels(student.network), tap_channels(teacher.network)
+        taps, tap_channels(student.network, taps), tap_channels(teacher.network, imitated)
     )
     init_kaiming(adapters)
     if student.adapters:
@@ -147,20 +154,25 @@ def build_adapters(args: argparse.Namespace, student: Counter, teacher: Counter)
             raise CheckpointError(
                 f"{args.student_ckpt}: its adapters fit another teacher than {args.teacher_ckpt}"
             ) from None
-    return adapters.to(args.device)
+    return adapters.to(args.device), taps, imitated
 
 
 def inherit_weights(
     args: argparse.Namespace,
-    modules: Mapping[str, nn.Module],
     student: Counter,
+    adapters: Adapters | None,
     teacher: Counter,
     dataset: CrowdDataset,
 ) -> None:
-    """Fits the student and its adapters to the teacher, at the first crops, in their own colours.
+    """Fits the student and its adapters to the teacher on the first crops, in their own colours.
 
-    The main process does so; the others get what it found. Nobody does to resume a run.
+    The main process does so, and the others get the result. A resumed run needs none of it.
     """
+    if student.arch != teacher.arch:
+        raise CheckpointError(
+            f"--init teacher: {args.teacher_ckpt} is a {teacher.arch}, the student a "
+            f"{student.arch}; it needs a teacher of the same architecture"
+        )
     if student.width > teacher.width:
         raise CheckpointError(
             f"--init teacher: {args.teacher_ckpt} is {teacher.width} wide, the student "
@@ -168,23 +180,22 @@ def inherit_weights(
         )
     if args.resume:
         return
+    modules = [student.network, *([adapters] if adapters else [])]
     states = None
     if distributed.is_main():
         crops = list(islice(_first_crops(args, dataset), INHERITED_CROPS))
         print(f"fitting the student to {args.teacher_ckpt} at {len(crops)} crops", flush=True)
         allow_tf32(False)  # until the training decides
-        inherit(
-            student.network,
-            modules.get("adapters"),
-            teacher.network,
-            lambda: (normalise(crop.to(args.device)) for crop in crops),
-        )
-        states = {
-            name: {key: value.cpu() for key, value in module.state_dict().items()}
-            for name, module in modules.items()
-        }
-    for name, state in distributed.from_main(states).items():
-        modules[name].load_state_dict(state)
+        images = [crop.to(args.device) for crop in crops]
+        try:
+            inherit(student.network, adapters, teacher.network, lambda: map(normalise, images))
+        except ValueError as error:
+            raise CheckpointError(f"--init teacher: {error}") from None
+        states = [
+            {key: value.cpu() for key, value in module.state_dict().items()} for module in modules
+        ]
+    for module, state in zip(modules, distributed.from_main(states), strict=True):
+        module.load_state_dict(state)
 
 
 def _first_crops(args: argparse.Namespace, dataset: CrowdDataset) -> Iterator[Tensor]:
@@ -194,63 +205,33 @@ def _first_crops(args: argparse.Namespace, dataset: CrowdDataset) -> Iterator[Te
             yield from dataset[indices]["image"].split(1)
 
 
-def keep_answers(
-    args: argparse.Namespace, teachers: Sequence[Counter], features: bool, dataset: CrowdDataset
-) -> bool:
-    """Lets teachers answer beforehand, as --teacher-cache asks for, and returns whether they did.
+def choose_asking(
+    args: argparse.Namespace,
+    teachers: Sequence[Counter],
+    taps: Sequence[Tap],
+    dataset: CrowdDataset,
+    precision: torch.dtype,
+) -> tuple[Ask | None, str]:
+    """Decides how the teacher is asked: at every step, or beforehand, as --teacher-cache says.
 
-    "auto" does so where it pays: features of a picture are read slower than a GPU makes them.
+    "auto" asks beforehand where it pays: a GPU makes features faster than it reads them.
+
+    Args:
+        taps: of the first teacher, whose features are imitated.
+
+    Returns:
+        What asks it, None where no term compares with a teacher; and "live" or "kept".
     """
+    if not need_teacher(args.terms):
+        return None, "live"
+    teacher, *more = (counter.network for counter in teachers)
     auto = args.teacher_cache == "auto"
-    live = args.terms == ("hard",) or (auto and features and args.device.type != "cpu")
-    if live or args.teacher_cache == "none":
-        return False
+    live = args.teacher_cache == "none" or (auto and taps and args.device.type != "cpu")
     folder = args.out.parent / "teacher_cache" if auto else Path(args.teacher_cache)
-    precision = prepare_device(args)
-    return teach_crops(dataset, teachers, features, folder, precision, args.device, optional=auto)
-
-
-def build_terms(
-    names: Collection[str],
-    intra: str,
-    hard_loss: Callable[[Tensor, dict], Tensor],
-    student: nn.Module,
-    teacher: Counter | None,
-    adapters: Adapters | None,
-    more: Sequence[nn.Module] = (),
-    kept: bool = False,
-) -> Terms:
-    """Returns the function from a batch to the loss terms called `names`.
-
-    The teacher may be absent where "hard" stands alone, the adapters where no features are taught.
-    The maps of `more` teachers are averaged with the teacher's. Where answers are `kept`, batches
-    bring them along.
-    """
-    taps = student.taps if adapters else ()
-    read_student = FeatureReader(student, taps)
-    alone = set(names) == {"hard"}
-    if not alone:
-        network = teacher.network
-        ask = ask_kept(network, taps) if kept else ask_live(network, taps, more)
-
-    def terms(batch: dict) -> dict[str, Tensor]:
-        images = normalise(batch["image"], batch.get("colour"))
-        predicted, features = read_student(images)
-        if alone:
-            return {"hard": hard_loss(predicted, batch)}
-        with torch.no_grad():
-            taught, taught_features = ask(images, batch)
-        return distillation_terms(
-            names,
-            (predicted, features),
-            (taught, taught_features),
-            list(adapters.values()) if adapters else [],
-            lambda density: hard_loss(density, batch),
-            taps,
-            intra,
-        )
-
-    return terms
+    options = {"precision": precision, "device": args.device, "optional": auto}
+    if live or not teach_crops(dataset, teachers, bool(taps), folder, **options):
+        return ask_live(teacher, taps, more), "live"
+    return ask_kept(teacher, taps), "kept"
 
 
 def main(args: argparse.Namespace) -> None:
@@ -258,45 +239,36 @@ def main(args: argparse.Namespace) -> None:
         check_options(args)
         build_student(args)
         return
-    truth = args.hard if "hard" in args.terms else None
-    loaders = build_loaders(
-        args,
-        truth == "density",
-        truth == "bayesian",
-        distributed.rank(),
-        distributed.processes(),
-        distributed.local_processes(),
-    )
+    train, val, test = build_loaders(args, [args.hard] if "hard" in args.terms else [])
+
     torch.manual_seed(args.seed)
-    teacher = load_teacher(args) if args.teacher_ckpt else None
-    more = [load_inert(path, args.device) for path in args.more_teachers]
+    teachers = [
+        read_frozen(path, args.device)
+        for path in [args.teacher_ckpt, *args.more_teachers]
+        if path is not None
+    ]
     student = build_student(args)
-    modules, adapters = {"model": student.network}, None
+    adapters, taps, imitated = None, (), ()
     if need_features(args.terms):
-        modules["adapters"] = adapters = build_adapters(args, student, teacher)
+        adapters, taps, imitated = build_adapters(args, student, teachers[0])
     if args.init == "teacher":
-        inherit_weights(args, modules, student, teacher, loaders[0].dataset)
-    kept = keep_answers(args, [teacher, *more], adapters is not None, loaders[0].dataset)
-    weights = {name: vars(args)[TERMS[name].options[0].lstrip("-")] for name in args.terms}
+        inherit_weights(args, student, adapters, teachers[0], train.dataset)
+
+    precision = prepare_device(args)
+    ask, answers = choose_asking(args, teachers, imitated, train.dataset, precision)
     hard_loss = build_hard_loss(args.hard, args.background, args.sigma)
-    run_experiment(
-        args,
-        {"arch": student.arch, "width": str(student.width)},
-        modules,
-        build_terms(
-            args.terms,
-            args.intra,
-            hard_loss,
-            student.network,
-            teacher,
-            adapters,
-            [other.network for other in more],
-            kept,
-        ),
-        weights,
-        *loaders,
-        {"answers": "kept" if kept else "live"},
+    criterion = Criterion(
+        args.terms, student.network, hard_loss, ask, taps, adapters, args.intra, precision
     )
+    weights = {name: vars(args)[TERMS[name].options[0].lstrip("-")] for name in args.terms}
+
+    loaders, settings = (train, val, test), {"answers": answers}
+    with Training(args, criterion, weights, student.facts, loaders, settings) as training:
+        for _ in training.epochs():
+            train_one_epoch(training, train)
+            scores = validate(training, val) if training.validation_due else {}
+            training.keep(scores)
+    score_best(training, val, test)
 
 
 if __name__ == "__main__":

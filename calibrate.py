@@ -13,13 +13,12 @@ from tqdm import tqdm
 from counting.predictor import GLANCE_PIXELS
 from datasets.files import read_image
 from datasets.splits import DataError, Sample, check_disjoint, read_list
+from models.counter import GUARD, read_counter
 from models.guard import check_number, fit_guard, read_features
-from models.naming import GUARD, load_counter
 from utils.checkpoint import (
     CheckpointError,
     find_checkpoint,
     read_deployed,
-    read_weights,
     save_weights,
 )
 from utils.options import Parser, fail, number
@@ -59,7 +58,7 @@ def main(args: argparse.Namespace) -> None:
     check_disjoint("training", trained, "test", others)
     check_number(len(trained), args.false_alarms)
     tensors, metadata = read_deployed(args.checkpoint)
-    network = read_weights(args.checkpoint, load_counter).network.eval()
+    network = read_counter(args.checkpoint).network.eval()
     guard = fit_guard(read_all(network, trained), args.false_alarms)
     flagged = int((guard.score(read_all(network, others)) > 1).sum())
     tensors |= {f"{GUARD}{name}": tensor for name, tensor in guard.state_dict().items()}

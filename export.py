@@ -22,9 +22,9 @@ from deploy.engines import exported_engine
 from deploy.exported import FORMATS, ExportError, Format, check_parity, write_exported
 from deploy.int8 import quantise_within
 from deploy.rounding import measure_means, rank_layers, round_layers
-from models.naming import Counter, load_counter
+from models.counter import Counter, read_counter
 from models.vgg import convolutions
-from utils.checkpoint import CheckpointError, find_checkpoint, read_weights
+from utils.checkpoint import CheckpointError, find_checkpoint
 from utils.metrics import score
 from utils.options import Parser, checked, fail, number, whole_number
 from utils.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise
@@ -146,7 +146,7 @@ def main(args: argparse.Namespace) -> None:
     form = FORMATS[args.out.suffix]
     for package in form.INT8_PACKAGES if args.int8 else form.PACKAGES:
         import_package(package)
-    counter = read_weights(args.checkpoint, load_counter)
+    counter = read_counter(args.checkpoint)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     facts = describe(args, counter)
     network = Deployed(counter.network, args.preprocess)

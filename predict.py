@@ -30,9 +30,9 @@ from deploy.engines import (
     choose_device,
     parse_engine,
 )
+from models.counter import Counter, read_counter
 from models.guard import read_features
-from models.naming import Counter, load_counter
-from utils.checkpoint import DEFAULT, CheckpointError, find_checkpoint, read_weights
+from utils.checkpoint import DEFAULT, CheckpointError, find_checkpoint
 from utils.interrupt import StopRequest
 from utils.options import (
     Parser,
@@ -198,7 +198,7 @@ def count_frame(run: Run, name: str, frame: Frame, timeline: Timeline, film: Fil
 def main(args: argparse.Namespace) -> int:
     sys.stdout.reconfigure(line_buffering=True)  # whoever watches an alarm waits for its line
     allow_tf32(False)
-    predictor = build_predictor(args, read_weights(args.checkpoint, load_counter))
+    predictor = build_predictor(args, read_counter(args.checkpoint))
     outputs = Outputs(args.out, args.npy, predictor.regions)
     stop, names = StopRequest(), [region.name for region in args.roi]
     with open_records(args.csv, args.json, names) as record, stop:

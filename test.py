@@ -28,11 +28,11 @@ from deploy.engines import (
 )
 from deploy.latency import Latency, describe, measure_latency
 from models.build import build_network
-from models.naming import Counter, load_counter
+from models.counter import Counter, read_counter
 from report.paper import PAPER, SIZES, print_table
 from training.recipes import DATASETS, choose_protocol
 from utils import distributed
-from utils.checkpoint import CheckpointError, find_checkpoint, read_weights
+from utils.checkpoint import CheckpointError, find_checkpoint
 from utils.distributed import LostProcess
 from utils.metrics import CountResult, score
 from utils.options import (
@@ -120,7 +120,7 @@ def print_costs() -> None:
 
 def load_checked(args: argparse.Namespace) -> Counter:
     """Reads the checkpoint and sees that it is what --version and --transform say."""
-    counter = read_weights(args.checkpoint, load_counter)
+    counter = read_counter(args.checkpoint)
     if args.version and args.version.lower() != counter.label.lower():
         raise CheckpointError(f"{args.checkpoint} is a {counter.label}, not a {args.version}")
     if args.transform and not counter.adapters:

@@ -1,6 +1,7 @@
 """Train a teacher: CSRNet on density maps (CVPR 2018), or BL on points (ICCV 2019)."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -14,23 +15,24 @@ from models.bayesian import build_hard_loss
 from models.build import (
     ARCHITECTURES,
     build_network,
-    init_imagenet,
     init_kaiming,
     init_normal,
     parse_width,
 )
-from models.naming import Counter, load_start
+from models.counter import read_start
+from models.distillation import Criterion
 from models.vgg import convolutions
-from training.experiment import run_experiment
+from training.experiment import Training, TrainingError
+from training.loop import train_one_epoch, validate
 from training.options import add_experiment_options, add_training_options, check_training_options
 from training.recipes import teacher_recipe
+from training.result import score_best
 from training.runlog import RunError
-from training.trainer import TrainingError
+from training.setup import prepare_device
 from utils import distributed
-from utils.checkpoint import CheckpointError, find_checkpoint, read_weights
+from utils.checkpoint import CheckpointError, find_checkpoint
 from utils.distributed import LostProcess
 from utils.options import Parser, checked, fail, select_device
-from utils.pixels import normalise
 
 
 def parse_args() -> argparse.Namespace:
@@ -65,12 +67,12 @@ def width_of_start() -> dict[str, str]:
     init = early.parse_known_args()[0].init
     if not isinstance(init, Path) or not init.is_file():
         return {}
-    start = read_weights(init, load_start)
+    start, _ = read_start(init)
     return {"width": str(start.width)} if start else {}
 
 
 def build_teacher(args: argparse.Namespace) -> nn.Module:
-    """Builds the network with the beginning that --init asks for."""
+    """Builds the network with the initial weights that --init asks for."""
     network = build_network(args.arch, args.width)
     if args.resume:
         return network  # whose weights the run's own checkpoint holds
@@ -80,28 +82,34 @@ def build_teacher(args: argparse.Namespace) -> nn.Module:
         nn.init.normal_(output.weight, std=0.01)  # first maps of a crowd's size
         return network
     init_normal(network)
-
-    def fill(state: dict[str, Tensor]) -> Counter | None:
-        start = load_start(state)
-        if start is None:
-            init_imagenet(network, state)
-        return start
-
-    if args.init == "imagenet":
-        if args.width != 1:
-            raise CheckpointError(f"ImageNet weights need --width 1, got {args.width}")
-        init_imagenet(network, download_vgg(args.arch))
-    elif start := read_weights(args.init, fill):
-        if mismatch := start.mismatch(args.arch, args.width):
-            raise CheckpointError(f"{args.init} {mismatch}")
-        if start.new_head:
-            distributed.say(f"{args.init} has no output layer: a new one begins")
-        network.load_state_dict(start.network.state_dict())
+    start, state = None, None
+    if args.init != "imagenet":
+        start, state = read_start(args.init)
+    if start is None:
+        fill_from_imagenet(args, network, state)
+        return network
+    if mismatch := start.mismatch(args.arch, args.width):
+        raise CheckpointError(f"{args.init} {mismatch}")
+    if start.new_head:
+        distributed.say(f"{args.init} has no output layer: a new one begins")
+    network.load_state_dict(start.network.state_dict())
     return network
 
 
-def download_vgg(arch: str) -> dict[str, Tensor]:
-    """Returns torchvision's ImageNet weights of the VGG that a network begins with."""
+def fill_from_imagenet(
+    args: argparse.Namespace, network: nn.Module, state: Mapping[str, Tensor] | None
+) -> None:
+    """Fills a network's trunk with ImageNet weights: those of --init's file, or downloaded ones."""
+    if state is None and args.width != 1:
+        raise CheckpointError(f"ImageNet weights need --width 1, got {args.width}")
+    try:
+        ARCHITECTURES[args.arch].fill_imagenet(network, state or download_imagenet(args.arch))
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint {args.init}: {error}") from None
+
+
+def download_imagenet(arch: str) -> dict[str, Tensor]:
+    """Returns torchvision's ImageNet weights that a network's trunk begins with."""
     from torchvision.models import get_weight  # takes seconds to import, and only this needs it
 
     weights = get_weight(ARCHITECTURES[arch].imagenet)
@@ -114,29 +122,20 @@ def download_vgg(arch: str) -> dict[str, Tensor]:
 
 
 def main(args: argparse.Namespace) -> None:
-    loaders = build_loaders(
-        args,
-        args.hard == "density",
-        args.hard == "bayesian",
-        distributed.rank(),
-        distributed.processes(),
-        distributed.local_processes(),
-    )
+    train, val, test = build_loaders(args, [args.hard])
+
     torch.manual_seed(args.seed)
     teacher = build_teacher(args).to(args.device, memory_format=torch.channels_last)
     hard_loss = build_hard_loss(args.hard, args.background, args.sigma)
+    criterion = Criterion(["hard"], teacher, hard_loss, precision=prepare_device(args))
 
-    def terms(batch: dict) -> dict[str, Tensor]:
-        return {"hard": hard_loss(teacher(normalise(batch["image"], batch.get("colour"))), batch)}
-
-    run_experiment(
-        args,
-        {"arch": args.arch, "width": str(args.width)},
-        {"model": teacher},
-        terms,
-        {"hard": 1.0},
-        *loaders,
-    )
+    facts = {"arch": args.arch, "width": str(args.width)}
+    with Training(args, criterion, {"hard": 1.0}, facts, (train, val, test)) as training:
+        for _ in training.epochs():
+            train_one_epoch(training, train)
+            scores = validate(training, val) if training.validation_due else {}
+            training.keep(scores)
+    score_best(training, val, test)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import argparse
 import multiprocessing
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import torch
 from torch.utils.data import DataLoader
@@ -15,6 +15,7 @@ from datasets.points import BOX_RULES
 from datasets.sampler import CropSampler
 from datasets.splits import DataError, Sample, read_splits
 from datasets.transforms import Augmentation, FixedCrop
+from utils import distributed
 
 CACHES = ("none", "ram", "gpu")
 
@@ -37,25 +38,18 @@ class ResidentLoader:
 
 
 def build_loaders(
-    args: argparse.Namespace,
-    density: bool,
-    points: bool,
-    rank: int = 0,
-    processes: int = 1,
-    neighbours: int = 1,
+    args: argparse.Namespace, truth: Collection[str]
 ) -> tuple[DataLoader | ResidentLoader, Iterable[Crowd], DataLoader]:
     """Returns the loaders of crops to train on, validation images and test images.
 
     The first one's `sampler` is a `CropSampler`. With a cache, the files of the first two are read
-    now, and validation images are a list.
+    now, and validation images are a list. Each of several processes gets its part of every batch of
+    crops, and of the images to count.
 
     Args:
         args: a training's options.
-        density: whether crops carry density maps.
-        points: whether crops carry their heads, by the rule of --boxes.
-        rank: which of the `processes` this one is; it gets its part of every batch of crops, and
-            of the images to count.
-        neighbours: how many of them share this machine's memory.
+        truth: the ground truth that crops carry, by the names of the losses: "density" maps, and
+            for "bayesian" their heads, by the rule of --boxes.
 
     Raises:
         DataError: as `read_splits`, `CrowdDataset`, `CropSampler` and `check_memory`; crops of
@@ -65,6 +59,8 @@ def build_loaders(
         args.train_json, args.val_json, args.test_json, args.train_on_val
     )
     check_options(args)
+    rank, processes = distributed.rank(), distributed.processes()
+    density, points = "density" in truth, "bayesian" in truth
     sampler = CropSampler(
         len(train), args.crops_per_image, args.batch_size, args.seed, rank, processes
     )
@@ -78,7 +74,7 @@ def build_loaders(
     validated = CrowdDataset(val[rank::processes])
     device = args.device if args.cache == "gpu" else torch.device("cpu")
     needed = crop_bytes(crops.sizes, density) + image_bytes(validated.sizes)
-    check_memory(args.cache, needed, device, neighbours)
+    check_memory(args.cache, needed, device, distributed.local_processes())
     crops.hold(device, quiet=rank > 0)
     val_images = _read_once(validated, device, quiet=rank > 0)
     if args.cache == "gpu":

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def _no_names(_: nn.Module) -> list[list[str]]:
@@ -19,7 +19,9 @@ class Architecture:
         network: called with a width, returns the network, which maps (B, 3, H, W) normalised RGB to
             (B, 1, ceil(H/8), ceil(W/8)) heads per cell. It has `stride`, `margin`, `taps` and
             `forward_part`.
-        imagenet: torchvision's name of the weights that the network's `pretrained` part takes.
+        imagenet: torchvision's name of the ImageNet weights that its trunk begins with.
+        fill_imagenet: fills the trunk of a network from their state dict; ValueError if they do not
+            fit.
         recipe: ("teacher" or "student", "SHA" or "QNRF") -> the options of its published training.
         fast_teacher: a teacher's options beside the fast recipe's own.
         demo_teacher: the same beside the demonstration's.
@@ -31,6 +33,7 @@ class Architecture:
 
     network: Callable[..., nn.Module]
     imagenet: str
+    fill_imagenet: Callable[[Any, Mapping[str, Tensor]], None]
     recipe: Callable[[str, str], dict[str, Any]]
     fast_teacher: Mapping[str, Any]
     demo_teacher: Mapping[str, Any]

@@ -1,13 +1,13 @@
 """The Bayesian loss (Ma et al., ICCV 2019): a density map against heads as points."""
 
-from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from models.distillation import squared_error
+from models.distillation import HardLoss, density_loss
+from models.taps import Batch
 
 MOST_ENTRIES = 2**22  # of the posterior at a time: 16 MB in float32
 LEAST_SQUARE = 1e-5  # of the distance to the nearest head, which is divided by
@@ -46,9 +46,7 @@ def bayesian_loss(
     return (targets - expected).abs().sum() / len(density)
 
 
-def build_hard_loss(
-    name: str, background: float, sigma: float
-) -> Callable[[Tensor, Mapping[str, Tensor]], Tensor]:
+def build_hard_loss(name: str, background: float, sigma: float) -> HardLoss:
     """Returns the loss of a (B, 1, h, w) map against a batch's ground truth.
 
     Args:
@@ -59,12 +57,12 @@ def build_hard_loss(
     Raises:
         ValueError: there is no loss of that name.
     """
-    losses = {
-        "density": lambda predicted, batch: squared_error(predicted, batch["density"]),
-        "bayesian": lambda predicted, batch: bayesian_loss(
-            predicted, batch["points"], batch["targets"], batch["side"], background, sigma
-        ),
-    }
+
+    def points_loss(predicted: Tensor, batch: Batch) -> Tensor:
+        heads = batch["points"], batch["targets"], batch["side"]
+        return bayesian_loss(predicted, *heads, background, sigma)
+
+    losses = {"density": density_loss, "bayesian": points_loss}
     if name not in losses:
         raise ValueError(f"the hard loss must be one of {', '.join(losses)}, got {name!r}")
     return losses[name]

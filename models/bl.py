@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from models.architecture import Architecture
 from models.taps import Tap
-from models.vgg import ConvReLU, build_vgg, numbered_names, scale_plan
+from models.vgg import ConvReLU, build_vgg, fill_imagenet, numbered_names, scale_plan
 
 BL_FEATURES = (
     *(64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M"),
@@ -130,6 +130,7 @@ def recipe(role: str, dataset: str) -> dict[str, Any]:
 ARCHITECTURE = Architecture(
     BL,
     imagenet="VGG19_Weights.IMAGENET1K_V1",
+    fill_imagenet=fill_imagenet,
     recipe=recipe,
     fast_teacher={"lr": 3e-5},
     demo_teacher={"lr": 2e-4},

@@ -1,13 +1,13 @@
-"""Networks by name, and how their weights begin."""
+"""Networks by name, and their random initial weights."""
 
 from fractions import Fraction
 
-from torch import Tensor, nn
+from torch import nn
 
 from models.architecture import Architecture
 from models.bl import ARCHITECTURE as BL
 from models.csrnet import ARCHITECTURE as CSRNET
-from models.vgg import convolutions, vgg_indices
+from models.vgg import convolutions
 
 ARCHITECTURES = {"csrnet": CSRNET, "bl": BL}
 
@@ -48,36 +48,19 @@ def parse_width(text: str) -> Fraction:
 
 
 def init_normal(network: nn.Module) -> None:
-    """Normal(0, 0.01) weights, bias 0: what a teacher has where ImageNet fills nothing."""
+    """Sets convolutions to normal(0, 0.01), bias 0: a teacher's, where ImageNet fills nothing."""
     for convolution in convolutions(network).values():
         nn.init.normal_(convolution.weight, std=0.01)
-        nn.init.zeros_(convolution.bias)
+        _zero_bias(convolution)
 
 
 def init_kaiming(network: nn.Module) -> None:
-    """Kaiming normal, fan-out, bias 0: a student's beginning."""
+    """Sets convolutions to Kaiming normal, fan-out, bias 0: a student's initial weights."""
     for convolution in convolutions(network).values():
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+        _zero_bias(convolution)
+
+
+def _zero_bias(convolution: nn.Conv2d) -> None:
+    if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)
-
-
-def init_imagenet(network: nn.Module, vgg: dict[str, Tensor]) -> None:
-    """Fills the front end from torchvision's VGG weights, whose names are `features.N.weight`.
-
-    Raises:
-        ValueError: the weights are of another VGG, or of another width.
-    """
-    front = getattr(network, network.pretrained)
-    state = {}
-    for name, index in vgg_indices(front).items():
-        for kind in ("weight", "bias"):
-            source, target = f"features.{index}.{kind}", f"{name}.{kind}"
-            wanted = front.get_parameter(target).shape
-            if source not in vgg or vgg[source].shape != wanted:
-                found = list(vgg[source].shape) if source in vgg else "none"
-                raise ValueError(
-                    f"{source} must have the shape {list(wanted)} for the ImageNet weights of "
-                    f"{type(network).__name__}, found {found}"
-                )
-            state[target] = vgg[source]
-    front.load_state_dict(state)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models.architecture import Architecture
 from models.taps import Tap
-from models.vgg import ConvReLU, build_vgg, numbered_names, scale_plan, vgg_indices
+from models.vgg import ConvReLU, build_vgg, fill_imagenet, numbered_names, scale_plan, vgg_indices
 
 CSRNET_FRONTEND = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512)  # VGG-16's
 CSRNET_BACKEND = (512, 512, 512, 256, 128, 64)  # dilated by 2
@@ -86,6 +86,7 @@ SKT_ADAPTERS = dict(
 ARCHITECTURE = Architecture(
     CSRNet,
     imagenet="VGG16_Weights.IMAGENET1K_V1",
+    fill_imagenet=fill_imagenet,
     recipe=recipe,
     fast_teacher={"lr": 1e-4},
     demo_teacher={"lr": 5e-4},

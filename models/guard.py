@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from models.taps import FeatureReader, Tap
 from models.vgg import convolutions
 
 SMALLEST = 1e-4  # activation, below which none is told from none at all
@@ -39,16 +38,17 @@ class Guard:
 def read_features(network: nn.Module, images: Tensor) -> Tensor:
     """Returns the log of the mean activation of every channel that the last layer sums up.
 
-    (B, 3, H, W) normalised RGB gives (B, C). The logarithm makes a channel that is silent, as where
-    there is no crowd, as remarkable as one that is loud.
+    (B, 3, H, W) normalised RGB gives (B, C). The logarithm makes a silent channel, as where there
+    is no crowd, as remarkable as a loud one.
     """
-    *_, last, _ = convolutions(network)
-    reader = FeatureReader(network, [Tap(last, network.stride)])
+    *_, last = convolutions(network).values()
+    means: list[Tensor] = []
+    hook = last.register_forward_pre_hook(lambda _, inputs: means.append(inputs[0].mean((2, 3))))
     try:
-        _, (feature,) = reader(images)
+        network(images)
     finally:
-        reader.remove()
-    return (feature.mean((2, 3)) + SMALLEST).log()
+        hook.remove()
+    return (means[0].clamp(min=0) + SMALLEST).log()
 
 
 def check_number(pictures: int, false_alarms: float) -> None:

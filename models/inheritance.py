@@ -1,9 +1,9 @@
-"""A student's beginning out of its teacher: chosen channels, and filters fitted to them.
+"""Initial weights of a student from its teacher: chosen channels, and filters fitted to them.
 
-As channel pruning does it (He et al., ICCV 2017), layer after layer from the image to the map. A
-layer keeps as many of the teacher's channels as the student has, those that span the others best,
-and its filters are fitted by least squares to what these channels give in the teacher, from what
-the student's own earlier layers give: each makes up for what those before it have lost.
+This is channel pruning (He et al., ICCV 2017), layer after layer from the image to the map. A layer
+keeps as many of the teacher's channels as the student has: those that span the others best. Its
+filters are fitted by least squares to these channels' values in the teacher, given the outputs of
+the student's own earlier layers. So each layer corrects errors of those before it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -29,13 +29,14 @@ class _Seen(Exception):
 def inherit(
     student: nn.Module, adapters: Adapters | None, teacher: nn.Module, images: Images
 ) -> None:
-    """Fills a student, and adapters from its features to its teacher's, out of the teacher.
+    """Fills a student, and the adapters from its features to its teacher's, from the teacher.
 
     Args:
-        images: crops of crowds, at which the networks are compared; held one at a time.
+        images: crops of crowds, on which the networks are compared; held one at a time.
 
     Raises:
-        ValueError: the two are of different architectures, or the student is the wider one.
+        ValueError: the two are of different architectures, the student is the wider one, or the
+            networks have other weights than plain convolutions with biases.
     """
     layers, wider = convolutions(student), convolutions(teacher)
     if layers.keys() != wider.keys() or any(
@@ -43,6 +44,12 @@ def inherit(
     ):
         raise ValueError(
             "a student inherits from a teacher of its own architecture, as wide or wider"
+        )
+    fitted = {f"{name}.{kind}" for name in layers for kind in ("weight", "bias")}
+    if student.state_dict().keys() != fitted or any(c.groups > 1 for c in layers.values()):
+        raise ValueError(
+            f"{type(student).__name__} has layers other than plain convolutions, which cannot be "
+            "fitted to a teacher"
         )
     taught, taught_features = _read_teacher(teacher, images)
     for name, layer in layers.items():

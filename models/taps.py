@@ -1,15 +1,22 @@
-"""Where features are read for distillation: places by name, hooks, and the 1x1 adapters."""
+"""Taps: where features are read for distillation, in a student and in its teacher."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from models.vgg import convolutions
+
+Batch = Mapping[str, Any]  # a datasets.crowd.Crowd on the device
+Ask = Callable[[Tensor, Batch], tuple[Tensor, list[Tensor]]]  # images, batch -> map, features
+
 
 @dataclass(frozen=True)
 class Tap:
-    module: str  # dotted name of a submodule, the same in teacher and student
+    module: str  # dotted name of a submodule
     stride: int  # input pixels per feature cell
 
     @property
@@ -21,8 +28,8 @@ class Tap:
 class FeatureReader:
     """Runs a network and hands out what its taps saw: reader(images) -> (density, features).
 
-    The taps stand in the order in which images pass them. The hooks stay, so that torch.compile
-    sees none come and go, but keep nothing of images that the network gets from elsewhere.
+    The hooks stay, so that torch.compile sees none come and go, but they keep nothing of images
+    that the network gets from elsewhere.
 
     Raises:
         ValueError: a tap names no submodule of the network.
@@ -37,12 +44,16 @@ class FeatureReader:
                     f"it has {', '.join(name for name in modules if name)}"
                 )
         self._network = network
-        self._features: list[Tensor] | None = None  # while a reading goes on
-        self._hooks = [modules[tap.module].register_forward_hook(self._keep) for tap in taps]
+        self._features: list[Tensor | None] | None = None  # while a reading goes on
+        self._taps = len(taps)
+        self._hooks = [
+            modules[tap.module].register_forward_hook(partial(self._keep, number))
+            for number, tap in enumerate(taps)
+        ]
 
     def __call__(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Returns the (B, 1, h, w) density and every tap's (B, C, H/stride, W/stride) feature."""
-        self._features = features = []
+        self._features = features = [None] * self._taps
         try:
             return self._network(images), features
         finally:
@@ -53,13 +64,17 @@ class FeatureReader:
         for hook in self._hooks:
             hook.remove()
 
-    def _keep(self, _module: nn.Module, _images: tuple[Tensor], feature: Tensor) -> None:
+    def _keep(self, number: int, _module: nn.Module, _images: tuple, feature: Tensor) -> None:
         if self._features is not None:
-            self._features.append(feature)
+            self._features[number] = feature
 
 
 class Adapters(nn.ModuleDict):
-    """A 1x1 convolution for every tap, from the student's channels to the teacher's."""
+    """A 1x1 convolution for every tap, from the student's channels to the teacher's.
+
+    Args:
+        taps: the student's, whose names the adapters take.
+    """
 
     def __init__(
         self,
@@ -75,11 +90,84 @@ class Adapters(nn.ModuleDict):
         )
 
 
-def tap_channels(network: nn.Module) -> list[int]:
-    """Returns the channels at every tap of a network of ours, seen on a small picture."""
+def match_taps(student: Sequence[Tap], teacher: Sequence[Tap]) -> list[tuple[Tap, Tap]]:
+    """Returns each tap of a student with the teacher's tap that it imitates.
+
+    That is the teacher's first tap of the same stride for the student's first one of that stride,
+    the second for the second, and so on. A tap without a counterpart is left out. Two networks of
+    one architecture are matched layer by layer.
+
+    Raises:
+        ValueError: no stride is common to both.
+    """
+    left = list(teacher)
+    pairs = []
+    for tap in student:
+        found = next((other for other in left if other.stride == tap.stride), None)
+        if found is not None:
+            left.remove(found)
+            pairs.append((tap, found))
+    if not pairs:
+        strides = [" ".join(str(tap.stride) for tap in taps) for taps in (student, teacher)]
+        raise ValueError(
+            f"no tap of the student (strides {strides[0]}) has a counterpart in the teacher "
+            f"(strides {strides[1]})"
+        )
+    return pairs
+
+
+@torch.no_grad()
+def tap_channels(network: nn.Module, taps: Sequence[Tap] | None = None) -> list[int]:
+    """Returns the channels at a network's own or some other taps, seen on a small picture."""
+    taps = network.taps if taps is None else taps
     image = torch.zeros(1, 3, 32, 32, device=next(network.parameters()).device)
-    reader = FeatureReader(network, network.taps)
-    with torch.no_grad():
-        _, features = reader(image)
+    was_training = network.training
+    reader = FeatureReader(network.eval(), taps)  # batch statistics stay as they are
+    _, features = reader(image)
     reader.remove()
+    network.train(was_training)
     return [feature.shape[1] for feature in features]
+
+
+def live_tap(network: nn.Module) -> Tap | None:
+    """Returns the tap at a network's first convolution, if it has one there.
+
+    Its feature is the largest and the cheapest: it is never kept, but made anew from the images.
+    """
+    first = next(iter(convolutions(network)))
+    return next((tap for tap in network.taps if tap.module == first), None)
+
+
+def ask_live(teacher: nn.Module, taps: Sequence[Tap] = (), more: Sequence[nn.Module] = ()) -> Ask:
+    """Returns a function that asks a frozen teacher for its map and its features at `taps`.
+
+    The maps of `more` networks are averaged with the teacher's.
+    """
+    read = FeatureReader(teacher, taps)
+
+    def ask(images: Tensor, _: Batch) -> tuple[Tensor, list[Tensor]]:
+        taught, features = read(images)
+        if more:
+            maps = [taught, *(other(images) for other in more)]
+            taught = sum(density.float() for density in maps) / len(maps)
+        return taught, features
+
+    return ask
+
+
+def ask_kept(teacher: nn.Module, taps: Sequence[Tap] = ()) -> Ask:
+    """Returns a function that finds the same in batches that bring the answers along.
+
+    See CrowdDataset.teach: batches have the features of all the teacher's taps but `live_tap`.
+    """
+    live = live_tap(teacher)
+    kept = [tap for tap in teacher.taps if tap != live]
+    places = [None if tap == live else kept.index(tap) for tap in taps]
+    first = teacher.get_submodule(live.module) if live else None
+
+    def ask(images: Tensor, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+        features = batch["features"]
+        read = [first(images) if place is None else features[place] for place in places]
+        return batch["taught"], read
+
+    return ask

@@ -1,7 +1,7 @@
 """Channel plans -> VGG-style stacks of convolutions at any width."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from torch import Tensor, nn
@@ -65,6 +65,28 @@ def vgg_indices(stack: nn.Sequential) -> dict[str, int]:
             index += 1  # its ReLU
         index += 1
     return indices
+
+
+def fill_imagenet(network: nn.Module, vgg: Mapping[str, Tensor]) -> None:
+    """Fills a network's `pretrained` part from torchvision's VGG, with names `features.N.weight`.
+
+    Raises:
+        ValueError: the weights are of another VGG, or of another width.
+    """
+    front = getattr(network, network.pretrained)
+    state = {}
+    for name, index in vgg_indices(front).items():
+        for kind in ("weight", "bias"):
+            source, target = f"features.{index}.{kind}", f"{name}.{kind}"
+            wanted = front.get_parameter(target).shape
+            if source not in vgg or vgg[source].shape != wanted:
+                found = list(vgg[source].shape) if source in vgg else "none"
+                raise ValueError(
+                    f"{source} must have the shape {list(wanted)} for the ImageNet weights of "
+                    f"{type(network).__name__}, found {found}"
+                )
+            state[target] = vgg[source]
+    front.load_state_dict(state)
 
 
 def numbered_names(network: nn.Module) -> list[str]:

@@ -14,10 +14,9 @@ from datasets.crowd import CrowdDataset
 from datasets.splits import DataError
 from datasets.transforms import Augmentation, Draw, FixedCrop
 from models.build import build_network, init_kaiming
-from models.distillation import TERMS, squared_error
-from models.naming import Counter
-from models.taps import Adapters, FeatureReader, tap_channels
-from SKT_distill import build_terms
+from models.counter import Counter
+from models.distillation import TERMS, Criterion, density_loss
+from models.taps import Adapters, FeatureReader, ask_kept, ask_live, tap_channels
 from training import teaching
 from training.teaching import teach_crops
 from utils.checkpoint import read_checkpoint
@@ -68,11 +67,13 @@ def test_of_a_whole_picture_the_terms_are_the_live_teachers(tmp_path, arch, flip
     adapters = Adapters(student.taps, tap_channels(student), tap_channels(teacher.network))
     for module in (student, adapters):
         init_kaiming(module)
+    network = teacher.network
     live, kept = (
-        build_terms(TERMS, "cos", lambda d, b: squared_error(d, b["density"]), student, teacher,
-                    adapters, (), kept)(batch)
-        for kept in (False, True)
-    )  # fmt: skip
+        Criterion(
+            list(TERMS), student, density_loss, ask(network, network.taps), student.taps, adapters
+        )(batch)
+        for ask in (ask_live, ask_kept)
+    )
     for name in ("hard", "soft"):  # maps are float32; layouts differ, and so the order of sums
         torch.testing.assert_close(kept[name], live[name], rtol=1e-5, atol=0)
     for name in ("intra", "inter"):  # of features with 8 bits, each off by 0.2 % on the mean

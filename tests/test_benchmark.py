@@ -15,10 +15,9 @@ from datasets.transforms import Augmentation, FixedCrop
 from deploy.complexity import measure_cost
 from deploy.deployed import EngineError
 from deploy.engines import build_eager
-from models.bayesian import build_hard_loss
 from models.build import build_network
-from models.distillation import TERMS
-from models.naming import Counter
+from models.distillation import TERMS, Criterion, density_loss
+from models.taps import ask_live
 from preprocess.density import density_map
 from report.benchmarks import maps, train
 from report.benchmarks.engines import Candidate, build_published, compare, list_candidates
@@ -26,7 +25,6 @@ from report.benchmarks.floors import Rates, floor_seconds, measure_rates
 from report.benchmarks.loops import LAMBDA, PARTS, Live, write_pictures
 from report.benchmarks.report import ComparisonError, format_table, format_value
 from report.benchmarks.train import KEPT, LIVE, SHORT
-from SKT_distill import build_terms
 from utils.options import fail
 from utils.processor import has_bfloat16_tiles
 
@@ -289,10 +287,10 @@ def test_the_step_that_is_timed_is_the_programs(tmp_path):
     indices = [(0, (1,)), (1, (2,))]
     timed.optimizer.zero_grad = lambda: None  # leaves the step's gradients to be looked at
     timed.take_step(indices)
-    teacher = Counter(loop.teacher, "csrnet", 1, {})
-    hard = build_hard_loss("density", 0.1, 8)
-    terms = build_terms(TERMS, "cos", hard, loop.student, teacher, loop.adapters)
-    losses = terms(loop.crops[indices])
+    teacher, student = loop.teacher, loop.student
+    ask = ask_live(teacher, teacher.taps)
+    criterion = Criterion(list(TERMS), student, density_loss, ask, student.taps, loop.adapters)
+    losses = criterion(loop.crops[indices])
     weights = {"hard": 1, "soft": 1, "intra": LAMBDA, "inter": LAMBDA}
     sum(weights[name] * loss for name, loss in losses.items()).backward()
     for one, other in ((timed.student, loop.student), (timed.adapters, loop.adapters)):

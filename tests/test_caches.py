@@ -13,6 +13,7 @@ from datasets.splits import DataError
 from datasets.transforms import FixedCrop, ScaledCrop
 
 CPU = torch.device("cpu")
+BOTH = ("density", "bayesian")
 AUGMENTED = {"scale": (0.6, 1.6), "colour": 0.3}
 BATCHES = [{"crop": FixedCrop(32, 40)}, {"crop": ScaledCrop(0.5, 1), "batch_size": 1}]
 
@@ -31,7 +32,7 @@ def test_caches_and_workers_give_the_same_batches(tmp_path, augmentation, change
 
     def load(cache, workers):
         args = options(*lists, cache=cache, workers=workers, **augmentation, **changed)
-        crops, val, test = build_loaders(args, density=True, points=True)
+        crops, val, test = build_loaders(args, BOTH)
         epochs = []
         for crops.sampler.epoch in range(2):
             epochs += crops
@@ -56,7 +57,7 @@ def test_a_gpu_makes_the_batches_of_the_cpu(tmp_path, augmentation):
     batches = {}
     for cache, device in (("none", CPU), ("gpu", gpu)):
         args = options(*lists, cache=cache, device=device, **augmentation)
-        crops, val, _ = build_loaders(args, density=True, points=True)
+        crops, val, _ = build_loaders(args, BOTH)
         batches[cache] = [*crops, *val]
     for expected, found in zip(*batches.values(), strict=True):
         assert found["image"].device == gpu
@@ -74,7 +75,7 @@ def test_a_gpu_makes_the_batches_of_the_cpu(tmp_path, augmentation):
 @pytest.mark.parametrize("cache", ["ram", "gpu"])
 def test_a_cache_reads_every_file_once(tmp_path, cache):
     lists = write_lists(tmp_path)
-    crops, val, _ = build_loaders(options(*lists, cache=cache), density=True, points=False)
+    crops, val, _ = build_loaders(options(*lists, cache=cache), ["density"])
     before = list(crops)
     for sample in [*lists[0], *lists[1]]:
         sample.image.unlink()
@@ -85,10 +86,10 @@ def test_a_cache_reads_every_file_once(tmp_path, cache):
 
 def test_crops_carry_the_ground_truth_that_is_asked_for(tmp_path):
     lists = write_lists(tmp_path)
-    for density, points in ((True, False), (False, True)):
-        crops, val, _ = build_loaders(options(*lists), density, points)
+    for name in BOTH:
+        crops, val, _ = build_loaders(options(*lists), [name])
         (crop, *_), (image, *_) = list(crops), list(val)
-        truth = {"density"} if density else {"points", "targets", "side"}
+        truth = {"density"} if name == "density" else {"points", "targets", "side"}
         assert crop.keys() == {"image", "heads", "name"} | truth
         assert image.keys() == {"image", "heads", "name", "density"}
     for sample in lists[0]:
@@ -118,11 +119,15 @@ def test_processes_share_the_batches_of_one(crops, processes):
         assert single.share(0) == 1 and len(list(single)) == len(single) == -(-crops // 4)
 
 
-def test_processes_together_see_what_one_does(tmp_path):
+def test_processes_together_see_what_one_does(tmp_path, monkeypatch):
     lists = write_lists(tmp_path)
     args = options(*lists, batch_size=2, crops_per_image=1, **AUGMENTED)
-    crops, val, test = map(list, build_loaders(args, density=True, points=True))
-    parts = [list(map(list, build_loaders(args, True, True, rank, processes=2))) for rank in (0, 1)]
+    crops, val, test = map(list, build_loaders(args, BOTH))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    parts = []
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        parts.append(list(map(list, build_loaders(args, BOTH))))
     for joined, first, second in zip(crops, parts[0][0], parts[1][0], strict=True):
         for name in ("image", "density", "heads", "side", "colour"):
             assert torch.equal(joined[name], torch.cat([first[name], second[name]])), name
@@ -131,22 +136,20 @@ def test_processes_together_see_what_one_does(tmp_path):
     assert_same_batches(test, parts[0][2])
     assert parts[1][2] == []  # fewer images than processes
     with pytest.raises(DataError, match="--batch-size 3 cannot be shared evenly by 2 processes"):
-        build_loaders(options(*lists, batch_size=3), True, True, rank=1, processes=2)
+        build_loaders(options(*lists, batch_size=3), BOTH)
 
 
 @pytest.mark.parametrize("cache", ["none", "gpu"])
 def test_an_epoch_is_taken_up_at_any_step(tmp_path, cache):
     args = options(*write_lists(tmp_path), cache=cache, workers=2)
-    crops, _, _ = build_loaders(args, density=True, points=True)
+    crops, _, _ = build_loaders(args, BOTH)
     whole = list(crops)
     crops.sampler.start = 1
     assert len(crops) == 2
     assert_same_batches(whole[1:], list(crops))
     crops.sampler.epoch, crops.sampler.start = 1, 0
     assert [b["name"] for b in crops] != [b["name"] for b in whole]
-    other, _, _ = build_loaders(
-        options(*write_lists(tmp_path), cache=cache, seed=1), density=True, points=True
-    )
+    other, _, _ = build_loaders(options(*write_lists(tmp_path), cache=cache, seed=1), BOTH)
     assert [b["name"] for b in other] != [b["name"] for b in whole]
 
 
@@ -171,19 +174,19 @@ def test_an_epoch_passes_every_image_equally_and_another_order_each_time():
 def test_crops_of_different_sizes_make_no_batch(tmp_path):
     args = options(*write_lists(tmp_path), crop=ScaledCrop(0.5, 1), batch_size=2)
     with pytest.raises(DataError, match="--batch-size 2 needs crops of one size"):
-        build_loaders(args, density=True, points=False)
+        build_loaders(args, ["density"])
 
 
 @pytest.mark.parametrize("cache", ["ram", "gpu"])
 def test_a_cache_that_does_not_fit_is_refused_with_the_numbers(tmp_path, monkeypatch, cache):
     lists = write_lists(tmp_path)
     monkeypatch.setattr(memory, "available_memory", lambda device: 200_000)
-    build_loaders(options(*lists, cache=cache), density=True, points=True)
+    build_loaders(options(*lists, cache=cache), BOTH)
     monkeypatch.setattr(memory, "available_memory", lambda device: 100_000)
-    build_loaders(options(*lists, cache=cache), density=False, points=True)
+    build_loaders(options(*lists, cache=cache), ["bayesian"])
     reason = rf"--cache {cache} needs .* GB.*of the 0.0001 GB that are free on cpu; --cache none"
     with pytest.raises(DataError, match=reason):
-        build_loaders(options(*lists, cache=cache), density=True, points=True)
+        build_loaders(options(*lists, cache=cache), BOTH)
 
 
 def test_processes_need_ram_each_and_a_gpu_keeps_room(monkeypatch):
@@ -233,8 +236,8 @@ def test_workers_that_cannot_fork_cannot_share_the_ram(tmp_path, monkeypatch):
     monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
     lists = write_lists(tmp_path)
     with pytest.raises(DataError, match="--cache ram: --workers 2 would share the RAM by fork"):
-        build_loaders(options(*lists, cache="ram", workers=2), density=True, points=True)
-    build_loaders(options(*lists, cache="ram", workers=0), density=True, points=True)
+        build_loaders(options(*lists, cache="ram", workers=2), BOTH)
+    build_loaders(options(*lists, cache="ram", workers=0), BOTH)
 
 
 def test_a_batch_fills_up_its_points_with_infinitely_far_ones(tmp_path):
@@ -245,7 +248,7 @@ def test_a_batch_fills_up_its_points_with_infinitely_far_ones(tmp_path):
 
     def load(samples, **changed):
         args = options(samples, others[:1], others[1:], **whole, **changed)
-        (batch,), _, _ = build_loaders(args, density=True, points=True)
+        (batch,), _, _ = build_loaders(args, BOTH)
         return batch
 
     batch = load(samples)

@@ -10,14 +10,13 @@ import torch
 from safetensors.torch import save_file
 
 from models.build import build_network
+from models.counter import load_counter, load_start, read_counter
 from models.csrnet import SKT_ADAPTERS
-from models.naming import load_counter, load_start
 from models.taps import Adapters, tap_channels
 from models.vgg import convolutions, vgg_indices
 from utils.checkpoint import (
     CheckpointError,
     read_checkpoint,
-    read_weights,
     save_checkpoint,
     save_weights,
 )
@@ -82,7 +81,7 @@ def test_every_naming_in_circulation_loads(tmp_path, arch, width, layers, wrappe
         save_file(state, path)
     else:
         torch.save({wrapper: state, "epoch": 3} if wrapper else state, path)
-    counter = read_weights(path, load_counter)
+    counter = read_counter(path)
     assert (counter.arch, counter.adapters) == (arch, {})
     assert [c.out_channels for c in convolutions(counter.network).values()] == [
         c.out_channels for c in convolutions(network).values()
@@ -96,7 +95,7 @@ def test_skt_students_bring_their_adapters(tmp_path):
     student = build_network("csrnet", Fraction(1, 4))
     theirs = skt_adapters(Fraction(1, 4))
     torch.save({"state_dict": renamed(student, SKT) | theirs}, tmp_path / "skt.pth")
-    counter = read_weights(tmp_path / "skt.pth", load_counter)
+    counter = read_counter(tmp_path / "skt.pth")
     assert counter.label == "1/4-CSRNet"
     adapters = Adapters(student.taps, tap_channels(student), [64, 64, 128, 256, 512, 256])
     adapters.load_state_dict(counter.adapters)
@@ -107,7 +106,7 @@ def test_skt_students_bring_their_adapters(tmp_path):
 def test_half_precision_weights_become_float32(tmp_path):
     network = build_network("csrnet", 1 / 8).half()
     save_weights(tmp_path / "half.safetensors", network.state_dict(), {"arch": "csrnet"})
-    loaded = read_weights(tmp_path / "half.safetensors", load_counter).network
+    loaded = read_counter(tmp_path / "half.safetensors").network
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
     assert (loaded.output_layer.weight == network.output_layer.weight.float()).all()
 
@@ -161,7 +160,7 @@ def test_what_is_no_network_of_ours_is_refused_with_the_reason(tmp_path):
     def reason(state: dict) -> str:
         torch.save(state, tmp_path / "x.pth")
         with pytest.raises(CheckpointError) as caught:
-            read_weights(tmp_path / "x.pth", load_counter)
+            read_counter(tmp_path / "x.pth")
         assert "\n" not in str(caught.value) and "x.pth" in str(caught.value)
         return str(caught.value)
 

@@ -11,21 +11,24 @@ from torch.nn import functional as F
 from datasets.transforms import LEAST_SIDE
 from models import comparison
 from models.build import build_network
-from models.csrnet import CSRNET_TAPS, CSRNet
-from models.distillation import (
+from models.comparison import (
     INTRA_DISTANCES,
-    distillation_terms,
     inter_layer_loss,
-    intra_layer_loss,
     normalise_groups,
     pool_sides,
     relation_groups,
-    squared_error,
 )
+from models.csrnet import CSRNET_TAPS, CSRNet
+from models.distillation import distillation_terms, intra_layer_loss, squared_error
 from models.taps import Adapters, FeatureReader, Tap, tap_channels
 
 TERMS = ("hard", "soft", "intra", "inter")
 GROUP_CHANNELS = (3, 4, 5)
+
+
+def total(predicted: torch.Tensor, _: object) -> torch.Tensor:
+    """A hard loss without ground truth."""
+    return predicted.sum()
 
 
 def random_groups(seed: int, batch: int = 2) -> list[torch.Tensor]:
@@ -131,7 +134,7 @@ def test_nothing_as_large_as_an_adapted_full_resolution_feature_is_kept():
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         distillation_terms(
-            TERMS, (predicted, features), taught, list(adapters.values()), torch.sum, CSRNET_TAPS
+            TERMS, (predicted, features), taught, list(adapters.values()), total, CSRNET_TAPS
         )
     kept_bytes = [storage.nbytes() for at, storage in kept.items() if at not in theirs]
     adapted = sum(feature.nbytes for feature in taught[1])
@@ -158,7 +161,7 @@ def test_losses_are_float32_under_autocast_and_near_those_without():
                 seen,
                 taught,
                 list(adapters.values()),
-                lambda predicted: squared_error(predicted, density),
+                lambda predicted, _: squared_error(predicted, density),
                 CSRNET_TAPS,
             )
         gradients = torch.autograd.grad(sum(losses.values()), trained)
@@ -180,9 +183,7 @@ def test_reading_and_comparing_compile_without_a_break():
 
     def loss(images: torch.Tensor) -> torch.Tensor:
         seen, taught = (reader(images) for reader in readers)
-        terms = distillation_terms(
-            TERMS, seen, taught, list(adapters.values()), torch.sum, CSRNET_TAPS
-        )
+        terms = distillation_terms(TERMS, seen, taught, list(adapters.values()), total, CSRNET_TAPS)
         return sum(terms.values())
 
     images = torch.rand(1, 3, 32, 48)
@@ -296,7 +297,7 @@ def test_student_equal_to_teacher_has_no_loss():
     network = CSRNet(1 / 8)
     seen = FeatureReader(network, network.taps)(torch.rand(2, 3, 48, 64))
     terms = distillation_terms(
-        TERMS, seen, seen, same_adapters(seen[1]), lambda p: squared_error(p, p), CSRNET_TAPS
+        TERMS, seen, seen, same_adapters(seen[1]), lambda p, _: squared_error(p, p), CSRNET_TAPS
     )
     assert set(terms) == set(TERMS)
     positions = sum(f.shape[0] * f.shape[2] * f.shape[3] for f in seen[1])
@@ -311,10 +312,10 @@ def test_student_equal_to_teacher_has_no_loss():
 def test_a_term_that_is_off_is_absent_and_an_unknown_one_refused():
     network = CSRNet(1 / 8)
     seen = FeatureReader(network, network.taps)(torch.rand(1, 3, 32, 32))
-    terms = distillation_terms(["soft"], seen, seen, [], torch.sum, CSRNET_TAPS)
+    terms = distillation_terms(["soft"], seen, seen, [], total, CSRNET_TAPS)
     assert list(terms) == ["soft"]
     with pytest.raises(ValueError, match="unknown loss term 'sofd'; there are hard, soft"):
-        distillation_terms(["sofd"], seen, seen, [], torch.sum, CSRNET_TAPS)
+        distillation_terms(["sofd"], seen, seen, [], total, CSRNET_TAPS)
 
 
 def test_gradients_reach_student_and_adapters_but_not_the_teacher():
@@ -330,7 +331,7 @@ def test_gradients_reach_student_and_adapters_but_not_the_teacher():
         (predicted, features),
         taught,
         list(adapters.values()),
-        torch.sum,
+        total,
         CSRNET_TAPS,
     )
     sum(terms.values()).backward()

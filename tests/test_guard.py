@@ -11,10 +11,10 @@ from pictures import write_picture
 from safetensors import safe_open
 
 from models.build import build_network, init_kaiming
+from models.counter import load_counter, read_counter
 from models.guard import Guard, fit_guard, read_features
-from models.naming import load_counter
 from preprocess.synthetic import draw_scene
-from utils.checkpoint import read_deployed, read_weights, save_weights
+from utils.checkpoint import read_deployed, save_weights
 from utils.pixels import as_batch, is_flat, normalise, shrink_image
 
 TRAINED, OTHERS = 40, 10
@@ -101,7 +101,7 @@ def calibrated(pictures):
 
 
 def test_noise_is_flagged_and_pictures_like_the_trainings_are_not(calibrated):
-    counter = read_weights(calibrated, load_counter)
+    counter = read_counter(calibrated)
     rng = np.random.default_rng(5)
 
     def score(image):
@@ -127,7 +127,7 @@ def test_the_weights_stay_as_they_were_beside_their_guard(calibrated, pictures):
         load_counter(tensors)
     plain = {name: tensor for name, tensor in tensors.items() if not name.startswith("guard.")}
     assert load_counter(plain).guard is None
-    assert isinstance(read_weights(calibrated, load_counter).guard, Guard)
+    assert isinstance(read_counter(calibrated).guard, Guard)
 
 
 def test_user_mistakes_in_calibrating(pictures, tmp_path):

@@ -9,13 +9,12 @@ from deploy.complexity import measure_cost
 from models.build import (
     ARCHITECTURES,
     build_network,
-    init_imagenet,
     init_kaiming,
     init_normal,
     parse_width,
 )
 from models.taps import FeatureReader, tap_channels
-from models.vgg import convolutions, scale_plan, vgg_indices
+from models.vgg import convolutions, fill_imagenet, scale_plan, vgg_indices
 
 QUARTER = Fraction(1, 4)
 COSTS = [  # SPEC: parameters exactly, FLOPs to the last digit that the paper prints
@@ -129,7 +128,7 @@ def test_imagenet_fills_the_front_and_nothing_else(arch):
     vgg["classifier.0.weight"] = torch.zeros(1)
     behind = [c for n, c in convolutions(network).items() if not n.startswith(network.pretrained)]
     before = [c.weight.clone() for c in behind]
-    init_imagenet(network, vgg)
+    fill_imagenet(network, vgg)
     for name, index in vgg_indices(front).items():
         assert (front.get_submodule(name).weight == index).all()
         assert (front.get_submodule(name).bias == -index).all()
@@ -137,4 +136,4 @@ def test_imagenet_fills_the_front_and_nothing_else(arch):
 
     del vgg["features.19.weight"]
     with pytest.raises(ValueError, match=r"features.19.weight must have the shape .* found none"):
-        init_imagenet(network, vgg)
+        fill_imagenet(network, vgg)

@@ -20,13 +20,12 @@ from counting.protocols import evaluate
 from datasets.loaders import build_evaluation_loader
 from deploy.engines import EngineError, build_eager
 from deploy.exported import FORMATS
-from models.naming import load_counter
+from models.counter import read_counter
 from utils.checkpoint import (
     DEFAULT,
     SHIPPED,
     CheckpointError,
     read_checkpoint,
-    read_weights,
     save_weights,
 )
 
@@ -52,7 +51,7 @@ def test_counts_are_those_of_test_py(run, samples, student, tmp_path):
     pictures = [sample.image for sample in samples]
     records = tmp_path / "new" / "counts.json"
     assert run(*pictures, "--json", records, "--csv", tmp_path / "counts.csv")[0] == 0
-    network = build_eager(read_weights(student, load_counter).network.eval(), CPU)
+    network = build_eager(read_counter(student).network.eval(), CPU)
     loader = build_evaluation_loader(samples, workers=0)
     expected = [result.predicted for result in evaluate(network, loader, CPU, "whole")]
     assert [record["count"] for record in read_json(records)] == expected
@@ -217,7 +216,7 @@ def test_a_negative_sum_is_reported_as_nobody_here_and_by_test_py(run, samples, 
     run(samples[0].image, "--json", tmp_path / "a.json", "--npy", tmp_path, weights=weights)
     assert np.load(tmp_path / "RGB.npy").sum() < 0
     assert read_json(tmp_path / "a.json")[0]["count"] == 0
-    network = read_weights(weights, load_counter).network.eval()
+    network = read_counter(weights).network.eval()
     (result,) = evaluate(network, build_evaluation_loader(samples[:1], 0), CPU, "whole")
     assert result.predicted == 0
 

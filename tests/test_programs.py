@@ -18,8 +18,8 @@ from PIL import Image
 import SKT_distill
 import train_teacher
 from models.build import ARCHITECTURES, build_network, init_kaiming
-from models.distillation import TERMS, squared_error
-from models.naming import Counter
+from models.distillation import TERMS, Criterion, density_loss, squared_error
+from models.taps import ask_live
 from models.vgg import vgg_indices
 from training.recipes import student_recipe, teacher_recipe
 from utils.checkpoint import CheckpointError, read_checkpoint, save_checkpoint, save_weights
@@ -151,11 +151,10 @@ def test_the_maps_of_more_teachers_are_averaged():
     for network in networks:
         init_kaiming(network)
     batch = {"image": torch.randint(256, (2, 3, 48, 64), dtype=torch.uint8)}
-    teacher = Counter(first, "csrnet", Fraction(1, 16), {})
-    terms = SKT_distill.build_terms(["soft"], "cos", None, student, teacher, None, [second, third])
+    criterion = Criterion(["soft"], student, density_loss, ask_live(first, (), [second, third]))
     images = normalise(batch["image"])
     mean = (first(images) + second(images) + third(images)) / 3
-    torch.testing.assert_close(terms(batch)["soft"], squared_error(student(images), mean))
+    torch.testing.assert_close(criterion(batch)["soft"], squared_error(student(images), mean))
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

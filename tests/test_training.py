@@ -1,7 +1,9 @@
 """The schedule, averaged weights, reduced precision and time budgets of a training."""
 
+import copy
 import json
 import math
+from argparse import Namespace
 from dataclasses import asdict
 from fractions import Fraction
 
@@ -10,37 +12,35 @@ import torch
 from conftest import run_program
 from torch import nn
 
-from datasets.sampler import CropSampler
-from models.bayesian import build_hard_loss
+import SKT_distill
 from models.build import build_network, init_kaiming
 from models.csrnet import CSRNET_TAPS
-from models.distillation import TERMS, distillation_terms, squared_error
-from models.naming import Counter
-from models.taps import Adapters, tap_channels
-from SKT_distill import build_terms
+from models.distillation import TERMS, Criterion, density_loss, distillation_terms
+from models.taps import Adapters, ask_live, tap_channels
 from training.clock import Clock
-from training.loop import fit
+from training.loop import learning_rate, update_average
 from training.runlog import RunFolder
 from training.schedule import Schedule
-from training.state import Progress, Training
-from training.step import build_step
+from training.setup import share_step
+from training.state import Progress
 from utils import processor
 from utils.checkpoint import read_checkpoint
-from utils.metrics import Scores
+from utils.metrics import CountResult
 from utils.precision import PRECISIONS, choose_precision
 
 CPU = torch.device("cpu")
+FAST = ["--workers", 0, "--cpu", "--width", "1/16", "--terms", "hard", "--crop", "32x32"]
 
 
 def test_the_learning_rate_warms_up_and_falls_along_a_cosine():
     schedule = Schedule(epochs=1, warmup=4, cosine=True)
-    rates = [schedule.rate(step, planned=104) for step in range(105)]
+    rates = [learning_rate(schedule, step, planned=104) for step in range(105)]
     assert rates[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert rates[4] == 1
     assert rates[54] == pytest.approx(0.5)
     assert rates[104] == pytest.approx(0)
     assert all(first >= second for first, second in zip(rates[4:], rates[5:], strict=False))
-    assert Schedule(epochs=1).rate(70, 100) == 1
+    assert learning_rate(Schedule(epochs=1), 70, 100) == 1
 
 
 @pytest.mark.parametrize("step_seconds", [0.01, 0.3, 2.0])
@@ -49,7 +49,7 @@ def test_a_plan_ends_in_time_whatever_a_step_takes(step_seconds):
     schedule = Schedule(epochs=10**6, cosine=True, max_seconds=100, closing=2)
     progress, rates = Progress(), []
     while progress.steps < schedule.plan(10, progress):
-        rates.append(schedule.rate(progress.steps, schedule.plan(10, progress)))
+        rates.append(learning_rate(schedule, progress.steps, schedule.plan(10, progress)))
         progress.steps += 1
         progress.seconds += step_seconds
         if progress.steps % 10 == 0:
@@ -150,43 +150,39 @@ def test_a_slow_first_step_does_not_end_a_training():
 
 
 def test_a_short_training_warms_up_for_half_of_it_at_most():
-    rates = [Schedule(1, warmup=200, cosine=True).rate(step, 100) for step in range(100)]
+    schedule = Schedule(1, warmup=200, cosine=True)
+    rates = [learning_rate(schedule, step, 100) for step in range(100)]
     assert max(rates) == rates[50] == 1 and rates[-1] < 0.01
 
 
-def test_a_validation_that_was_cut_off_is_made_up_for(tmp_path):
-    """fit(), killed in its last validation, and resumed."""
-    network = nn.Linear(1, 1)
-    optimizer = torch.optim.SGD(network.parameters(), 0.1)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
+def test_a_validation_that_was_cut_off_is_made_up_for(crowd_lists, tmp_path, monkeypatch):
+    """A training, killed in its last validation, and resumed."""
+    out, counted = tmp_path / "run", []
+    options = [*FAST, "--batch-size", 2, "--epochs", 1, "--out", out]
 
-    class Crops(list):
-        sampler = CropSampler(1, 4, 1, seed=0)
+    def resume(*more):
+        arguments = ["SKT_distill.py", *crowd_lists, *options, *more]
+        monkeypatch.setattr("sys.argv", list(map(str, arguments)))
+        SKT_distill.main(SKT_distill.parse_args())
 
-    loader = Crops({"name": ["a"], "x": torch.ones(1, 1)} for _ in range(4))
-
-    def resume(validate):
-        training = Training({"model": network}, optimizer, scaler, {"settings": {}})
-        run = RunFolder(tmp_path / "run", resume=(tmp_path / "run/last.pth").exists())
-        if run.last.exists():
-            training.restore(read_checkpoint(run.last), run.last)
-        step = build_step(
-            {"model": network}, lambda b: {"hard": network(b["x"]).square().sum()}, CPU,
-            torch.float32, compiled=False,
-        )  # fmt: skip
-        fit(run, training, loader, step, {"hard": 1.0}, Schedule(1), validate, CPU, eval_every=9)
-        return run
-
-    def killed(network):
+    def killed(*_):
         raise KeyboardInterrupt
 
+    def count(network, images, *_):
+        counted.append(network)
+        return [CountResult("a", 3, 3.0, 5.0)]
+
+    monkeypatch.setattr("training.loop.evaluate", killed)
     with pytest.raises(KeyboardInterrupt):
-        resume(killed)
-    run = resume(lambda network: Scores(1, 2.0, 2.0, 2.0, 2.0))
-    assert read_checkpoint(run.best_mae)["progress"]["best_mae"] == 2.0
-    (record,) = run.records()
+        resume()
+    monkeypatch.setattr("training.loop.evaluate", count)
+    resume("--resume")
+    assert len(counted) == 1
+    assert read_checkpoint(out / "best_mae.pth")["progress"]["best_mae"] == 2.0
+    (record,) = RunFolder(out, resume=True).records()
     assert (record["epoch"], record["val_mae"]) == (1, 2.0)
-    resume(killed)  # nothing is left to do
+    monkeypatch.setattr("training.loop.evaluate", killed)
+    resume("--resume")  # nothing is left to do
 
 
 def test_a_plan_that_has_time_is_that_of_its_epochs():
@@ -196,20 +192,20 @@ def test_a_plan_that_has_time_is_that_of_its_epochs():
 
 
 def test_averaged_weights_follow_by_the_definition():
-    network = nn.Linear(2, 1)
-    averaged = nn.Linear(2, 1).requires_grad_(False)
-    averaged.load_state_dict(network.state_dict())
-    training = Training({"model": network}, None, None, {}, averaged, decay=0.8)
-    expected = network.weight.detach().clone()
-    for step in range(1, 41):
+    network = nn.Sequential(nn.Conv2d(2, 1, 1), nn.BatchNorm2d(1))
+    averaged = copy.deepcopy(network).requires_grad_(False)
+    expected, mean = network[0].weight.detach().clone(), network[1].running_mean.clone()
+    for steps in range(1, 41):
         with torch.no_grad():
-            network.weight.add_(torch.randn(1, 2))
-        training.progress.steps = step
-        training.update_average()
-        decay = min(0.8, (1 + step) / (10 + step))
-        expected = decay * expected + (1 - decay) * network.weight.detach()
-    torch.testing.assert_close(averaged.weight, expected)
-    assert training.networks["val_ema"] is averaged
+            network[0].weight.add_(torch.randn(1, 2, 1, 1))
+        network(torch.randn(3, 2, 4, 4))
+        update_average(averaged, network, 0.8, steps)
+        decay = min(0.8, steps / (9 + steps))
+        expected = decay * expected + (1 - decay) * network[0].weight.detach()
+        mean = decay * mean + (1 - decay) * network[1].running_mean
+    torch.testing.assert_close(averaged[0].weight, expected)
+    torch.testing.assert_close(averaged[1].running_mean, mean)
+    assert averaged[1].num_batches_tracked == 40
 
 
 def test_the_type_follows_the_device(monkeypatch):
@@ -224,25 +220,21 @@ def test_the_type_follows_the_device(monkeypatch):
     assert {name: choose_precision(name, CPU) for name in set(PRECISIONS) - {"auto"}} == types
 
 
-def build_student(seed=0):
-    """A narrow distillation: what is trained, and its terms."""
+def build_criterion(precision, seed=0):
+    """A narrow distillation."""
     torch.manual_seed(seed)
     teacher, student = (build_network("csrnet", Fraction(1, n)) for n in (8, 16))
     adapters = Adapters(student.taps, tap_channels(student), tap_channels(teacher))
     for module in (teacher, student, adapters):
         init_kaiming(module)
     teacher.requires_grad_(False)
-    hard = build_hard_loss("density", 0.1, 8)
-    terms = build_terms(
-        TERMS, "cos", hard, student, Counter(teacher, "csrnet", Fraction(1, 8), {}), adapters
-    )
-    return {"model": student, "adapters": adapters}, terms
+    ask, taps = ask_live(teacher, teacher.taps), student.taps
+    return Criterion(list(TERMS), student, density_loss, ask, taps, adapters, precision=precision)
 
 
 def train(precision, steps, seed=0):
     """Returns the terms of some steps over five batches, (steps, 4), and the first gradients."""
-    modules, terms = build_student(seed)
-    step = build_step(modules, terms, CPU, precision, compiled=False)
+    step = build_criterion(precision, seed)
     optimizer = torch.optim.Adam(step.parameters(), 1e-4)
     generator = torch.Generator().manual_seed(seed + 1)
     batches = [
@@ -281,13 +273,19 @@ def test_terms_of_bfloat16_features_are_computed_in_float32():
     maps = draw(1, 6)
     features = zip(*(draw(8, 48 // tap.stride) for tap in CSRNET_TAPS), strict=True)
     read = list(zip(maps, features, strict=True))  # of the student and of the teacher
-    density = torch.rand(2, 1, 6, 6, generator=generator)
+    batch = {"density": torch.rand(2, 1, 6, 6, generator=generator)}
 
     def terms(precision):
         student, teacher = ((m.to(precision), [f.to(precision) for f in fs]) for m, fs in read)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
             return distillation_terms(
-                TERMS, student, teacher, adapters, lambda m: squared_error(m, density), CSRNET_TAPS
+                TERMS,
+                student,
+                teacher,
+                adapters,
+                density_loss,
+                CSRNET_TAPS,
+                batch=batch,
             )
 
     # The same sums in the same order; 1e-5 is for processors that would order them otherwise. The
@@ -325,9 +323,6 @@ def test_bfloat16_and_float32_learn_alike():
     assert (end < beginning).all()
     error = (reduced[-10:].mean(0) / end - 1).abs()
     assert (error < torch.tensor([0.25, 0.1, 0.025, 0.008])).all(), error
-
-
-FAST = ["--workers", 0, "--cpu", "--width", "1/16", "--terms", "hard", "--crop", "32x32"]
 
 
 def test_a_time_budget_ends_a_training_that_more_time_continues(crowd_lists, tmp_path):
@@ -372,16 +367,12 @@ def test_the_chosen_weights_are_the_better_ones(crowd_lists, tmp_path):
 
 
 def test_a_compiled_step_gives_the_same_terms():
-    torch.manual_seed(0)
-    network = build_network("csrnet", Fraction(1, 16))
-    init_kaiming(network)
-
-    def terms(batch):
-        return {"hard": network(batch["image"]).square().sum()}
-
-    batch = {"image": torch.randn(2, 3, 48, 64)}
+    batch = {
+        "image": torch.randint(0, 256, (2, 3, 48, 64), dtype=torch.uint8),
+        "density": torch.rand(2, 1, 6, 8),
+    }
     eager, compiled = (
-        build_step({"model": network}, terms, CPU, torch.float32, c)(batch)["hard"]
+        share_step(build_criterion(torch.float32), Namespace(compile=c, device=CPU))(batch)
         for c in (False, True)
     )
     torch.testing.assert_close(compiled, eager)
@@ -392,9 +383,10 @@ def test_without_a_compiler_a_line_says_so(monkeypatch, capsys):
         raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\n\nand a traceback")
 
     monkeypatch.setattr(torch, "compile", fail)
-    step = build_step({}, lambda batch: batch, CPU, torch.float32, compiled=True)
+    criterion = build_criterion(torch.float32)
+    step = share_step(criterion, Namespace(compile=True, device=CPU))
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "--compile: goes on without, torch.compile failed: " + (
         "InvalidCxxCompiler: No working C++ compiler found"
     )
-    assert step({"hard": 1}) == {"hard": 1}
+    assert step is criterion

@@ -11,8 +11,7 @@ from conftest import plain_guard, read_json, save_student
 from counting import video
 from counting.protocols import count_image, predict_whole
 from counting.video import Video, VideoError, VideoWriter
-from models.naming import load_counter
-from utils.checkpoint import read_weights
+from models.counter import read_counter
 from utils.pixels import as_batch
 
 FRAMES, FPS, SIZE = 24, 12, (64, 96)
@@ -43,7 +42,7 @@ def test_a_videos_counts_are_those_of_its_frames(run, student, clip, tmp_path, e
     options += ["--json", tmp_path / "a.json", "--csv", tmp_path / "a.csv"]
     code, (line,), errors = run(clip, *options)
     assert code == 0 and not errors
-    network = read_weights(student, load_counter).network.eval()
+    network = read_counter(student).network.eval()
     capture, expected = cv2.VideoCapture(str(clip)), []
     for number in range(FRAMES):
         _, pixels = capture.read()

@@ -8,8 +8,8 @@ import pytest
 import torch
 from conftest import PROJECT, assert_one_line_error, run_program
 
-from models.naming import GUARD, load_counter
-from utils.checkpoint import SHIPPED, find_checkpoint, read_checkpoint, read_weights
+from models.counter import GUARD, read_counter
+from utils.checkpoint import SHIPPED, find_checkpoint, read_checkpoint
 from utils.pixels import normalise
 
 COUNTS = {"skt_csrnet_sha": 10.029}  # of `draw_crowd`
@@ -48,7 +48,7 @@ def test_shipped_weights_are_those_described_and_count(name):
     assert described == (f"{len(data):,}", hashlib.sha256(data).hexdigest())
     state = {k: v for k, v in read_checkpoint(path).items() if not k.startswith(GUARD)}
     assert {tensor.dtype for tensor in state.values()} == {torch.float16}
-    counter = read_weights(path, load_counter)
+    counter = read_counter(path)
     assert not counter.adapters
     with torch.no_grad():
         count = counter.network(normalise(draw_crowd())).sum().item()

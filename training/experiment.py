@@ -1,210 +1,214 @@
-"""A whole experiment: train, keep the best by validation, and score it once on the test images."""
+"""A training under way: from a new beginning or an interrupted one, until its schedule ends."""
 
 import argparse
 import copy
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from types import MappingProxyType
-from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
-from counting.protocols import evaluate
-from training.loop import fit
+from models.distillation import Criterion
+from training.clock import Clock
 from training.runlog import RunFolder
 from training.schedule import Schedule
-from training.state import Progress, Training
-from training.step import build_step
-from training.trainer import Terms
+from training.setup import build_optimizer, run_settings, share_step
+from training.state import Progress, TrainingState
 from utils import distributed
-from utils.checkpoint import read_checkpoint, save_weights
-from utils.metrics import CountResult, Scores, score
-from utils.plots import draw_counts
-from utils.precision import allow_tf32, choose_precision
+from utils.checkpoint import read_checkpoint, save_checkpoint
+from utils.interrupt import StopRequest
+from utils.metrics import Scores
+from utils.precision import choose_precision
 
-# Options that may differ between a run and its continuation.
-FREE_TO_CHANGE = {"out", "resume", "eval_every", "workers", "gpu", "cpu", "device", "check"}
-FREE_TO_CHANGE |= {"cache", "compile", "max_minutes", "recipe", "teacher_cache"}
 SLOWER_EXACT = 4  # times, at most, that counting in float32 takes a training in 16 bits
+VALIDATED = {"val": "validation", "val_ema": "validation of averaged weights"}
 
 
-def run_experiment(
-    args: argparse.Namespace,
-    facts: Mapping[str, str],
-    modules: Mapping[str, nn.Module],
-    terms: Terms,
-    weights: Mapping[str, float],
-    loader: DataLoader,
-    val_loader: Iterable,
-    test_loader: Iterable,
-    settings: Mapping[str, str] = MappingProxyType({}),
-) -> None:
-    """Runs or resumes a training in --out.
+class TrainingError(Exception):
+    """Training cannot go on; the message says why."""
 
-    The checkpoint of the best validation MAE is scored on the test images: result.json and
-    counts.png. Its weights without anything else are left in model.safetensors.
+
+class Training:
+    """What is trained, how far it is, when it ends, and the folder that keeps it.
+
+    With --resume it stands where the run in --out stopped. It is entered for its epochs.
 
     Args:
-        args: with everything that `add_training_options` adds, and `device`.
-        facts: what the checkpoints say of the network: arch and width.
-        modules: what is trained, on the device; "model" is the network that counts.
-        terms: a batch -> its unweighted loss terms.
-        weights: of the terms.
-        loader: of crops; its data set knows the `heads` of every image.
+        args: everything that `add_training_options` adds, and `device`.
+        criterion: on the device; its `model` is the network that counts.
+        weights: of the criterion's terms.
+        facts: what checkpoints say of the model: arch and width.
+        loaders: of crops to train on, validation images and test images.
         settings: what else a resumed run must share with its beginning.
+
+    Raises:
+        RunError: --resume does not fit what --out holds.
+        CheckpointError: the run in --out had other settings.
     """
-    main, precision = distributed.is_main(), prepare_device(args)
-    run = RunFolder(args.out, args.resume) if main else None
-    shared = run_settings(args, len(loader.dataset)) | {"precision": str(precision)[6:]} | settings
-    training = build_training(args, {**facts, "settings": shared}, modules, precision)
-    validated, tested = distributed.add_up([len(val_loader), len(test_loader)])
-    reduced = precision != torch.float32
-    ended = SLOWER_EXACT * (validated + tested) if reduced else tested  # images, counted at the end
-    schedule = Schedule(
-        args.epochs,
-        args.warmup,
-        args.cosine,
-        60 * args.max_minutes,
-        closing=1 + ended / validated / len(training.networks),
-    )
-    if args.resume:
-        last = (read_checkpoint(run.last), run.result.exists()) if main else None
-        checkpoint, scored = distributed.from_main(last)
-        training.restore(checkpoint, args.out / "last.pth")
-        progress = training.progress
-        if progress.steps >= schedule.plan(len(loader), progress) and scored:
-            distributed.say(f"{args.out} is finished already")
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        criterion: Criterion,
+        weights: Mapping[str, float],
+        facts: Mapping[str, str],
+        loaders: tuple[DataLoader, Iterable, DataLoader],
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ):
+        train, val, test = loaders
+        self.args, self.criterion, self.weights = args, criterion, weights
+        self.device, self.precision = args.device, choose_precision(args.precision, args.device)
+        self.folder = RunFolder(args.out, args.resume) if distributed.is_main() else None
+        shared = run_settings(args, len(train.dataset))
+        shared |= {"precision": str(self.precision).removeprefix("torch."), **settings}
+        self.state = TrainingState(
+            criterion.trained,
+            build_optimizer(args, criterion),
+            torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16),
+            {**facts, "settings": shared},
+            copy.deepcopy(criterion.model).requires_grad_(False) if args.ema else None,
+            args.ema,
+        )
+        self.steps_per_epoch, self.heads = len(train), train.dataset.heads
+        self.schedule = self._build_schedule(len(val), len(test))
+        self.scored = args.resume and self._resume()
+        if self.folder and not self.scored:
+            self.folder.result.unlink(missing_ok=True)  # of fewer epochs
+        self.step = share_step(criterion, args)
+        self.clock = Clock(self.progress, shared=self.device.type == "cpu")
+        self.planned, self.interval, self.stopped = self._plan(), 1, False  # see `decide`
+        self._stop, self._bar = StopRequest(), None
+
+    @property
+    def progress(self) -> Progress:
+        return self.state.progress
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are taken."""
+        return self.progress.steps >= self.planned
+
+    @property
+    def validation_due(self) -> bool:
+        return (self.progress.epoch + 1) % self.args.eval_every == 0 or self.finished
+
+    def __enter__(self) -> "Training":
+        self._stop.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._stop.__exit__()
+        if kind is None and self._bar is not None and self.progress.uncounted >= 60:
+            distributed.say(
+                f"{self.progress.uncounted / 60:.1f} minutes are not counted, in which the "
+                "training waited for other work or was stopped"
+            )
+
+    def epochs(self) -> Iterator[int]:
+        """Yields the number of every epoch that is left, from 1.
+
+        One whose validation was cut off comes again, without steps.
+        """
+        progress = self.progress
+        if not self.finished or progress.kept < progress.steps:
+            silent = not distributed.is_main()
+            steps = {"total": self.planned, "initial": progress.steps, "unit": "step"}
+            self._bar = tqdm(**steps, disable=silent)
+        while not self.finished or progress.kept < progress.steps:
+            self._bar.set_description(f"epoch {progress.epoch + 1}/{self.schedule.epochs}")
+            yield progress.epoch + 1
+
+    def decide(self, interval: int) -> None:
+        """Decides with the other processes how to go on.
+
+        Args:
+            interval: steps until the losses are to be read again; the main process's is taken.
+        """
+        decisions = [self._plan(), interval] if distributed.is_main() else [0, 0]
+        planned, interval, stop = distributed.add_up([*decisions, bool(self._stop)])
+        self.planned, self.interval, self.stopped = int(planned), int(interval), bool(stop)
+
+    def show(self, steps: int) -> None:
+        """Moves the progress bar on."""
+        self._bar.total = self.planned
+        self._bar.update(steps)
+        sums, done = self.progress.sums, self.progress.step
+        means = {name: f"{total / done:.3g}" for name, total in sums.items()}
+        self._bar.set_postfix(means, refresh=False)
+
+    def save_steps(self) -> None:
+        """Saves where the training stands, if it was stopped or a long validation comes.
+
+        Raises:
+            SystemExit: it was stopped.
+        """
+        if self.folder and (self.validation_due or self.stopped):
+            save_checkpoint(self.folder.last, self.state.checkpoint())
+        if self.stopped:
+            self._bar.close()
+            epoch = self.progress.epochs
+            distributed.say(f"stopped in epoch {epoch}; --resume continues from there")
+            raise SystemExit(130)
+
+    def keep(self, scores: Mapping[str, Scores]) -> None:
+        """Logs and saves an epoch, and what its validation found best.
+
+        Args:
+            scores: of the state's `networks`; empty without a validation.
+
+        Raises:
+            TrainingError: counts are not finite.
+        """
+        progress = self.progress
+        record = {"epoch": progress.epochs, "seconds": round(progress.seconds, 1)}
+        record |= {name: value / progress.step for name, value in progress.sums.items()}
+        progress.kept = progress.steps
+        if progress.step == self.steps_per_epoch:  # else more time continues within the epoch
+            progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
+        better = {}
+        for name, values in scores.items():
+            if not math.isfinite(values.mae):
+                raise TrainingError(f"the counts after epoch {progress.epochs} are not finite")
+            record |= {f"{name}_{key}": value for key, value in asdict(values).items()}
+            if values.mae < progress.best_mae:
+                progress.best_mae, better["best_mae"] = values.mae, name
+            if values.rmse < progress.best_rmse:
+                progress.best_rmse, better["best_rmse"] = values.rmse, name
+        if not self.folder:
             return
-        if main:
-            run.rewind(progress.epoch)
-    if main:
-        run.result.unlink(missing_ok=True)  # of fewer epochs
+        self.folder.log(record)  # which may be ahead of the last checkpoint
+        for best, name in better.items():
+            save_checkpoint(getattr(self.folder, best), self.state.checkpoint(name))
+        save_checkpoint(self.folder.last, self.state.checkpoint())
+        for name, values in scores.items():
+            self._bar.write(
+                f"epoch {progress.epochs}: {VALIDATED[name]} MAE {values.mae:.2f}, "
+                f"RMSE {values.rmse:.2f} (best MAE {progress.best_mae:.2f})"
+            )
 
-    def count(
-        network: nn.Module, images: Iterable, precision: torch.dtype = torch.float32
-    ) -> list[CountResult]:
-        results = evaluate(network, images, args.device, args.protocol, precision)
-        return distributed.gather(results)
+    def _build_schedule(self, validated: int, tested: int) -> Schedule:
+        args = self.args
+        validated, tested = distributed.add_up([validated, tested])
+        reduced = self.precision != torch.float32
+        ended = SLOWER_EXACT * (validated + tested) if reduced else tested  # images at the end
+        closing = 1 + ended / validated / len(self.state.networks)
+        return Schedule(args.epochs, args.warmup, args.cosine, 60 * args.max_minutes, closing)
 
-    def validate(network: nn.Module) -> Scores:
-        return score(count(network, val_loader, precision))
+    def _resume(self) -> bool:
+        """Takes up the run in the folder, and returns whether it is finished and scored."""
+        last = (read_checkpoint(self.folder.last), self.folder.result.exists())
+        checkpoint, scored = distributed.from_main(last)
+        self.state.restore(checkpoint, self.args.out / "last.pth")
+        if scored and self.progress.steps >= self._plan():
+            return True
+        if self.folder:
+            self.folder.rewind(self.progress.epoch)
+        return False
 
-    fit(
-        run,
-        training,
-        loader,
-        build_step(modules, terms, args.device, precision, args.compile),
-        weights,
-        schedule,
-        validate,
-        args.device,
-        args.eval_every,
-    )
-    network = modules["model"]
-    chosen = distributed.from_main(read_checkpoint(run.best_mae) if main else None)
-    network.load_state_dict(chosen["model"])
-    progress = Progress(**chosen["progress"])
-    if reduced:  # what is reported is exact
-        progress.best_mae = score(count(network, val_loader)).mae
-    results = count(network, test_loader)
-    if main:
-        write_result(run, training, args, progress, results, loader.dataset.heads)
-
-
-def prepare_device(args: argparse.Namespace) -> torch.dtype:
-    """Makes the device ready for --precision and crops of one size, and returns the precision."""
-    allow_tf32(args.precision != "float32")
-    torch.backends.cudnn.benchmark = args.batch_size > 1  # crops of one size
-    return choose_precision(args.precision, args.device)
-
-
-def build_training(
-    args: argparse.Namespace,
-    facts: Mapping[str, Any],
-    modules: Mapping[str, nn.Module],
-    precision: torch.dtype,
-) -> Training:
-    """Builds what is trained, as the options ask for it, at its beginning."""
-    return Training(
-        dict(modules),
-        build_optimizer(args, modules.values()),
-        torch.amp.GradScaler(args.device.type, enabled=precision == torch.float16),
-        dict(facts),
-        copy.deepcopy(modules["model"]).requires_grad_(False) if args.ema else None,
-        args.ema,
-    )
-
-
-def write_result(
-    run: RunFolder,
-    training: Training,
-    args: argparse.Namespace,
-    progress: Progress,
-    results: Sequence[CountResult],
-    heads: Sequence[int],
-) -> None:
-    """Writes and prints the errors of the chosen checkpoint, whose weights the model has.
-
-    Args:
-        progress: of the checkpoint, its best MAE in float32.
-        results: of the test images.
-        heads: of the training images.
-    """
-    network, facts, scores = training.modules["model"], training.facts, score(results)
-    mean = sum(heads) / len(heads)  # the guess to beat
-    guessed = score([replace(result, predicted=mean) for result in results])
-    validation = "inside the training images" if args.train_on_val else "held out of training"
-    run.write_result(
-        {
-            **facts,
-            "parameters": sum(p.numel() for p in network.parameters()),
-            "epochs": training.progress.epochs,
-            "epoch": progress.epochs,
-            "minutes": round(training.progress.seconds / 60, 2),
-            "val_mae": progress.best_mae,
-            "validation": validation,
-            "test": asdict(scores),
-            "test_mae_of_mean_training_count": guessed.mae,
-        }
-    )
-    draw_counts(results, run.path / "counts.png", f"test images, MAE {scores.mae:.2f}")
-    named = {name: facts[name] for name in ("arch", "width")}
-    save_weights(run.path / "model.safetensors", network.state_dict(), named)
-    print(
-        f"{run.path}: epoch {progress.epochs} of {training.progress.epochs} chosen on validation "
-        f"({validation}); test MAE {scores.mae:.2f}, RMSE {scores.rmse:.2f} over {scores.images} "
-        f"images\nalways answering the mean training count, {mean:.1f}, has a test MAE of "
-        f"{guessed.mae:.2f}"
-    )
-
-
-def run_settings(args: argparse.Namespace, images: int) -> dict[str, str]:
-    """Returns what a resumed run must share, as text: options, and the number of training images.
-
-    Of a file only the name counts: data sets and teachers are moved.
-    """
-    values = {name: value for name, value in vars(args).items() if name not in FREE_TO_CHANGE}
-    if not args.cosine:  # then more epochs continue the same training
-        del values["epochs"]
-    return {name: _as_text(value) for name, value in values.items()} | {"images": str(images)}
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, (tuple, list)):
-        return ",".join(map(_as_text, value))
-    return value.name if isinstance(value, Path) else str(value)
-
-
-def build_optimizer(
-    args: argparse.Namespace, modules: Iterable[nn.Module]
-) -> torch.optim.Optimizer:
-    """Builds the optimiser that --optimizer, --lr and --weight-decay ask for."""
-    parameters = [parameter for module in modules for parameter in module.parameters()]
-    if args.optimizer == "adam":
-        return torch.optim.Adam(parameters, args.lr, weight_decay=args.weight_decay, fused=True)
-    return torch.optim.SGD(
-        parameters, args.lr, momentum=0.95, weight_decay=args.weight_decay, fused=True
-    )
+    def _plan(self) -> int:
+        return self.schedule.plan(self.steps_per_epoch, self.progress)

@@ -1,103 +1,171 @@
-"""A whole training: epochs, validations and checkpoints, interrupted and resumed at will."""
+"""An epoch of a training and its step; losses stay on the device until they are read."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from training.runlog import RunFolder
+from counting.protocols import evaluate
+from training.experiment import Training, TrainingError
 from training.schedule import Schedule
-from training.state import Training
-from training.trainer import Trainer, TrainingError
 from utils import distributed
-from utils.checkpoint import save_checkpoint
-from utils.interrupt import StopRequest
-from utils.metrics import Scores
+from utils.metrics import Scores, score
 
-VALIDATED = {"val": "validation", "val_ema": "validation of averaged weights"}
+READ_EVERY_S = 1.0  # seconds between two readings of the losses: each waits for the device
+MOST_STEPS = 50  # between them
 
 
-def fit(
-    run: RunFolder | None,
-    training: Training,
-    loader: DataLoader,
-    step: nn.Module,
-    weights: Mapping[str, float],
-    schedule: Schedule,
-    validate: Callable[[nn.Module], Scores],
-    device: torch.device,
-    eval_every: int,
-) -> None:
-    """Trains until the schedule is done, from wherever `training` stands.
-
-    Args:
-        run: the main process's, which alone writes.
-        loader: of batches; see CropSampler of what its `sampler` must have.
-        step: a batch -> its unweighted loss terms, as a module of all that is trained.
-        weights: of the terms.
-        validate: scores a network; called every `eval_every` epochs and at the end.
-        device: where `step` gets its batches.
+def train_one_epoch(training: Training, loader: DataLoader) -> None:
+    """Takes an optimiser step for every batch that is left of the epoch, or of the schedule.
 
     Raises:
-        TrainingError: the loss is not finite. The last checkpoint is the last epoch's.
+        TrainingError: the loss is not finite.
         SystemExit: a signal asked to stop. The last checkpoint stands at that step.
     """
-    progress, main, stop = training.progress, distributed.is_main(), StopRequest()
-    trainer = Trainer(training, step, weights, schedule, device, len(loader), stop)
-    total, done = trainer.planned, progress.steps
-    with stop, tqdm(total=total, initial=done, unit="step", disable=not main) as bar:
-        while not trainer.finished or progress.kept < progress.steps:
-            bar.set_description(f"epoch {progress.epoch + 1}/{schedule.epochs}")
-            if not trainer.finished:  # else it was interrupted after its last step
-                trainer.train_one_epoch(loader, bar)
-            due = (progress.epoch + 1) % eval_every == 0 or trainer.finished
-            if main and (due or trainer.stopped):  # a long validation may be killed
-                save_checkpoint(run.last, training.checkpoint())
-            if trainer.stopped:
-                bar.close()
-                distributed.say(
-                    f"stopped in epoch {progress.epochs}; --resume continues from there"
-                )
-                raise SystemExit(130)
-            scores = trainer.validate(validate) if due else {}
-            _keep(run, training, scores, trainer.steps)
-            for name, values in scores.items() if main else ():
-                bar.write(
-                    f"epoch {progress.epochs}: {VALIDATED[name]} MAE {values.mae:.2f}, "
-                    f"RMSE {values.rmse:.2f} (best MAE {progress.best_mae:.2f})"
-                )
-    if progress.uncounted >= 60:
-        distributed.say(
-            f"{progress.uncounted / 60:.1f} minutes are not counted, in which the training waited "
-            "for other work or was stopped"
-        )
+    training.clock.count_rest()
+    training.criterion.train()
+    progress, losses = training.progress, Losses()
+    loader.sampler.epoch, loader.sampler.start = progress.epoch, progress.step
+    for batch in loader if not training.finished else ():
+        share = loader.sampler.share(progress.step)
+        losses.add(take_step(training, batch, share), share, batch["name"])
+        if len(losses) >= training.interval or training.finished:
+            read_losses(training, losses)
+        if training.stopped or training.finished:
+            break
+    if len(losses):
+        read_losses(training, losses)
+    training.save_steps()
 
 
-def _keep(
-    run: RunFolder | None, training: Training, scores: Mapping[str, Scores], steps: int
-) -> None:
-    """Logs and saves an epoch of `steps`; the log may be ahead of the last checkpoint."""
-    progress = training.progress
-    record = {"epoch": progress.epochs, "seconds": round(progress.seconds, 1)}
-    record |= {name: value / progress.step for name, value in progress.sums.items()}
-    progress.kept = progress.steps
-    if progress.step == steps:  # else the time is up, and more time continues within the epoch
-        progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
-    better = {}
-    for name, values in scores.items():
-        if not math.isfinite(values.mae):
-            raise TrainingError(f"the counts after epoch {progress.epochs} are not finite")
-        record |= {f"{name}_{key}": value for key, value in asdict(values).items()}
-        if values.mae < progress.best_mae:
-            progress.best_mae, better["best_mae"] = values.mae, name
-        if values.rmse < progress.best_rmse:
-            progress.best_rmse, better["best_rmse"] = values.rmse, name
-    if distributed.is_main():
-        run.log(record)
-        for best, name in better.items():
-            save_checkpoint(getattr(run, best), training.checkpoint(name))
-        save_checkpoint(run.last, training.checkpoint())
+def take_step(training: Training, batch: dict[str, Any], share: float) -> dict[str, Tensor]:
+    """Takes an optimiser step, and returns its unweighted loss terms.
+
+    Args:
+        share: how much this process's batch weighs among those of all processes.
+    """
+    progress, state = training.progress, training.state
+    losses = training.step({name: _move(value, training.device) for name, value in batch.items()})
+    loss = sum(training.weights[name] * value for name, value in losses.items())
+    for group in state.optimizer.param_groups:
+        rate = learning_rate(training.schedule, progress.steps, training.planned)
+        group["lr"] = rate * state.optimizer.defaults["lr"]
+    state.optimizer.zero_grad()
+    state.scaler.scale(share * loss if share != 1 else loss).backward()
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    progress.step += 1
+    progress.steps += 1
+    if state.averaged is not None:
+        update_average(state.averaged, state.modules["model"], state.decay, progress.steps)
+    return losses
+
+
+def learning_rate(schedule: Schedule, step: int, planned: int) -> float:
+    """Returns the part of the highest learning rate that a step takes, of `planned` steps."""
+    warmup = min(schedule.warmup, planned // 2)  # a short training is to fall, too
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if not schedule.cosine:
+        return 1.0
+    share = (step - warmup) / max(1, planned - warmup)
+    return (1 + math.cos(math.pi * min(1.0, share))) / 2
+
+
+@torch.no_grad()
+def update_average(averaged: nn.Module, model: nn.Module, decay: float, steps: int) -> None:
+    """Moves an exponential average of weights and buffers towards a model's after `steps` steps.
+
+    The initial weights weigh little soon. Buffers of whole numbers are copied.
+    """
+    decay = min(decay, steps / (9 + steps))
+    averages, values = (list(network.parameters()) for network in (averaged, model))
+    for average, value in zip(averaged.buffers(), model.buffers(), strict=True):
+        if average.is_floating_point():
+            averages.append(average)
+            values.append(value)
+        else:
+            average.copy_(value)
+    torch._foreach_lerp_(averages, values, 1 - decay)
+
+
+def validate(training: Training, loader: DataLoader) -> dict[str, Scores]:
+    """Scores the model, and its averaged weights where there are any.
+
+    Several processes count together.
+    """
+    training.clock.count_rest()
+    scores = {}
+    for name, network in training.state.networks.items():
+        protocol, device = training.args.protocol, training.device
+        results = evaluate(network.eval(), loader, device, protocol, training.precision)
+        scores[name] = score(distributed.gather(results))
+    training.clock.count_validation()
+    return scores
+
+
+class Losses:
+    """The loss terms of the last steps, which stay on the device until they are read."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.images: list[list[str]] = []  # of every step
+        self._terms: list[Tensor] = []
+
+    def __len__(self) -> int:
+        return len(self._terms)
+
+    def add(self, losses: Mapping[str, Tensor], share: float, images: list[str]) -> None:
+        """Keeps a step's terms, of which this process's batch weighs `share`."""
+        self.names = list(losses)
+        self.images.append(images)
+        self._terms.append(share * torch.stack([v.detach().float() for v in losses.values()]))
+
+    def values(self) -> list[float]:
+        """Returns what is kept, step by step and term by term. Waits for the device."""
+        return torch.stack(self._terms).flatten().tolist() if self._terms else []
+
+    def clear(self) -> None:
+        self.images.clear()
+        self._terms.clear()
+
+
+def read_losses(training: Training, losses: Losses) -> None:
+    """Adds the losses of the last steps to the epoch's, and decides with the other processes.
+
+    What is decided: how many steps there will be in all and until the next reading, and whether to
+    stop.
+
+    Raises:
+        TrainingError: a loss was not finite.
+    """
+    count, progress = len(losses), training.progress
+    seconds = training.clock.count_steps(count)
+    interval = min(MOST_STEPS, max(1, int(READ_EVERY_S * count / seconds)))
+    # Before the device is waited for, as it may be for ever where another process is gone.
+    training.decide(interval)
+    values = [v / distributed.processes() for v in distributed.add_up(losses.values())]
+    for i in range(count):
+        terms = dict(zip(losses.names, values[i * len(losses.names) :], strict=False))
+        if not all(map(math.isfinite, terms.values())):
+            listed = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
+            images = ", ".join(distributed.gather(losses.images[i]))
+            raise TrainingError(
+                f"the loss is not finite in epoch {progress.epoch + 1}, step "
+                f"{progress.step - count + i + 1}: {listed}; images: {images}; "
+                "a lower --lr may help"
+            )
+        for name, value in terms.items():
+            progress.sums[name] = progress.sums.get(name, 0.0) + value
+    losses.clear()
+    training.show(count)
+
+
+def _move(value: Any, device: torch.device) -> Any:
+    """Moves a tensor, or the tensors of a list; anything else stays."""
+    if isinstance(value, list):
+        return [_move(part, device) for part in value]
+    return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value

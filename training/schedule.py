@@ -1,4 +1,4 @@
-"""How long a training lasts, and its learning rate on the way."""
+"""How long a training lasts."""
 
 import math
 from dataclasses import dataclass
@@ -40,13 +40,3 @@ class Schedule:
         else:
             each = progress.pace + progress.between / done
         return min(wanted, done + int(left / each))
-
-    def rate(self, step: int, planned: int) -> float:
-        """Returns the part of the highest learning rate that a step takes, of `planned` steps."""
-        warmup = min(self.warmup, planned // 2)  # a short training is to fall, too
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        if not self.cosine:
-            return 1.0
-        share = (step - warmup) / max(1, planned - warmup)
-        return (1 + math.cos(math.pi * min(1.0, share))) / 2

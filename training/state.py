@@ -1,4 +1,4 @@
-"""What a training consists of, and how it is saved and taken up again."""
+"""The state of a training: saved in a checkpoint, and restored from it."""
 
 import math
 from collections.abc import Mapping
@@ -37,10 +37,10 @@ class Progress:
 
 
 @dataclass
-class Training:
+class TrainingState:
     """All that a checkpoint holds."""
 
-    modules: dict[str, nn.Module]  # what is trained: "model" and, for a student, "adapters"
+    modules: dict[str, nn.Module]  # of `Criterion.trained`
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler  # of float16's gradients
     facts: dict[str, Any]  # plain values: arch, width, settings
@@ -53,18 +53,6 @@ class Training:
         """What is validated, by what its scores' names begin with."""
         averaged = {} if self.averaged is None else {"val_ema": self.averaged}
         return {"val": self.modules["model"], **averaged}
-
-    @torch.no_grad()
-    def update_average(self) -> None:
-        """Lets the average follow a step; after n of them the beginning weighs little."""
-        if self.averaged is None:
-            return
-        n = self.progress.steps
-        decay = min(self.decay, (1 + n) / (10 + n))
-        averages, weights = (
-            list(network.parameters()) for network in (self.averaged, self.modules["model"])
-        )
-        torch._foreach_lerp_(averages, weights, 1 - decay)
 
     def checkpoint(self, chosen: str = "val") -> dict[str, Any]:
         """Returns everything needed to resume and to test.

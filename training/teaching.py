@@ -1,11 +1,11 @@
-"""Teachers: read, asked live at every step, or asked once about every picture of a training."""
+"""Teachers that answer once about every picture of a training, so that steps need not ask."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from counting.protocols import ALIGNMENT
@@ -15,50 +15,13 @@ from datasets.cutting import MEAN_COLOUR, STRIDE
 from datasets.memory import GIGABYTE
 from datasets.splits import DataError
 from datasets.transforms import Size
-from models.comparison import precise
-from models.naming import Counter, load_counter
-from models.taps import FeatureReader, Tap, tap_channels
+from models.counter import Counter
+from models.taps import FeatureReader, live_tap, tap_channels
 from utils import distributed
-from utils.checkpoint import read_weights
 from utils.pixels import normalise
 from utils.precision import autocast
 
-LIVE_STRIDE = 1  # of the tap whose features are not kept: large, and one cheap layer of the image
 USABLE = 0.9  # part of a disk's free room that answers may take
-
-Ask = Callable[[Tensor, dict], tuple[Tensor, list[Tensor]]]  # images, batch -> map, features
-
-
-def load_inert(path: Path, device: torch.device) -> Counter:
-    """Reads a network that is not to be trained."""
-    counter = read_weights(path, load_counter)
-    counter.network.to(device, memory_format=torch.channels_last)
-    counter.network.eval().requires_grad_(False)
-    return counter
-
-
-def ask_live(teacher: nn.Module, taps: Sequence[Tap], more: Sequence[nn.Module]) -> Ask:
-    """Returns how a batch's map, averaged over teachers, and the first one's features are had."""
-    read = FeatureReader(teacher, taps)
-
-    def ask(images: Tensor, _: dict) -> tuple[Tensor, list[Tensor]]:
-        taught, features = read(images)
-        if more:
-            maps = [taught, *(other(images) for other in more)]
-            taught = sum(map(precise, maps)) / len(maps)
-        return taught, features
-
-    return ask
-
-
-def ask_kept(teacher: nn.Module, taps: Sequence[Tap]) -> Ask:
-    """Returns the same from batches that bring the answers along, see CrowdDataset.teach."""
-    first = [teacher.get_submodule(tap.module) for tap in taps if tap.stride == LIVE_STRIDE]
-
-    def ask(images: Tensor, batch: dict) -> tuple[Tensor, list[Tensor]]:
-        return batch["taught"], [*(layer(images) for layer in first), *batch["features"]]
-
-    return ask
 
 
 def teach_crops(
@@ -109,8 +72,9 @@ class _Asking:
         dataset: CrowdDataset,
     ):
         self._network, self._precision, self._dataset = teacher.network, precision, dataset
-        widths = zip(teacher.network.taps, tap_channels(teacher.network), strict=True)
-        self._kept = {tap: w for tap, w in widths if features and tap.stride != LIVE_STRIDE}
+        live = live_tap(teacher.network)
+        taps = [tap for tap in teacher.network.taps if features and tap != live]
+        self._kept = dict(zip(taps, tap_channels(teacher.network, taps), strict=True))
         self.answers = Answers(
             folder / f"{teacher.fingerprint()[:16]}-{str(precision).removeprefix('torch.')}",
             {tap.name: tap.stride for tap in self._kept},

@@ -4,9 +4,8 @@ import codecs
 import io
 import os
 import pickle
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,6 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-T = TypeVar("T")
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"  # files that go by their names
 DEFAULT = "skt_csrnet_sha"  # the best shipped student
 WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys under which a state dict may lie
@@ -87,31 +85,32 @@ def read_deployed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     if path.suffix != ".safetensors":
         raise CheckpointError(f"checkpoint {path} must be a .safetensors file, as training leaves")
-    tensors = read_checkpoint(path)
-    with safe_open(path, "pt") as file:
-        return tensors, file.metadata() or {}
+    return read_checkpoint(path), _read_metadata(path)
 
 
-def read_weights(path: Path, interpret: Callable[[dict[str, Tensor]], T]) -> T:
-    """Returns interpret(state dict) of a checkpoint, unwrapped, and without DataParallel's prefix.
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns a checkpoint's state dict, and what the file says of it in plain text.
+
+    The state dict is unwrapped, without DataParallel's prefix, with a run's adapters under
+    `adapters.`.
 
     Raises:
-        CheckpointError: the file is unreadable, holds no tensors, or `interpret` refuses them.
+        CheckpointError: the file is unreadable, or holds no tensors.
     """
     checkpoint = read_checkpoint(path)
+    if path.suffix == ".safetensors":
+        facts = _read_metadata(path)
+    else:
+        facts = {key: value for key, value in checkpoint.items() if isinstance(value, str)}
     state = next((checkpoint[key] for key in WRAPPERS if key in checkpoint), checkpoint)
     adapters = checkpoint.get("adapters", {})
     if not isinstance(state, dict) or not isinstance(adapters, dict):
         raise CheckpointError(f"checkpoint {path} holds no state dict")
-    state = {
+    return {
         str(name).removeprefix("module."): tensor
         for name, tensor in [*state.items(), *((f"adapters.{k}", v) for k, v in adapters.items())]
         if isinstance(tensor, Tensor)
-    }
-    try:
-        return interpret(state)
-    except ValueError as error:
-        raise CheckpointError(f"checkpoint {path}: {error}") from None
+    }, facts
 
 
 def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
@@ -132,6 +131,11 @@ def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, str])
         CheckpointError: the disk is full or not writable; the older file is as it was.
     """
     _write_whole(path, save({k: v.contiguous() for k, v in state.items()}, metadata))
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}
 
 
 def _write_whole(path: Path, data: bytes | memoryview) -> None:

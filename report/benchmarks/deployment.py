@@ -16,9 +16,8 @@ from deploy.engines import Engine, build_eager, exported_engine
 from deploy.exported import FORMATS, draw_pictures, open_exported
 from deploy.latency import measure_in_turn
 from models.build import ARCHITECTURES
-from models.naming import load_counter
+from models.counter import read_counter
 from report.benchmarks.report import allocator, describe_run
-from utils.checkpoint import read_weights
 from utils.metrics import score
 from utils.pixels import normalise
 from utils.processor import dot_products
@@ -77,7 +76,7 @@ def _open(
     """Returns a counter's row and note as its file tells, itself, and its pass over a picture."""
     pixels = draw_pictures(1, *size)
     if path.suffix not in FORMATS:
-        counter = read_weights(path, load_counter)
+        counter = read_counter(path)
         eager = build_eager(counter.network.eval().requires_grad_(False), CPU)
         label = f"{path.name}: {counter.label}, PyTorch"
         row = {"label": label, "mb": path.stat().st_size / 1e6}

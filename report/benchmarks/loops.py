@@ -17,13 +17,13 @@ from datasets.crowd import CrowdDataset
 from datasets.sampler import CropIndex
 from datasets.splits import Sample
 from datasets.transforms import Augmentation, Size
-from models import distillation
+from models import comparison, distillation
 from models.build import build_network, init_kaiming
-from models.naming import Counter
-from models.taps import Adapters, FeatureReader, tap_channels
+from models.counter import Counter
+from models.taps import Adapters, FeatureReader, ask_kept, ask_live, tap_channels
 from preprocess.density import density_map, sigmas_by_three_nearest
 from report.benchmarks import published_training as published
-from training.teaching import ask_kept, ask_live, teach_crops
+from training.teaching import teach_crops
 from utils.pixels import normalise
 from utils.precision import autocast
 
@@ -61,9 +61,9 @@ class Loop:
             init_kaiming(module)
             module.to(device, memory_format=self.layout)
         self.teacher.eval().requires_grad_(False)
-        self._ask = ask_live(self.teacher, self.teacher.taps, [])
+        self._ask = ask_live(self.teacher, self.teacher.taps)
         self._read_student = FeatureReader(self.student, self.student.taps)
-        self.map_pool, *self.pools = distillation.pool_sides(self.student.taps)
+        self.map_pool, *self.pools = comparison.pool_sides(self.student.taps)
         parameters = [*self.student.parameters(), *self.adapters.parameters()]
         self.optimizer = self.build_optimizer(parameters)
 
@@ -192,9 +192,9 @@ class Live(Loop):
         self, student: Features, predicted: Tensor, teacher: Features, taught: Tensor
     ) -> Tensor:
         pools = [self.map_pool, *self.pools]
-        return distillation.inter_layer_loss(
-            [*distillation.relation_groups([predicted], pools[:1]), *student],
-            distillation.relation_groups([taught, *teacher], pools),
+        return comparison.inter_layer_loss(
+            [*comparison.relation_groups([predicted], pools[:1]), *student],
+            comparison.relation_groups([taught, *teacher], pools),
         )
 
 

@@ -1,0 +1,195 @@
+"""A counter: a network, what it is, and what comes with it in its file."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from models.build import build_network, parse_width
+from models.foreign import (
+    adapter_taps,
+    describe_difference,
+    find_missing_head,
+    is_counter,
+    recognise,
+)
+from models.guard import Guard
+from models.vgg import convolutions
+from utils.checkpoint import CheckpointError, read_state
+
+ADAPTERS = "adapters."  # prefix of the adapters in a state dict of ours
+GUARD = "guard."  # prefix of a guard's tensors there
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass
+class Counter:
+    """A loaded network, what it is, and what came with it.
+
+    That is the state of its `Adapters`, empty where there are none, and its guard. A `new_head` is
+    an output layer that came from no file.
+    """
+
+    network: nn.Module
+    arch: str
+    width: Fraction
+    adapters: dict[str, Tensor]
+    guard: Guard | None = None
+    new_head: bool = False
+
+    @property
+    def label(self) -> str:
+        """Such as CSRNet or 1/4-CSRNet."""
+        name = type(self.network).__name__
+        return name if self.width == 1 else f"{self.width}-{name}"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What files say of the network, so that it can be loaded by that."""
+        return {"arch": self.arch, "width": str(self.width)}
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the network's float32 weights, the same in whatever file they come."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.network.state_dict().items()):
+            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def mismatch(self, arch: str, width: Fraction) -> str:
+        """Says what this is, and which options fit it; empty where it is that network."""
+        with torch.device("meta"):
+            if _shapes(self.network) == _shapes(build_network(arch, width)):
+                return ""
+        options = [f"--arch {self.arch}"] if arch != self.arch else []
+        options += [f"--width {self.width}"] if width != self.width else []
+        found, wanted = _name(self.arch, self.width), _name(arch, width)
+        return f"is a {found}, not a {wanted}; {' '.join(options)} goes on from it"
+
+
+def read_counter(path: Path) -> Counter:
+    """Reads the counter that a checkpoint holds, see `load_counter`.
+
+    Raises:
+        CheckpointError: the file is unreadable, or holds no counter.
+    """
+    state, facts = read_state(path)
+    try:
+        return load_counter(state, facts)
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint {path}: {error}") from None
+
+
+def read_frozen(path: Path, device: torch.device) -> Counter:
+    """Reads a counter that is not to be trained.
+
+    Raises:
+        CheckpointError: as `read_counter`.
+    """
+    counter = read_counter(path)
+    counter.network.to(device, memory_format=torch.channels_last)
+    counter.network.eval().requires_grad_(False)
+    return counter
+
+
+def load_counter(state: Mapping[str, Tensor], facts: Mapping[str, str] = NOTHING) -> Counter:
+    """Builds the network that a state dict belongs to, and fills it; weights become float32.
+
+    Files of ours say `arch` and `width`. Of others, names and shapes tell it: known are those of
+    CSRNet-pytorch, SKT and BL. Adapters and a guard may come along.
+
+    Raises:
+        ValueError: the weights are not those of that network, or of none known here.
+    """
+    weights, adapters, guard = _sort_out(state)
+    if {"arch", "width"} <= facts.keys():
+        arch, width = facts["arch"], parse_width(facts["width"])
+    else:
+        arch, width, weights = recognise(weights)
+    network = build_network(arch, width)
+    wanted = network.state_dict()
+    if wanted.keys() != weights.keys():
+        name = _name(arch, width)
+        raise ValueError(describe_difference(name, wanted.keys(), weights.keys()))
+    for name, tensor in wanted.items():
+        if tensor.shape != weights[name].shape:
+            raise ValueError(
+                f"{name} must have the shape {list(tensor.shape)} in a {width} {arch}, "
+                f"found {list(weights[name].shape)}"
+            )
+    network.load_state_dict(weights)
+    return Counter(network, arch, width, adapters, _build_guard(guard, network))
+
+
+def read_start(path: Path) -> tuple[Counter | None, dict[str, Tensor]]:
+    """Reads what a training goes on from: a counter, or weights that may be ImageNet's.
+
+    Returns:
+        The counter, see `load_start`, or None; and the state dict.
+
+    Raises:
+        CheckpointError: as `read_counter`.
+    """
+    state, facts = read_state(path)
+    try:
+        return load_start(state, facts), state
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint {path}: {error}") from None
+
+
+def load_start(state: dict[str, Tensor], facts: Mapping[str, str] = NOTHING) -> Counter | None:
+    """Builds the counter that a training goes on from; None where the weights may be a VGG's.
+
+    As `load_counter`, but a network that lacks nothing but its output layer gets a new one, as a
+    teacher's: normal(0, 0.01), bias 0.
+
+    Raises:
+        ValueError: some names are a counter's, but not all, or the shapes are of none.
+    """
+    if "width" not in facts and not is_counter(state):
+        return None
+    if head := find_missing_head(state):
+        weight, bias, channels = head
+        new = {weight: 0.01 * torch.randn(1, channels, 1, 1), bias: torch.zeros(1)}
+        return replace(load_counter(state | new, facts), new_head=True)
+    return load_counter(state, facts)
+
+
+def _sort_out(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], ...]:
+    """Returns the tensors of the network, of its adapters and of its guard, in float32."""
+    weights, adapters, guard = {}, {}, {}
+    foreign = adapter_taps()
+    for name, tensor in state.items():
+        tensor = tensor.float() if tensor.is_floating_point() else tensor
+        layer, _, kind = name.rpartition(".")
+        if name.startswith(ADAPTERS):
+            adapters[name.removeprefix(ADAPTERS)] = tensor
+        elif name.startswith(GUARD):
+            guard[name.removeprefix(GUARD)] = tensor
+        elif layer in foreign:
+            adapters[f"{foreign[layer]}.{kind}"] = tensor
+        else:
+            weights[name] = tensor
+    return weights, adapters, guard
+
+
+def _name(arch: str, width: Fraction) -> str:
+    return arch if width == 1 else f"{width} {arch}"
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: parameter.shape for name, parameter in network.named_parameters()}
+
+
+def _build_guard(tensors: dict[str, Tensor], network: nn.Module) -> Guard | None:
+    if not tensors:
+        return None
+    channels = list(convolutions(network).values())[-1].in_channels
+    wanted = {"mean": (channels,), "whitening": (channels, channels), "threshold": ()}
+    if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != wanted:
+        raise ValueError(f"the tensors {GUARD}* are not the guard of a network of this width")
+    return Guard(**tensors)

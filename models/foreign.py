@@ -1,0 +1,112 @@
+"""Weights of other codes, whose files do not say what they are: names and shapes tell it."""
+
+import math
+import re
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from models.build import ARCHITECTURES, build_network
+from models.vgg import convolutions, scale_plan
+
+KINDS = ("weight", "bias")
+VGG_NAMES = re.compile(r"features\.\d")  # of torchvision's VGG, and of BL's front end as well
+
+
+def recognise(weights: Mapping[str, Tensor]) -> tuple[str, Fraction, dict[str, Tensor]]:
+    """Returns the architecture and width that weights belong to, and the weights under our names.
+
+    Raises:
+        ValueError: the names or shapes are of no network known here.
+    """
+    arch, names = _recognise_names(weights)
+    weights = {names[name]: tensor for name, tensor in weights.items()}
+    return arch, _infer_width(arch, weights), weights
+
+
+def adapter_taps() -> Mapping[str, str]:
+    """Returns what other codes call the adapters of taps: that name -> the tap's."""
+    return dict(ChainMap(*(dict(entry.foreign_adapters) for entry in ARCHITECTURES.values())))
+
+
+def is_counter(state: Mapping[str, Tensor]) -> bool:
+    """Whether any name is a counter's; otherwise the weights may be a VGG's."""
+    known = {name for names in _all_namings() for name in names if not VGG_NAMES.match(name)}
+    return bool(known & state.keys())
+
+
+def find_missing_head(state: Mapping[str, Tensor]) -> tuple[str, str, int] | None:
+    """Returns weight, bias and input channels of the output layer if a counter lacks that alone.
+
+    The two are named as the rest of `state` is.
+    """
+    for *trunk, weight, bias in _all_namings():
+        if state.keys() >= set(trunk) and not state.keys() & {weight, bias}:
+            return weight, bias, state[trunk[-1]].numel()
+    return None
+
+
+def _recognise_names(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, str]]:
+    """Returns the architecture, and for every tensor's name in the checkpoint its name here."""
+    namings = [(arch, names) for arch in ARCHITECTURES for names in _namings(arch)]
+    for arch, names in namings:
+        if names.keys() == weights.keys():
+            return arch, names
+    arch, names = max(namings, key=lambda naming: len(naming[1].keys() & weights.keys()))
+    if not names.keys() & weights.keys():
+        unknown = weights.keys() - names.keys()
+        example = f", such as {min(unknown)}" if unknown else ""
+        raise ValueError(
+            f"no weights of a network known here ({', '.join(ARCHITECTURES)}){example}"
+        )
+    raise ValueError(describe_difference(arch, names.keys(), weights.keys()))
+
+
+def describe_difference(network: str, wanted: set[str], found: set[str]) -> str:
+    """Says which tensors of a network are missing, and which are unknown."""
+    faults = [
+        f"{len(names)} {fault}, such as {min(names)}"
+        for fault, names in (("missing", wanted - found), ("unknown", found - wanted))
+        if names
+    ]
+    return f"not a complete {network}, tensors {' and '.join(faults)}"
+
+
+def _all_namings() -> Iterator[dict[str, str]]:
+    for arch in ARCHITECTURES:
+        yield from _namings(arch)
+
+
+def _namings(arch: str) -> list[dict[str, str]]:
+    """For every known naming of an architecture: a tensor's name there -> its name here."""
+    with torch.device("meta"):
+        network = build_network(arch)
+    ours = list(convolutions(network))
+    return [
+        {name: name for name in network.state_dict()},
+        *(
+            {
+                f"{t}.{kind}": f"{o}.{kind}"
+                for t, o in zip(theirs, ours, strict=True)
+                for kind in KINDS
+            }
+            for theirs in ARCHITECTURES[arch].foreign_names(network)
+        ),
+    ]
+
+
+def _infer_width(arch: str, weights: Mapping[str, Tensor]) -> Fraction:
+    with torch.device("meta"):
+        hidden = list(convolutions(build_network(arch)).items())[:-1]  # the last gives 1 channel
+    full = [convolution.out_channels for _, convolution in hidden]
+    found = [len(weights[f"{name}.weight"]) for name, _ in hidden]
+    # Rounding leaves an interval of widths for every layer; the simplest fraction in all is taken.
+    low = max(Fraction(2 * c - 1, 2 * p) for c, p in zip(found, full, strict=True))
+    for denominator in range(1, 2 * max(full) + 1):
+        width = Fraction(max(1, math.ceil(low * denominator)), denominator)
+        if width <= 1 and scale_plan(full, width) == found:
+            return width
+    raise ValueError(f"channels {' '.join(map(str, found))}, which are no width of {arch}")
