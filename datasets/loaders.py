@@ -1,4 +1,4 @@
-"""Loaders of crops to train on and of whole images to count."""
+"""Builds loaders of crops to train on and of whole images to count."""
 
 import argparse
 import multiprocessing
@@ -20,9 +20,9 @@ CACHES = ("none", "ram", "gpu")
 
 
 class ResidentLoader:
-    """What a training needs of a DataLoader, for a data set that is held on the device.
+    """Replaces a DataLoader in training if the data set is held on the device.
 
-    Batches are made there by this process, as they are asked for.
+    This process makes the batches there, when they are asked for.
     """
 
     def __init__(self, dataset: CrowdDataset, sampler: CropSampler):
@@ -46,16 +46,16 @@ def build_loaders(
 ) -> tuple[DataLoader | ResidentLoader, Iterable[Crowd], DataLoader]:
     """Returns the loaders of crops to train on, validation images and test images.
 
-    The first one's `sampler` is a `CropSampler`. With a cache, the files of the first two are read
-    now, and validation images are a list.
+    The first loader's `sampler` is a `CropSampler`. With a cache, the files of the first two are
+    read now, and the second is a list.
 
     Args:
         args: a training's options.
         density: whether crops carry density maps.
         points: whether crops carry their heads, by the rule of --boxes.
-        rank: which of the `processes` this one is; it gets its part of every batch of crops, and
-            of the images to count.
-        neighbours: how many of them share this machine's memory.
+        rank: the number of this process, which gets its share of every batch of crops, and of the
+            images to count.
+        neighbours: how many of the processes share this machine's memory.
 
     Raises:
         DataError: as `read_splits`, `CrowdDataset`, `CropSampler` and `check_memory`; crops of
@@ -88,7 +88,7 @@ def build_loaders(
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Raises DataError where a training's options do not go together."""
+    """Raises DataError if a training's options exclude each other."""
     if args.batch_size > 1 and not isinstance(args.crop, FixedCrop):
         raise DataError(
             f"--batch-size {args.batch_size} needs crops of one size; give --crop as HEIGHTxWIDTH"
@@ -129,7 +129,7 @@ def _build_loader(
 
 
 def _read_once(dataset: CrowdDataset, device: torch.device, quiet: bool) -> list[Crowd]:
-    """Returns every image, on the device, with its ground truth, which only the CPU looks at."""
+    """Returns every image on the device, with its ground truth on the CPU, where it is used."""
 
     def read(number: int) -> Crowd:
         crowd = dataset[[number]]
