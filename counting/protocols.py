@@ -47,7 +47,7 @@ def predict_rescaled(network: nn.Module, image: Tensor) -> tuple[float, Tensor]:
     """Returns the count of an image whose short side is brought within 512..2048, BL's protocol.
 
     The resizing is bicubic; images within the limits stay as they are.
-    Original: bilinear, see preprocess/rescaling.py.
+    Original: BL's code resizes bilinearly, see preprocess/rescaling.py.
     """
     short = min(image.shape[-2:])
     scale = min(max(short, SHORT_SIDE[0]), SHORT_SIDE[1]) / short
