@@ -2,7 +2,7 @@
 # Distil a narrow counter from a trained teacher, from the images to the result table.
 # Usage: ARCH=bl DATASET=SHA ROOT=/data/ShanghaiTech TEACHER=teacher.pth \
 #          bash SKT_distill.sh [more options of SKT_distill.py]
-# With nothing set: everything, the teacher too, on the built-in demonstration crowd.
+# With nothing set, it does everything, teacher included, on the built-in demonstration crowd.
 # To fine-tune a counter: DATASET=mine ROOT=data/concerts STUDENT=skt_csrnet_sha TERMS=hard LR=1e-7 \
 #          EPOCHS=10 bash SKT_distill.sh --optimizer sgd --crop 0.5
 set -euo pipefail

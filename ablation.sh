@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The paper's ablations: every variant distilled at one budget, as one table and one figure.
+# Run the paper's ablations: distil every variant on one budget, and make a table and a figure.
 # Usage: EPOCHS=100 DATASET=SHA ROOT=/data/ShanghaiTech TEACHER=teacher.pth \
 #          bash ablation.sh [more options of SKT_distill.py, for every variant]
-# What is finished is kept, and what was interrupted goes on. With nothing set: the demonstration.
+# Finished runs are kept, interrupted ones are resumed. With nothing set, it uses the demonstration.
 set -euo pipefail
 # shellcheck source=preprocess/prepare.sh
 . "$(dirname "${BASH_SOURCE[0]}")/preprocess/prepare.sh"
@@ -45,7 +45,7 @@ find_teacher
 [ "$DATASET" = DEMO ] || EPOCHS=${EPOCHS:-100}
 shared=("${common[@]}" ${EPOCHS:+--epochs "$EPOCHS"} ${LR:+--lr "$LR"} "$@")
 
-# choose WIDTH TERMS [INTRA]: sets options=(...) to those of a variant
+# choose WIDTH TERMS [INTRA]: sets options=(...) for a variant
 choose() {
   options=("${shared[@]}" --width "$1" --terms "$2" ${3:+--intra "$3"})
   [ "$2" = hard ] || options+=(--teacher_ckpt "$TEACHER")
@@ -54,7 +54,7 @@ choose() {
   [[ $2 != *inter* ]] || options+=(${LAMB_FSP:+--lamb_fsp "$LAMB_FSP"})
 }
 
-# variant WIDTH TERMS [INTRA]: distils a student, unless that is done
+# variant WIDTH TERMS [INTRA]: distils a student, unless it is finished
 variant() {
   local out=$OUT/${1//\//-}_$2${3:+_$3} resume=()
   [ ! -e "$out/last.pth" ] || resume=(--resume)

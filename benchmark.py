@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def add_timing_options(command: Parser, size: tuple[int, int], rounds: int) -> None:
-    """Adds what every benchmark can be told; its own defaults come along."""
+    """Adds the options of every timed benchmark, with these defaults."""
     add = command.add_argument
     add("--size", type=checked(parse_size), default=size, help="HEIGHTxWIDTH of images or crops")
     add("--rounds", type=whole_number(1), default=rounds, help="how often each is timed")
@@ -86,7 +86,7 @@ def add_int8_options(command: Parser) -> None:
     add("counters", type=find_checkpoint, nargs="+", help="checkpoints and files of export.py")
 
 
-# Each sub-command: what adds its options, and what measures: options -> its table.
+# For each subcommand, what adds its options and what turns these into a table of measurements.
 BENCHMARKS: dict[
     str, tuple[Callable[[Parser], None], Callable[[argparse.Namespace], dict[str, Any]]]
 ] = {

@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def read_all(network: nn.Module, samples: list[Sample]) -> Tensor:
-    """Returns the features of pictures, (N, C), of the small copies that predict.py judges.
+    """Returns the (N, C) features of pictures, from the small copies that predict.py judges.
 
     Raises:
         DataError: a picture cannot be read.

@@ -66,7 +66,7 @@ def parse_out(text: str) -> Path:
 
 
 def describe(args: argparse.Namespace, counter: Counter) -> dict[str, str]:
-    """Returns what a float32 model's metadata say."""
+    """Returns the metadata of a float32 model."""
     inside = args.preprocess
     return {
         "model": counter.label,
@@ -89,10 +89,10 @@ def describe(args: argparse.Namespace, counter: Counter) -> dict[str, str]:
 def quantise(
     args: argparse.Namespace, counter: Counter, model: Any, form: Format
 ) -> tuple[Any, dict[str, str]]:
-    """Quantises a float32 model within the budget; returns it, and what its metadata say more."""
+    """Quantises a float32 model within the budget; returns it and its additional metadata."""
     labelled, names = read_list(args.int8), list(convolutions(counter.network))
     pictures = read_pictures(args.calibrate or args.int8, args.calibrate_images)
-    last = len(names) - 1  # of a map whose steps would be of whole heads
+    last = len(names) - 1  # the map's, whose INT8 steps would be whole heads
 
     def measure(model: Any) -> float:
         run, _ = form.open_model(model)
@@ -125,7 +125,7 @@ def quantise(
 
 
 def read_pictures(path: Path, most: int) -> list[Tensor]:
-    """Returns images of a list or folder, (1, 3, H, W) uint8 RGB each, evenly chosen, last first.
+    """Returns images of a list or folder, (1, 3, H, W) uint8 RGB, evenly chosen, last first.
 
     Raises:
         DataError: there are none, or one is damaged.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train a teacher, CSRNet or BL.
 # Usage: ARCH=bl DATASET=SHA ROOT=/data/ShanghaiTech bash train_teacher.sh [more options of train_teacher.py]
-# With nothing set: on the built-in demonstration crowd.
+# With nothing set, it uses the built-in demonstration crowd.
 set -euo pipefail
 # shellcheck source=preprocess/prepare.sh
 . "$(dirname "${BASH_SOURCE[0]}")/preprocess/prepare.sh"

@@ -1,4 +1,4 @@
-"""What counting leaves in folders: overlays, films with a running count, and raw maps."""
+"""Writes the results of counting: overlays, videos with a running count, and raw maps."""
 
 import os
 import time
@@ -19,16 +19,16 @@ from counting.video import Frame, VideoWriter
 from utils.files import Names, unfinished, written_whole
 from utils.plots import draw_timeline
 
-LEAST_DENSEST = 0.01  # heads per cell, so that noise of an empty place is not coloured
+LEAST_DENSEST = 0.01  # heads per cell, so that noise in empty places is not coloured
 LONGEST_NAME = 24  # characters of a file's name in a picture
 QUALITY = 90  # of JPEG
 
 
 @dataclass
 class Outputs:
-    """Writes overlays, and maps as .npy, to the folders that were asked for.
+    """Writes overlays, and maps as .npy, to the requested folders.
 
-    Files are called after the pictures; of pictures of one name the second one's have a number.
+    Files are named after the pictures; repeated names get a number.
     """
 
     overlays: Path | None
@@ -59,9 +59,10 @@ class Outputs:
 
     @contextmanager
     def film(self, stem: str, fps: float | None) -> Iterator["Film"]:
-        """Yields what writes a video's overlay, see `VideoWriter`, and its frames' maps.
+        """Yields a `Film`, which writes a video's overlay and its frames' maps.
 
-        The overlay has the frames there were, even after an exception.
+        The overlay keeps the frames written so far, even after an exception. For `fps` see
+        `VideoWriter`.
         """
         if not self.overlays:
             yield Film(self, stem, None)
@@ -75,7 +76,7 @@ class Outputs:
                 os.replace(unfinished(path), path)
 
     def save_timeline(self, stem: str, timeline: "Timeline", alarm: float | None) -> None:
-        """Draws a video's count over time, with its alarm if that is not the regions'."""
+        """Draws a video's count over time, and its alarm unless that is for regions."""
         alarm = None if self.regions else alarm
         if self.overlays:
             with written_whole(self.overlays / f"{stem}_counts.png") as path:
@@ -92,7 +93,7 @@ class Outputs:
 
 @dataclass
 class Film:
-    """A video's overlay, whose colours mean the same from the densest place so far on."""
+    """A video's overlay, whose colour scale ends at the densest place so far."""
 
     outputs: Outputs
     stem: str
@@ -115,7 +116,7 @@ class Film:
 
 @dataclass
 class Timeline:
-    """A video's counts, 16 bytes a frame, and the sums of regions' and of notes."""
+    """A video's counts, 16 bytes per frame, and the totals of its regions and notes."""
 
     seconds: array = field(default_factory=lambda: array("d"))
     counts: array = field(default_factory=lambda: array("d"))
@@ -134,7 +135,7 @@ class Timeline:
         return self.is_alarm and not was_alarm
 
     def __str__(self) -> str:
-        """Returns the line for people; there must be a frame."""
+        """Returns a summary in one line; there must be a frame."""
         frames, most = len(self.counts), max(self.counts)
         mean, at = sum(self.counts) / frames, self.seconds[self.counts.index(most)]
         pace = frames / (time.perf_counter() - self.began)

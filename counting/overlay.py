@@ -1,4 +1,4 @@
-"""Density on a picture, with its count, a colour bar and regions: quick enough for video."""
+"""Draws density on a picture, with a count, a colour bar and regions, fast enough for video."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -11,11 +11,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from counting.regions import STRIDE, Region, Size
 
-LONG_SIDE = (640, 2560)  # pixels, within which a picture's longer side is brought
+LONG_SIDE = (640, 2560)  # pixels, limits of the longer side of a drawn picture
 BAR_UNIT = 64  # the bar counts people per 64x64 pixels of the picture
-STRENGTH = 0.75  # of the densest colour over the picture
+STRENGTH = 0.75  # opacity of the densest colour
 WHITE, BACKGROUND, YELLOW = (255, 255, 255), (30, 30, 30), (255, 220, 0)
-FONT = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")  # not of ASCII letters alone
+FONT = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")  # not only ASCII letters
 COLOURS = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_JET)[:, 0, ::-1]
 
 
@@ -32,17 +32,17 @@ def draw_density(
     Args:
         image: (H, W, 3) uint8 RGB.
         density: (ceil(H/8), ceil(W/8)) heads per cell.
-        densest: heads per cell that have the last colour.
-        caption: what stands at its left, and in yellow at its right.
-        regions: what is outlined.
+        densest: heads per cell at the end of the colour scale.
+        caption: its text at the left, and that in yellow at the right.
+        regions: to be outlined.
         counts: of every region, by name.
 
     Returns:
-        (H', W', 3) uint8 RGB, both sides even as MP4 wants them; they follow from H and W.
+        (H', W', 3) uint8 RGB; both sides are even, as MP4 needs, and depend on H and W alone.
     """
     size, picture = image.shape[:2], _bring_within(image)
     height, width = picture.shape[:2]
-    text = max(14, max(height, width) // 50)  # pixels of its height
+    text = max(14, max(height, width) // 50)  # height in pixels
     top = 2 * text
     picture = _blend(picture, _spread(density, size, (height, width)), densest)
     outlines = [r.scaled_to(size) * (width / size[1], height / size[0]) for r in regions]
@@ -87,7 +87,7 @@ def _bring_within(image: np.ndarray) -> np.ndarray:
 
 
 def _spread(density: np.ndarray, size: Size, drawn: Size) -> np.ndarray:
-    """Brings the map of a picture of `size` to the size it is drawn in; cells may reach beyond."""
+    """Resizes the map of a picture of `size` to its drawn size; the last cells may be cut."""
     reach = [
         max(round(STRIDE * cells * to / side), to)
         for cells, to, side in zip(density.shape, drawn, size, strict=True)
@@ -97,7 +97,7 @@ def _spread(density: np.ndarray, size: Size, drawn: Size) -> np.ndarray:
 
 
 def _blend(picture: np.ndarray, density: np.ndarray, densest: float) -> np.ndarray:
-    """Returns a picture with colours on it, the denser the less transparent."""
+    """Returns a picture with density colours on it, more opaque where it is denser."""
     share = np.clip(density / max(densest, 1e-9), 0, 1)
     alpha = STRENGTH * np.sqrt(share)
     return cv2.blendLinear(COLOURS[(255 * share).astype(np.uint8)], picture, alpha, 1 - alpha)

@@ -1,4 +1,4 @@
-"""A picture's pixels -> its counts and what is to be said of them."""
+"""Counts the people in a picture, and notes what is unusual about it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from counting.readings import Reading
 from counting.regions import STRIDE, Region, count_regions
 from utils.pixels import as_batch, is_flat, shrink_image
 
-# A 4K frame is the largest picture that a network sees whole: a quarter-wide one takes 1.1 GB for
-# it, and more in proportion. Tiles take 0.3 GB, but nearly twice the time, as they overlap.
+# A 4K frame is the largest picture that is counted whole. It takes 1.1 GB with a quarter-wide
+# network; memory grows with the pixels. Tiles take 0.3 GB, but nearly twice the time: they overlap.
 TILED_PIXELS = 3840 * 2160
-GLANCE_PIXELS = 160 * 240  # of the small copy on which pictures are judged, not counted
+GLANCE_PIXELS = 160 * 240  # of the small copy that is judged, not counted
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """Counts pictures as `test.py` does, and says what is odd about them."""
+    """Counts pictures as `test.py` does, and notes what is unusual about them."""
 
     engine: Callable[[Tensor], Tensor]  # a network, or what deploy.engines builds from it
-    network: nn.Module  # what the engine was built from; runs tiles, which only it can
+    network: nn.Module  # what the engine was built from; only it can run tiles
     device: torch.device
     regions: tuple[Region, ...] = ()
     alarm: float | None = None  # people in the picture or, if there are regions, in one of them
@@ -37,9 +37,9 @@ class Predictor:
         frame: int | None = None,
         seconds: float | None = None,
     ) -> tuple[Reading, np.ndarray]:
-        """Returns what is counted on a picture, and its (ceil(H/8), ceil(W/8)) heads per cell.
+        """Returns a picture's reading, and its (ceil(H/8), ceil(W/8)) map of heads per cell.
 
-        A picture without structure, such as a black one, shows nobody, whatever the network says.
+        A picture without structure, such as a black one, counts 0 without asking the network.
 
         Args:
             image: (H, W, 3) uint8 RGB.

@@ -1,4 +1,4 @@
-"""Counting images with a network: whole, by the published protocols, or in tiles."""
+"""Counts images with a network: whole, by the published protocols, or in tiles."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -13,10 +13,10 @@ from utils.metrics import CountResult
 from utils.pixels import normalise
 from utils.precision import autocast
 
-CELL = 512  # pixels, about, of a published cell's side
-SHORT_SIDE = (512, 2048)  # pixels, within which BL brings it
-WINDOW = 1024  # pixels of the side of what a network sees of a tiled image
-ALIGNMENT = 16  # pixels, the networks' coarsest stride: where tiles may begin
+CELL = 512  # pixels, about the side of a published cell
+SHORT_SIDE = (512, 2048)  # pixels, within which BL brings the short side
+WINDOW = 1024  # pixels, side of the windows of a tiled image
+ALIGNMENT = 16  # pixels, the networks' coarsest stride; tiles begin at multiples of it
 
 Predict = Callable[[nn.Module, Tensor], tuple[float, Tensor]]
 
@@ -30,8 +30,8 @@ def predict_whole(network: nn.Module, image: Tensor) -> tuple[float, Tensor]:
 def predict_cells(network: nn.Module, image: Tensor) -> tuple[float, Tensor]:
     """Returns the count of an image cut into cells, SKT's protocol of UCF-QNRF.
 
-    There are int(W/512)+1 by int(H/512)+1 cells, which do not overlap, the last ones taking the
-    rest. The (1, 1, H, W) density beside the count has each cell's map spread over its pixels.
+    There are int(W/512)+1 by int(H/512)+1 cells, which do not overlap; the last ones take the rest.
+    In the returned (1, 1, H, W) density, each cell's map is spread over its pixels.
     """
     count, density = 0.0, torch.zeros(1, 1, *image.shape[-2:], device=image.device)
     for top, bottom in _cell_edges(image.shape[-2]):
@@ -46,7 +46,8 @@ def predict_cells(network: nn.Module, image: Tensor) -> tuple[float, Tensor]:
 def predict_rescaled(network: nn.Module, image: Tensor) -> tuple[float, Tensor]:
     """Returns the count of an image whose short side is brought within 512..2048, BL's protocol.
 
-    Bicubic as BL's; images that are rescaled already stay as they are.
+    The resizing is bicubic; images within the limits stay as they are.
+    Original: BL's code resizes bilinearly, see preprocess/rescaling.py.
     """
     short = min(image.shape[-2:])
     scale = min(max(short, SHORT_SIDE[0]), SHORT_SIDE[1]) / short
@@ -57,10 +58,10 @@ def predict_rescaled(network: nn.Module, image: Tensor) -> tuple[float, Tensor]:
 
 
 def predict_tiled(network: nn.Module, image: Tensor) -> tuple[float, Tensor]:
-    """Returns what `predict_whole` does, in memory that does not grow with the image.
+    """Returns what `predict_whole` does; the network's memory does not grow with the image.
 
-    A network sees windows of at most 1024x1024 pixels, which overlap by twice its `margin`; of each
-    map only that part is taken which nothing outside the window could have changed.
+    The network sees windows of at most 1024x1024 pixels, which overlap by twice its `margin`. Of
+    each map, only the part is used that does not depend on anything outside the window.
     """
     height, width = image.shape[-2:]
     stride = network.stride
@@ -90,11 +91,11 @@ PROTOCOLS: dict[str, Predict] = {
 def count_image(network: nn.Module, image: Tensor, predict: Predict) -> tuple[float, Tensor]:
     """Returns the count of one (1, 3, H, W) uint8 image, at least 0, and its density.
 
-    The density is as `predict`, one of PROTOCOLS, gives it. Original: where the sum of a map falls
-    below 0, which a CSRNet's may, so does the count.
+    The density is that of `predict`, one of PROTOCOLS.
+    Original: a map whose sum is negative, as a CSRNet's may be, has a negative count.
     """
     count, density = predict(network, image)
-    return (0.0 if count < 0 else count), density  # what is no number stays none
+    return (0.0 if count < 0 else count), density  # NaN stays NaN
 
 
 @torch.no_grad()
@@ -117,7 +118,7 @@ def evaluate(
     precision: torch.dtype = torch.float32,
 ) -> list[CountResult]:
     """Counts every image of a loader by one of PROTOCOLS."""
-    tuned, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False  # many sizes
+    tuned, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False  # sizes vary
     with autocast(device, precision):
         each = predict_each(network, loader, device, PROTOCOLS[protocol])
         results = [result for _, _, result in each]
@@ -133,7 +134,7 @@ def _cell_edges(length: int) -> Iterator[tuple[int, int]]:
 
 
 def _tiles(length: int, margin: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yields tiles along a side, first and last pixel, and the window around each."""
+    """Yields start and end of each tile along a side, and of the window around it."""
     if length <= WINDOW:
         yield 0, length, 0, length
         return

@@ -1,4 +1,4 @@
-"""What was counted: as lines of text, CSV and JSON, written while counting goes on."""
+"""Readings of pictures as lines of text, CSV and JSON, written while counting goes on."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-NOTES = {  # what may be said of a picture, for people
+NOTES = {  # what may be noted about a picture, in words for users
     "alarm": "ALARM",
     "flat": "nothing to see",
     "unlike": "unlike the training pictures",
@@ -24,17 +24,17 @@ class Reading:
     frame: int | None  # from 0, of a video
     seconds: float | None  # since its first frame
     count: float
-    unlikeness: float | None  # above 1: unlike the training pictures; None where nobody can tell
+    unlikeness: float | None  # above 1: unlike the training pictures; None without a guard
     notes: tuple[str, ...]  # of NOTES
     regions: dict[str, float]
 
     @property
     def remarks(self) -> str:
-        """Its notes in words."""
+        """The notes in words."""
         return ", ".join(NOTES[note] for note in self.notes)
 
     def __str__(self) -> str:
-        """Returns the line for people: name, count, regions' counts, notes."""
+        """Returns a line of text: name, count, regions' counts, notes."""
         regions = [f"{region} {count:.1f}" for region, count in self.regions.items()]
         return "  ".join([f"{self.name}: {self.count:.1f}", *regions, self.remarks]).rstrip()
 
@@ -43,10 +43,10 @@ class Reading:
 def open_records(
     csv_path: Path | None, json_path: Path | None, regions: Sequence[str]
 ) -> Iterator[Callable[[Reading], None]]:
-    """Yields what writes a reading, at once, to the files that were asked for.
+    """Yields a function that writes a reading to the requested files at once.
 
-    The CSV file has COLUMNS and one for every region; the other one a JSON object a line, with the
-    names that `Reading` has.
+    The CSV file has COLUMNS and one more for every region. The JSON file has an object per line,
+    with the fields of `Reading`.
     """
     with ExitStack() as stack:
         rows = csv.writer(_start(stack, csv_path)) if csv_path else None

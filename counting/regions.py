@@ -11,7 +11,7 @@ STRIDE = 8  # pixels of a density cell's side, as all networks here have
 
 @dataclass(frozen=True)
 class Region:
-    """A polygon; its corners count in pixels or, where none is above 1, in parts of the sides."""
+    """A polygon with corners in pixels or, if none is above 1, in parts of the picture's sides."""
 
     name: str
     corners: tuple[tuple[float, float], ...]  # x, y
@@ -23,14 +23,14 @@ class Region:
 
 
 class RegionError(ValueError):
-    """A region encloses nothing of a picture; the message is for its owner."""
+    """A region encloses nothing of a picture; the message is for the user."""
 
 
 def parse_region(text: str) -> Region:
     """Reads NAME:X,Y X,Y X,Y ..., the corners of a polygon.
 
     Raises:
-        ValueError: it is not of that form, a coordinate is negative, or corners are too few.
+        ValueError: it is not of that form, a coordinate is negative, or corners are fewer than 3.
     """
     name, _, points = text.rpartition(":")
     name = " ".join(name.split())
@@ -51,7 +51,7 @@ def parse_region(text: str) -> Region:
 def count_regions(density: np.ndarray, regions: tuple[Region, ...], size: Size) -> dict[str, float]:
     """Returns every region's count, at least 0, by its name.
 
-    Regions that share out a picture between them share out its map's sum.
+    If regions divide up a picture, their counts add up to its map's sum.
 
     Args:
         density: (ceil(H/8), ceil(W/8)) heads per cell.

@@ -1,4 +1,4 @@
-"""What a user names on the command line -> pictures, videos and cameras."""
+"""Finds the pictures, videos and cameras that a user names on the command line."""
 
 import glob
 import re
@@ -19,27 +19,27 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Such as photos/IMG_1.jpg or camera:0."""
+        """The path or camera, such as photos/IMG_1.jpg or camera:0."""
         return f"camera:{self.place}" if isinstance(self.place, int) else str(self.place)
 
     @property
     def stem(self) -> str:
-        """What files that are written of it may be called after, such as IMG_1."""
+        """The stem for names of files that are written about it, such as IMG_1."""
         return f"camera{self.place}" if isinstance(self.place, int) else self.place.stem
 
 
 class SourceError(ValueError):
-    """Nothing is there under a name; the message says what was looked for."""
+    """Nothing was found under a name; the message says what was looked for."""
 
 
 def find_sources(text: str) -> list[Source]:
-    """Returns what a file, a folder, a pattern or camera:N stands for, in alphabetical order.
+    """Returns the sources that a file, folder, pattern or camera:N names, in alphabetical order.
 
-    Of a folder these are the files whose endings are a picture's or a video's; a file that is named
-    itself is a picture if it is no video.
+    In a folder, these are the files with the ending of a picture or a video. A file that is named
+    itself, or matches a pattern, is a picture unless it has the ending of a video.
 
     Raises:
-        SourceError: nothing is there.
+        SourceError: nothing was found.
     """
     if camera := CAMERA.fullmatch(text):
         return [Source(int(camera[1]), is_video=True)]
@@ -60,7 +60,7 @@ def find_sources(text: str) -> list[Source]:
 
 
 def searches(text: str, folder: Path) -> bool:
-    """Says whether `text` is a folder or a pattern that finds files which lie in `folder`."""
+    """Returns whether `text` is a folder or a pattern that finds files in `folder`."""
     if Path(text).is_file() or CAMERA.fullmatch(text):
         return False
     try:

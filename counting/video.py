@@ -9,12 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # mistakes are reported in our own words
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # errors are reported in our own words
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-CAMERA_FPS = 10  # of what is written of a camera, whose own rate nobody keeps up with
-FALLBACK_FPS = 25.0  # of a file that does not tell
-MISSING = 0.02  # of the frames that a file announces, which it may lack: some only estimate them
+CAMERA_FPS = 10  # of a camera's recording, as counting cannot keep up with its rate
+FALLBACK_FPS = 25.0  # of a file that does not state its rate
+MISSING = 0.02  # part of the announced frames that may be missing: some files only estimate them
 
 
 class VideoError(ValueError):
@@ -29,7 +29,7 @@ class Frame:
 
 
 class Video:
-    """The frames of a file, or of a camera, whose place is its number; one after the other.
+    """The frames of a file, or of the camera with this number, one after the other.
 
     Raises:
         VideoError: it cannot be opened.
@@ -45,10 +45,10 @@ class Video:
         told = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = told if 0 < told < 1000 else FALLBACK_FPS
         announced = 0 if self.is_live else int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self.frames = max(0, announced)  # some announce none, or fewer
+        self.frames = max(0, announced)  # some files announce none, or too few
 
     def read(self, every: int) -> Iterator[Frame]:
-        """Yields every so many frames, beginning with the first.
+        """Yields every `every`-th frame, beginning with the first.
 
         Raises:
             VideoError: at the end, if the file ended early or holds no frame, or the camera failed.
@@ -71,11 +71,11 @@ class Video:
 
 
 class VideoWriter:
-    """Writes RGB frames of one size, which the first one sets, to an MP4.
+    """Writes RGB frames, all of the first one's size, to an MP4.
 
     Args:
-        fps: of a file, whose frames are written as they come; None for a camera's, which are
-            repeated or left out so that what is written plays as fast as it happened.
+        fps: the rate of a file, all of whose frames are written; None for a camera, whose frames
+            are repeated or dropped so that the video plays in real time.
     """
 
     def __init__(self, path: Path, fps: float | None):
@@ -101,7 +101,7 @@ class VideoWriter:
         self._written = max(self._written, due)
 
     def close(self) -> bool:
-        """Ends the file, and returns whether there is one: not without a frame."""
+        """Closes the file, and returns whether there is one, which needs at least one frame."""
         if self._writer is not None:
             self._writer.release()
         return self._written > 0

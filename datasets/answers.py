@@ -1,4 +1,4 @@
-"""What a frozen teacher says of whole pictures: kept on the disk, and cut with every crop."""
+"""A frozen teacher's answers to whole pictures: kept on disk, and cropped with the pictures."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,22 +15,22 @@ from datasets.splits import DataError
 from datasets.transforms import Draw, Size
 from utils.files import written_whole
 
-MAP, FEATURES = "map", "features"  # parts of an answer, a file each
-BLANK = "blank"  # name of the picture that shows nothing
-KEPT_AS = torch.bfloat16  # features; maps are float32
+MAP, FEATURES = "map", "features"  # parts of an answer, one file each
+BLANK = "blank"  # name of the blank picture
+KEPT_AS = torch.bfloat16  # of features; maps are float32
 
 Asked = tuple[str, bool]  # a picture's name among the answers, and whether it is mirrored
 
 
 @dataclass(frozen=True)
 class Answers:
-    """One teacher's answers to pictures, in files that are memory-mapped.
+    """One teacher's answers to pictures, in memory-mapped files.
 
-    An answer is the map of a whole picture, as it is or mirrored, and the features of some taps. It
-    is named by the picture's content and lies in the teacher's folder: whoever asks the same
-    teacher about the same picture shares it. Its files are there whole or not at all.
+    An answer is the density map of a whole picture, mirrored or not, and the feature maps of some
+    taps. It lies in the teacher's folder, named by the picture's content, so that all runs with
+    this teacher share it. Its files are written completely or not at all.
 
-    Beyond a picture, where crops are filled up, stands what the teacher says of a blank one.
+    Where a crop is padded beyond its picture, it gets the teacher's answer to a blank picture.
 
     Args:
         folder: the teacher's.
@@ -42,16 +42,16 @@ class Answers:
 
     @property
     def grid(self) -> int:
-        """Pixels of which a crop's corner is to be a multiple; 1 where only maps are cut."""
+        """Crops' corners must be multiples of this many pixels; 1 if only maps are cut."""
         return max(self.strides.values(), default=1)
 
     def has(self, asked: Asked) -> bool:
-        """Returns whether the whole answer is there."""
+        """Returns whether the whole answer is stored."""
         parts = (MAP, FEATURES) if self.strides else (MAP,)
         return all(self._path(asked, part).exists() for part in parts)
 
     def keep(self, asked: Asked, density: Tensor, features: Sequence[Tensor]) -> None:
-        """Writes an answer: (1, 1, h, w) heads a cell, and (1, C, h, w) of every tap.
+        """Writes an answer: a (1, 1, h, w) map of heads per cell, and (1, C, h, w) for every tap.
 
         Raises:
             DataError: the disk is full or not writable.
@@ -64,7 +64,7 @@ class Answers:
     def cut_map(self, asked: Asked, size: Size, draw: Draw) -> Tensor:
         """Returns the (ceil(H/8), ceil(W/8)) map of a draw's crop, from a picture of `size`.
 
-        Cells share the heads of those that they overlap, by area.
+        The heads of the answer's cells are shared by area between the crop's cells.
 
         Raises:
             DataError: the answer's file is damaged, or was removed.
@@ -76,7 +76,7 @@ class Answers:
                 draw.size, density.shape, draw.stretch, draw.corner(size), strict=True
             )
         )
-        known = torch.outer(down.sum(1), across.sum(1))  # of each cell, in the answer's cells
+        known = torch.outer(down.sum(1), across.sum(1))  # each cell's area inside the answer
         beyond = 1 / (draw.stretch[0] * draw.stretch[1]) - known
         cut = down @ density.double() @ across.T
         if (beyond > 1e-9).any():
@@ -86,12 +86,12 @@ class Answers:
     def cut_features(
         self, asked: Sequence[Asked], sizes: Sequence[Size], draws: Sequence[Draw]
     ) -> list[Tensor]:
-        """Returns crops' (B, C, ceil(H/stride), ceil(W/stride)) features, of every tap kept.
+        """Returns the (B, C, ceil(H/stride), ceil(W/stride)) features of crops, for every tap.
 
         Args:
-            asked: of every crop's picture.
+            asked: the picture of every crop.
             sizes: of these pictures.
-            draws: of one size, their corners on the `grid`, not resized.
+            draws: of one size and not resized, with corners on the `grid`.
 
         Raises:
             DataError: as `cut_map`.
@@ -123,7 +123,7 @@ class Answers:
 
 
 def hash_file(path: Path) -> str:
-    """Returns the name of a picture among the answers: it follows from the file's content."""
+    """Returns a picture's name among the answers, a hash of the file's content."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
 
 
@@ -136,7 +136,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _read(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
-    """Returns tensors that stay on the disk until they are looked at."""
+    """Returns tensors that are read from disk only when they are used."""
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in names}

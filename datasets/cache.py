@@ -1,4 +1,4 @@
-"""Where pixels and density come from: the files, or memory that they were read into once."""
+"""Sources of pixels and density: the files, or memory into which they were read once."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +17,7 @@ Read = TypeVar("Read")
 
 
 class Store(Protocol):
-    """Gives what of an image lies in a box, by the image's number."""
+    """Gives the part of an image, or of its map, inside a box, by the image's number."""
 
     def image(self, number: int, box: Box) -> Tensor:
         """Returns (3, h, w) uint8 RGB, channels-last."""
@@ -43,11 +43,11 @@ class FileStore:
 class MemoryStore:
     """A store that reads every file once, in threads, and holds all of it on a device.
 
-    Processes forked later share what lies in the RAM, as nobody writes to it.
+    Processes forked later share what lies in RAM, as it is never written to.
 
     Args:
-        files: read from.
-        boxes: the whole of each image.
+        files: the store to read from.
+        boxes: of each whole image.
         density: whether maps are held, too.
         quiet: shows no progress bar.
     """
@@ -78,7 +78,7 @@ class MemoryStore:
 def read_in_threads(
     read: Callable[[int], Read], numbers: Iterable[int], what: str, quiet: bool
 ) -> list[Read]:
-    """Returns what `read` gives for every number, in order; threads suffice to decode pictures."""
+    """Returns `read(number)` for every number, in order; threads suffice to decode pictures."""
     numbers = list(numbers)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(read, numbers)
@@ -87,6 +87,6 @@ def read_in_threads(
 
 
 def _lie_in(array: Tensor, box: Box) -> Tensor:
-    """Returns what of (..., H, W) lies in a box."""
+    """Returns the part of a (..., H, W) array inside a box."""
     top, left, height, width = box
     return array[..., top : top + height, left : left + width]

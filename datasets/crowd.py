@@ -23,21 +23,20 @@ from datasets.transforms import Augmentation, Draw, Size
 
 
 class Crowd(TypedDict, total=False):
-    """A batch; what nobody asked for is absent.
+    """A batch; what was not asked for is absent.
 
-    It has as many points for every crop as the fullest has: infinitely far ones, with target 0,
-    stand for those that a crop lacks.
+    Crops with fewer heads than the fullest are padded by points at infinity, with target 0.
     """
 
     image: Tensor  # (B, 3, H, W) uint8 RGB, channels-last
     heads: Tensor  # (B,) int64, annotated in the whole image, without those outside it
     name: list[str]  # the images' paths
-    density: Tensor  # (B, 1, ceil(H/8), ceil(W/8)) float32, heads a cell
+    density: Tensor  # (B, 1, ceil(H/8), ceil(W/8)) float32, heads per cell
     points: Tensor  # (B, N, 2) float32 heads in the crop's pixels, x then y
     targets: Tensor  # (B, N) float32, what each counts
     side: Tensor  # (B,) float64, the shorter one of the whole image, in the crop's pixels
     colour: Tensor  # (B, 3) float32 factors of brightness, contrast and saturation, to be applied
-    taught: Tensor  # (B, 1, ceil(H/8), ceil(W/8)) float32, heads a cell, of teachers on the mean
+    taught: Tensor  # (B, 1, ceil(H/8), ceil(W/8)) float32, heads per cell, mean of the teachers
     features: list[Tensor]  # the first teacher's, (B, C, ceil(H/stride), ceil(W/stride)) bfloat16
 
 
@@ -47,12 +46,12 @@ class CrowdDataset(Dataset):
     A batch needs images or crops of one size.
 
     Args:
-        boxes: gives every batch its heads as points.
+        boxes: if given, batches have heads as points, by this rule.
         density: whether batches have maps.
 
     Raises:
-        DataError: an image or a density map is damaged, or of another size than the other; or
-            the heads' distances, which `boxes` needs, are not in the file.
+        DataError: an image or a density map is damaged, or their sizes differ; or a file lacks the
+            heads' distances, which `boxes` needs.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class CrowdDataset(Dataset):
         boxes: BoxRule | None = None,
         density: bool = True,
     ):
-        self._heads = [read_heads(sample) for sample in samples]  # finds what is damaged, too
+        self._heads = [read_heads(sample) for sample in samples]  # also finds damaged files
         self._samples, self._augmentation = samples, augmentation
         self._boxes, self._density = boxes, density
         self._store: Store = FileStore(samples)
@@ -79,7 +78,7 @@ class CrowdDataset(Dataset):
 
     @property
     def heads(self) -> list[int]:
-        """How many are annotated in every image."""
+        """The number of annotated heads in every image."""
         return [len(heads.points) for heads in self._heads]
 
     @property
@@ -88,19 +87,19 @@ class CrowdDataset(Dataset):
         return [heads.size for heads in self._heads]
 
     def hold(self, device: torch.device, quiet: bool = False) -> None:
-        """Reads all files now; images and maps of batches are made on the device from then on."""
+        """Reads all files onto the device; images and maps of batches are cut there from now on."""
         boxes = [Draw.whole(size).box for size in self.sizes]
         files = FileStore(self._samples)
         self._store = MemoryStore(files, boxes, self._density, device, quiet)
 
     @cached_property
     def pictures(self) -> list[str]:
-        """Every image's name among teachers' answers."""
+        """Every image's name among the teachers' answers."""
         return [hash_file(sample.image) for sample in self._samples]
 
     @property
     def mirrorings(self) -> list[bool]:
-        """Whether crops show an image mirrored: never, always, or both."""
+        """Whether crops are mirrored: [False], [True], or both."""
         flip = self._augmentation.flip
         return [mirrored for mirrored in (False, True) if flip != (not mirrored)]
 
@@ -109,16 +108,16 @@ class CrowdDataset(Dataset):
         return self._store.image(number, Draw.whole(self.sizes[number]).box)[None]
 
     def teach(self, answers: Sequence[Answers]) -> None:
-        """Gives crops the teachers' answers from now on, which must be there.
+        """Adds the teachers' answers, which must be stored already, to crops from now on.
 
-        Crops stand on the first one's grid then and, where there are features, are not enlarged.
+        With features, crops lie on the first teacher's grid and are not enlarged.
         """
         self._answers = answers
         if answers[0].strides:
             self._augmentation = replace(self._augmentation, grid=answers[0].grid, scale=None)
 
     def __getitem__(self, indices: Sequence[int] | Sequence[CropIndex]) -> Crowd:
-        """Returns the batch of these; images and maps are where they are held, the rest in RAM."""
+        """Returns a batch; images and maps are on the device that holds them, the rest in RAM."""
         if self._augmentation is None:
             numbers = indices
             draws = [Draw.whole(self._heads[number].size) for number in numbers]
@@ -130,7 +129,7 @@ class CrowdDataset(Dataset):
             heads=torch.tensor([len(head.points) for head in heads]),
             name=[str(self._samples[number].image) for number in numbers],
         )
-        if self._density:  # before the picture, as a large image has no room for both
+        if self._density:  # before the picture: both of a large image do not fit
             maps = [self._store.density(n, d.box) for n, d in zip(numbers, draws, strict=True)]
             crowd["density"] = cut_maps(maps, draws, [head.shrink for head in heads])
             del maps
@@ -158,7 +157,7 @@ class CrowdDataset(Dataset):
     def _cut_images(self, numbers: Sequence[int], draws: Sequence[Draw]) -> Tensor:
         parts = [self._store.image(n, d.box) for n, d in zip(numbers, draws, strict=True)]
         if self._augmentation is None and len(parts) == 1:
-            return parts[0][None]  # a large image has no room for a copy
+            return parts[0][None]  # without a copy, for which a large image leaves no room
         return cut_images(parts, draws)
 
 
@@ -173,14 +172,14 @@ def _place_heads(heads: Sequence[Heads], draws: Sequence[Draw], boxes: BoxRule) 
 
 
 def _place(heads: Heads, draw: Draw, boxes: BoxRule) -> tuple[Tensor, Tensor, float]:
-    """Returns a crop's points, targets and side, all of them of the enlarged image."""
+    """Returns a crop's points, targets and side, in pixels of the enlarged image."""
     (top, left, _, width), (down, across) = draw.box, draw.stretch
     points, targets = boxes(
         heads.points * np.float32([across, down]),
         heads.distances * draw.enlargement,
         (down * top, across * left, *draw.size),
     )
-    if draw.flip:  # where padding follows at the right, the picture alone is mirrored
+    if draw.flip:  # padding stays at the right: only the picture is mirrored
         points[:, 0] = across * min(width, heads.size[1] - left) - points[:, 0]
     side = draw.enlargement * min(heads.size)
     return torch.from_numpy(points), torch.from_numpy(targets), side

@@ -1,4 +1,4 @@
-"""Draws carried out: crops of pictures and of density maps, as tensors on any device."""
+"""Cuts crops from pictures and density maps as `Draw`s say, on any device."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,18 @@ from torch.nn import functional as F
 from datasets.transforms import Draw, Size
 
 STRIDE = 8  # pixels per cell of every density map that is trained on
-MEAN_COLOUR = (124, 116, 104)  # of ImageNet: what a network takes for nothing
+MEAN_COLOUR = (124, 116, 104)  # of ImageNet, which normalises to about 0
 
 
 def cut_images(parts: Sequence[Tensor], draws: Sequence[Draw]) -> Tensor:
     """Returns crops of one size as (B, 3, H, W) uint8, channels-last.
 
-    Small pictures are filled up with the mean colour at the right and the bottom, also where the
-    picture is mirrored. What is resized is so bilinearly, with antialiasing.
+    Pictures that are too small are padded with the mean colour at the right and the bottom, even if
+    mirrored. Resizing is bilinear with antialiasing.
+    Original: BL enlarges small images beforehand, and asserts that none is smaller than a crop.
 
     Args:
-        parts: (3, h, w) uint8 each: what of the picture lies in the draw's box.
+        parts: (3, h, w) uint8 each: the part of the picture inside the draw's box.
         draws: all of one size.
     """
     height, width = draws[0].size
@@ -33,13 +34,13 @@ def cut_images(parts: Sequence[Tensor], draws: Sequence[Draw]) -> Tensor:
 
 
 def cut_maps(parts: Sequence[Tensor], draws: Sequence[Draw], shrinks: Sequence[str]) -> Tensor:
-    """Returns density of one size at stride 8, (B, 1, ceil(H/8), ceil(W/8)) float32.
+    """Returns crops of density maps at stride 8, (B, 1, ceil(H/8), ceil(W/8)) float32.
 
     Args:
-        parts: (h, w) float32 each: what of the map lies in the draw's box.
+        parts: (h, w) float32 each: the part of the map inside the draw's box.
         draws: all of one size.
-        shrinks: how each map shrinks: "sum" keeps every head, "bicubic" is the published code's,
-            which keeps them roughly.
+        shrinks: how each map shrinks: "sum" keeps every head; "bicubic", the published way, keeps
+            the sum roughly.
     """
     parts = [part.flip(-1) if draw.flip else part for part, draw in zip(parts, draws, strict=True)]
     if set(shrinks) == {"sum"} and not any(draw.resized for draw in draws):
@@ -52,6 +53,7 @@ def sum_cells(density: Tensor) -> Tensor:
     """Shrinks (B, H, W) to (B, ceil(H/8), ceil(W/8)), every head kept.
 
     The order of additions is fixed, so that all devices and batch sizes round alike.
+    Original: resizes bicubically and multiplies by 64, which changes the sum.
     """
     height, width = density.shape[1:]
     if height % STRIDE or width % STRIDE:
@@ -67,8 +69,8 @@ def sum_cells(density: Tensor) -> Tensor:
 def share_cells(density: Tensor, draw: Draw) -> Tensor:
     """Shrinks an (h, w) part of a resized map to the crop's cells, every head kept.
 
-    A pixel in which cells meet is shared between them by area. In float64, which no setting of
-    fast matrix products concerns.
+    Pixels in which cells meet are shared by area. The products are in float64, to which TF32 does
+    not apply.
     """
     down, across = (
         overlaps(cells, pixels, STRIDE / stretch, density.device)
@@ -95,7 +97,7 @@ def _shrink(part: Tensor, draw: Draw, shrink: str) -> Tensor:
 
 
 def _stack(parts: Sequence[Tensor], size: Size) -> Tensor:
-    """(h, w) maps -> (B, *size), nobody beyond them."""
+    """Stacks (h, w) maps to (B, *size), padded with zeros."""
     if len(parts) == 1 and parts[0].shape == size:
         return parts[0][None]
     density = parts[0].new_zeros(len(parts), *size)
@@ -111,9 +113,10 @@ def _grid(size: Size) -> Size:
 def overlaps(
     cells: int, pixels: int, length: float, device: torch.device, first: float = 0.0
 ) -> Tensor:
-    """(cells, pixels) float64: what part of each pixel lies in each cell `length` pixels long.
+    """Returns what part of each pixel lies in each cell, (cells, pixels) float64.
 
     Args:
+        length: of a cell, in pixels.
         first: where the first cell begins, in pixels.
     """
     starts = first + length * torch.arange(cells, device=device, dtype=torch.float64)[:, None]
@@ -123,13 +126,13 @@ def overlaps(
 
 
 def _fill_up(part: Tensor, size: Size) -> Tensor:
-    """(3, h, w) pixels -> (3, *size), channels-last."""
+    """Pads (3, h, w) pixels with the mean colour to (3, *size), channels-last."""
     filled = torch.stack([part.new_full(size, value) for value in MEAN_COLOUR], 2).permute(2, 0, 1)
     filled[:, : part.shape[1], : part.shape[2]] = part
     return filled
 
 
 def _resize(part: Tensor, size: Size) -> Tensor:
-    """(3, h, w) uint8 -> (3, *size) float32 whole numbers."""
+    """Resizes (3, h, w) uint8 to (3, *size) float32, rounded to whole numbers."""
     resized = F.interpolate(part[None].float(), size, mode="bilinear", antialias=True)
     return resized[0].round_()

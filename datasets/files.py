@@ -1,4 +1,4 @@
-"""The files of an image: its pixels, its heads and its density map."""
+"""Reads the files of an image: its pixels, its heads and its density map."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +10,17 @@ from PIL import Image, ImageOps
 from datasets.splits import DataError, Sample
 from datasets.transforms import Box, Size
 
-SHRINKS = ("sum", "bicubic")  # how a map may say that it is brought to stride 8
+SHRINKS = ("sum", "bicubic")  # ways to bring a map to stride 8, an attribute of its file
 
-Image.MAX_IMAGE_PIXELS = None  # pictures of any size are counted here
+Image.MAX_IMAGE_PIXELS = None  # pictures may have any size
 
 
 @dataclass(frozen=True)
 class Heads:
-    """What is known of one image without its pixels; heads outside it do not count."""
+    """An image's heads, without those outside it, and its size."""
 
     points: np.ndarray  # (N, 2) float32, x then y
-    distances: np.ndarray | None  # (N,) mean distance to the three nearest; old files lack it
+    distances: np.ndarray | None  # (N,) mean distance to the three nearest; None in old files
     size: Size  # of the image, in pixels
     shrink: str  # one of SHRINKS
 
@@ -29,7 +29,7 @@ def read_image(path: Path, upright: bool = False) -> np.ndarray:
     """Returns an image file as (H, W, 3) uint8 RGB, whatever its colour space or depth.
 
     Args:
-        upright: turn it as its EXIF orientation says; annotations count on the pixels as stored.
+        upright: apply its EXIF orientation; annotations refer to the pixels as stored.
 
     Raises:
         DataError: the file is no image, or is damaged or truncated.
@@ -38,10 +38,11 @@ def read_image(path: Path, upright: bool = False) -> np.ndarray:
         with Image.open(path) as image:
             if upright:
                 ImageOps.exif_transpose(image, in_place=True)
-            if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+            # Original: convert("RGB") in Pillow, which cuts 16-bit greyscale off at 255.
+            if image.mode.startswith("I"):
                 grey = (np.asarray(image) // 256).clip(0, 255).astype(np.uint8)
                 return np.stack([grey] * 3, axis=-1)
-            # Converting RGB would copy it, which large pictures have no room for.
+            # Converting an RGB picture would copy it, for which large ones leave no room.
             return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path} is not a readable image ({error})") from None
@@ -76,7 +77,7 @@ def read_heads(sample: Sample) -> Heads:
 
 
 def read_density(path: Path, box: Box) -> np.ndarray:
-    """Returns what of a map lies in a box, (h, w) float32.
+    """Returns the part of a map inside a box, (h, w) float32.
 
     Raises:
         DataError: the .h5 cannot be read.

@@ -1,4 +1,4 @@
-"""Loaders of crops to train on and of whole images to count."""
+"""Builds loaders of crops to train on and of whole images to count."""
 
 import argparse
 import multiprocessing
@@ -21,9 +21,9 @@ CACHES = ("none", "ram", "gpu")
 
 
 class ResidentLoader:
-    """What a training needs of a DataLoader, for a data set that is held on the device.
+    """Replaces a DataLoader in training if the data set is held on the device.
 
-    Batches are made there by this process, as they are asked for.
+    This process makes the batches there, when they are asked for.
     """
 
     def __init__(self, dataset: CrowdDataset, sampler: CropSampler):
@@ -84,7 +84,7 @@ def build_loaders(
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Raises DataError where a training's options do not go together."""
+    """Raises DataError if a training's options exclude each other."""
     if args.batch_size > 1 and not isinstance(args.crop, FixedCrop):
         raise DataError(
             f"--batch-size {args.batch_size} needs crops of one size; give --crop as HEIGHTxWIDTH"
@@ -125,7 +125,7 @@ def _build_loader(
 
 
 def _read_once(dataset: CrowdDataset, device: torch.device, quiet: bool) -> list[Crowd]:
-    """Returns every image, on the device, with its ground truth, which only the CPU looks at."""
+    """Returns every image on the device, with its ground truth on the CPU, where it is used."""
 
     def read(number: int) -> Crowd:
         crowd = dataset[[number]]

@@ -1,4 +1,4 @@
-"""Whether data fits into memory: what is there, and what is asked for."""
+"""Checks whether cached data fits into the free memory."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -10,12 +10,12 @@ from datasets.cutting import STRIDE
 from datasets.splits import DataError
 from datasets.transforms import Size
 
-USABLE = {"cpu": 0.8, "cuda": 0.6}  # part of what is free; the rest is the training's
+USABLE = {"cpu": 0.8, "cuda": 0.6}  # part of the free memory; training needs the rest
 GIGABYTE = 1e9
 
 MEMINFO = Path("/proc/meminfo")
 OWN_CGROUPS = Path("/proc/self/cgroup")
-CGROUPS = {  # by controllers: folder, limit, usage, and which of memory.stat can be taken back
+CGROUPS = {  # by controllers: folder, limit, usage, and the reclaimable entry of memory.stat
     "": ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     "memory": (
         "/sys/fs/cgroup/memory",
@@ -27,12 +27,12 @@ CGROUPS = {  # by controllers: folder, limit, usage, and which of memory.stat ca
 
 
 def crop_bytes(sizes: Iterable[Size], density: bool) -> int:
-    """Returns the bytes of whole images to cut crops from, with their maps if `density`."""
+    """Returns the bytes of whole images, with maps of full size if `density`."""
     return sum(height * width * (7 if density else 3) for height, width in sizes)
 
 
 def image_bytes(sizes: Iterable[Size]) -> int:
-    """Returns the bytes of whole images to count, whose maps are shrunk already."""
+    """Returns the bytes of whole images with maps at stride 8."""
     return sum(
         3 * height * width + 4 * -(-height // STRIDE) * -(-width // STRIDE)
         for height, width in sizes
@@ -43,12 +43,12 @@ def check_memory(cache: str, needed: int, device: torch.device, processes: int) 
     """Refuses a cache that leaves too little memory to train with.
 
     Args:
-        cache: the option's word, for the message.
-        needed: bytes of one process.
-        device: where they are held; the RAM is shared by all processes, a GPU is one process's.
+        cache: the option's value, for the message.
+        needed: bytes per process.
+        device: where they are held; the processes share the RAM, but each has a GPU of its own.
 
     Raises:
-        DataError: there is less room than that.
+        DataError: they do not fit.
     """
     free = available_memory(device)
     room, shared = USABLE[device.type] * free, device.type == "cpu"
@@ -64,7 +64,7 @@ def check_memory(cache: str, needed: int, device: torch.device, processes: int) 
 
 
 def available_memory(device: torch.device) -> int:
-    """Returns how many bytes are free: on a GPU, or of the RAM that this process may take."""
+    """Returns the free bytes of a GPU, or of the RAM that this process may use."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return min(_free_ram(), *_cgroup_rooms())
@@ -74,12 +74,12 @@ def _free_ram() -> int:
     try:
         fields = dict(line.split(":") for line in MEMINFO.read_text().splitlines())
         return 1024 * int(fields["MemAvailable"].split()[0])
-    except (OSError, KeyError, ValueError):  # no Linux: all that the machine has
+    except (OSError, KeyError, ValueError):  # not Linux: all of the machine's
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _cgroup_rooms() -> Iterator[int]:
-    """Yields what each memory limit above this process leaves, and infinity."""
+    """Yields 2**63, then the bytes that each cgroup limit leaves to this process."""
     yield 2**63
     lines = OWN_CGROUPS.read_text().splitlines() if OWN_CGROUPS.exists() else []
     for line in lines:

@@ -1,4 +1,4 @@
-"""Which crops a training passes, in which order, and which of them a process takes."""
+"""Chooses the crops of a training and their order, and shares them between processes."""
 
 from collections.abc import Iterator
 
@@ -7,22 +7,23 @@ from torch.utils.data import Sampler
 
 from datasets.splits import DataError
 
-CropIndex = tuple[int, tuple[int, ...]]  # which image, and the seed of everything random in it
+CropIndex = tuple[int, tuple[int, ...]]  # the image's number, and the seed of the crop
 
 
 class CropSampler(Sampler[list[CropIndex]]):
-    """Passes batches of `crops_per_image` crops of every image, in an order that the seed fixes.
+    """Yields batches of `crops_per_image` crops of every image, in an order that the seed fixes.
 
-    Several processes share each batch between them: what is drawn depends neither on their number
-    nor on that of workers. An epoch can be taken up at any step again.
+    Several processes share each batch. The crops depend neither on the number of processes nor on
+    that of workers. An epoch can be resumed at any step.
+    Original: batches of one crop.
 
     Args:
-        batch_size: crops of a step, of all processes together; an epoch's last step may have fewer.
-        rank: which of the `processes` this one is.
+        batch_size: crops per step, of all processes together; an epoch's last step may have fewer.
+        rank: the number of this process among `processes`.
 
     Attributes:
-        epoch: the one that is passed; every epoch has an order and crops of its own.
-        start: steps of it that are left out.
+        epoch: the current one; every epoch has an order and crops of its own.
+        start: how many of its steps are skipped.
 
     Raises:
         DataError: the processes cannot share a batch evenly.
@@ -56,7 +57,7 @@ class CropSampler(Sampler[list[CropIndex]]):
         order = np.random.default_rng((self._seed, self.epoch)).permutation(self._crops)
         for step in range(self.start, self.start + len(self)):
             joined = self._positions(step)
-            # A process that is left without a crop passes one nevertheless, of weight 0.
+            # A process without a crop of its own still takes one, with weight 0.
             own = joined[self._rank :: self._processes] or joined[:1]
             yield [
                 (int(order[position]) % self._images, (self._seed, self.epoch, position))
@@ -64,10 +65,10 @@ class CropSampler(Sampler[list[CropIndex]]):
             ]
 
     def share(self, step: int) -> float:
-        """Returns how much this process's mean loss counts in the mean over processes.
+        """Returns the weight of this process's mean loss in the mean over processes.
 
-        The mean over processes of share times mean loss is the mean over the joined batch: 1 but
-        for an epoch's last step, whose crops may not go round.
+        With it, that mean equals the mean over the joined batch. It is 1, except at an epoch's last
+        step, whose crops may not divide evenly.
         """
         joined = self._positions(step)
         return len(joined[self._rank :: self._processes]) * self._processes / len(joined)

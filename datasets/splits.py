@@ -1,4 +1,4 @@
-"""Lists of images: where their density maps lie, and who may stand in which list."""
+"""Reads and writes lists of images, finds their density maps, and checks for shared images."""
 
 import json
 import random
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # The numbers n of the 59 training images IMG_n.jpg that CSRNet and SKT validate on.
+# Original: they are trained on as well, and every new best is scored on the test images.
 PART_A_VALIDATION = frozenset(
     [3, 8, 9, 20, 24, 28, 31, 34, 35, 39, 44, 56, 58, 61, 63, 66, 67, 76, 78, 81, 89, 95, 97]
     + [100, 109, 121, 122, 124, 125, 129, 132, 137, 143, 151, 152, 166, 176, 179, 182, 183, 187]
@@ -15,7 +16,7 @@ PART_A_VALIDATION = frozenset(
 
 
 class DataError(ValueError):
-    """A data set, an annotation or a list is not as it must be; the message is for its owner."""
+    """A data set, an annotation or a list is invalid; the message is for the user."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,11 @@ class Sample:
 def read_list(path: Path) -> list[Sample]:
     """Reads a JSON list whose entries are image paths or {"image": ..., "density": ...}.
 
-    Relative paths count from the list's folder. Without "density", the map is looked for beside
+    Relative paths start at the list's folder. Without "density", the map is looked for beside
     the image and in the ground truth folders next to the image's folder.
 
     Raises:
-        DataError: the list is missing, empty or no such list, or a file that it names is missing.
+        DataError: the list is missing, empty or malformed, or a file that it names is missing.
     """
     try:
         entries = json.loads(path.read_text())
@@ -54,8 +55,8 @@ def read_splits(
     """Reads the three lists of a training.
 
     Raises:
-        DataError: as `read_list`; or an image stands in two lists, which only training and
-            validation may share, and must share with `train_on_val`.
+        DataError: as `read_list`; or the test list shares an image with another; or training and
+            validation share images without `train_on_val`, or share none with it.
     """
     trained, validated, tested = (read_list(path) for path in (train, val, test))
     check_disjoint("training", trained, "test", tested)
@@ -72,7 +73,7 @@ def read_splits(
 
 
 def write_list(path: Path, samples: Sequence[Sample]) -> None:
-    """Writes a list that `read_list` reads: plain paths where these lead to the maps."""
+    """Writes a list for `read_list`, which has plain paths where these suffice to find the maps."""
     entries = [
         str(s.image)
         if s.density == _find_density(s.image)
@@ -83,7 +84,7 @@ def write_list(path: Path, samples: Sequence[Sample]) -> None:
 
 
 def split_validation(samples: Sequence[Sample], share: float, seed: int) -> list[Sample]:
-    """Returns a seeded choice of `share` of the samples, at least one, in their order."""
+    """Returns a seeded random `share` of the samples, at least one, in their order."""
     chosen = random.Random(seed).sample(range(len(samples)), max(1, round(share * len(samples))))
     return [samples[i] for i in sorted(chosen)]
 
@@ -91,7 +92,7 @@ def split_validation(samples: Sequence[Sample], share: float, seed: int) -> list
 def check_disjoint(
     name: str, samples: Sequence[Sample], other: str, others: Sequence[Sample]
 ) -> None:
-    """Raises DataError if an image stands in both lists."""
+    """Raises DataError if an image is in both lists."""
     shared = {s.image.resolve() for s in samples} & {s.image.resolve() for s in others}
     if shared:
         raise DataError(

@@ -1,4 +1,4 @@
-"""What a crop shows of an image: drawn at random, before any pixel is read."""
+"""Draws at random what a crop shows of an image, before any pixel is read."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-LEAST_SIDE = 32  # of a crop: two cells of the coarsest relations, which are between positions
+LEAST_SIDE = 32  # of a crop, in pixels: two cells of the coarsest grid that relations average over
 
 Size = tuple[int, int]  # height, width
 Box = tuple[int, int, int, int]  # top, left, height, width; may reach beyond the image
@@ -15,7 +15,7 @@ Crop = Callable[[np.random.Generator, Size, float], tuple[Box, Size]]
 
 @dataclass(frozen=True)
 class ScaledCrop:
-    """Crops whose sides are a uniform `low` to `high` of the image's, anywhere in it."""
+    """Crops anywhere in the image, their sides a uniformly random `low` to `high` of its own."""
 
     low: float
     high: float
@@ -33,7 +33,7 @@ class ScaledCrop:
 
 @dataclass(frozen=True)
 class FixedCrop:
-    """Crops of one size, anywhere in the image; where the image is smaller, it is all inside."""
+    """Crops of one size, anywhere in the image; they contain all of a smaller image."""
 
     height: int
     width: int
@@ -72,11 +72,11 @@ def parse_crop(text: str) -> Crop:
 
 @dataclass(frozen=True)
 class Draw:
-    """Everything that is random in a crop; with `whole`, an image as it is."""
+    """All random choices of a crop; `whole` gives the unchanged image."""
 
     box: Box  # in the image's pixels
     size: Size  # of the crop, in pixels: the box is resized to it
-    enlargement: float = 1.0  # of the image, but for rounding the box's to `size`
+    enlargement: float = 1.0  # of the image; the box's differs by rounding to `size`
     flip: bool = False
     colour: Sequence[float] | None = None  # factors of brightness, contrast and saturation
 
@@ -89,26 +89,26 @@ class Draw:
         return self.box[2:] != self.size
 
     def corner(self, size: Size) -> Size:
-        """Returns the box's top and left in an image of `size` that is mirrored as the crop is."""
+        """Returns the box's top and left in an image of `size`, mirrored if the crop is."""
         top, left, _, width = self.box
         return top, max(0, size[1] - left - width) if self.flip else left
 
     @property
     def stretch(self) -> tuple[float, float]:
-        """Pixels of the crop for each pixel of the box, down and across."""
+        """Pixels of the crop per pixel of the box, vertically and horizontally."""
         return self.size[0] / self.box[2], self.size[1] / self.box[3]
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How crops are drawn; what is off leaves no trace in the others' random numbers.
+    """How crops are drawn; options that are off do not change the others' random numbers.
 
     Args:
         crop: the part of the image.
         flip: the probability that a crop is mirrored.
-        scale: least and greatest factor by which the image is enlarged, log-uniform between.
-        colour: brightness, contrast and saturation change by factors of up to 1 -+ this.
-        grid: pixels of which a crop's `corner` is a multiple.
+        scale: least and greatest factor by which the image is enlarged, drawn log-uniformly.
+        colour: brightness, contrast and saturation change by factors within 1 +- this.
+        grid: a crop's `corner` is a multiple of this many pixels.
     """
 
     crop: Crop
@@ -118,7 +118,7 @@ class Augmentation:
     grid: int = 1
 
     def draw(self, seed: Sequence[int], size: Size) -> Draw:
-        """Returns what the crop of this seed shows of an image of `size`."""
+        """Returns the draw of this seed from an image of `size`."""
         rng = np.random.default_rng(seed)
         enlargement = math.exp(rng.uniform(*np.log(self.scale))) if self.scale else 1.0
         box, crop = self.crop(rng, size, enlargement)
@@ -129,7 +129,7 @@ class Augmentation:
 
 
 def _snap(draw: Draw, size: Size, grid: int) -> Draw:
-    """Moves a draw's corner up and left, seen in the mirrored image, to multiples of `grid`."""
+    """Moves a draw's `corner` up and left to multiples of `grid`."""
     top, left = (side // grid * grid for side in draw.corner(size))
     height, width = draw.box[2:]
     return replace(

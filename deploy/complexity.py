@@ -1,4 +1,4 @@
-"""What a network costs, counted on the operations that it really runs."""
+"""Counts the cost of a network from the operations that it really runs."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""A network's passes captured as CUDA graphs, which spare the launching of every kernel."""
+"""Captures a network's passes as CUDA graphs, which avoid launching every kernel by itself."""
 
 from collections import OrderedDict
 
@@ -14,7 +14,7 @@ class CapturedPass:
 
     def __init__(self, network: nn.Module, images: Tensor):
         self._images = images.clone()
-        # Warmed up on a stream of its own, as a capture will run, after what is queued already.
+        # Warm up on a separate stream, as the capture does, after all work queued so far.
         current, stream = torch.cuda.current_stream(), torch.cuda.Stream()
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
@@ -28,14 +28,14 @@ class CapturedPass:
     def __call__(self, images: Tensor) -> Tensor:
         self._images.copy_(images)
         self._graph.replay()
-        return self._density.clone()  # the next pass writes there again
+        return self._density.clone()  # the next pass overwrites it
 
 
 class CapturedNetwork:
     """Maps (B, 3, H, W) float32 images to the network's float32 density, one graph per shape.
 
-    Images and density are converted from and to float32 where `dtype` is another type. The shapes
-    seen last keep their graphs, whose memory is their own.
+    Images and density are converted from and to float32 if `dtype` is another type. The most recent
+    shapes keep their graphs, each with memory of its own.
 
     Args:
         network: on a CUDA device, its weights of `dtype`; nothing may change them afterwards.

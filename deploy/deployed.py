@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from utils.pixels import normalise
 
 REQUIREMENTS = "requirements-deploy.txt"
-SIZE = (2, 67, 83)  # images, height and width that graphs are made with; none of it may stay fixed
+SIZE = (2, 67, 83)  # images, height and width to trace graphs with; all stay dynamic
 AXES = ("batch", "height", "width")
 OUTPUTS = ("density", "count")
 
@@ -30,10 +30,10 @@ class EngineError(RuntimeError):
 
 
 class Deployed(nn.Module):
-    """A copy of a counter, for evaluation on the CPU, that gives counts beside density maps.
+    """A copy of a counter, for inference on the CPU, that returns density maps and counts.
 
     Args:
-        preprocess: whether it takes pictures as files hold them, and normalises them itself.
+        preprocess: whether it takes uint8 pictures and normalises them itself.
     """
 
     def __init__(self, network: nn.Module, preprocess: bool = False):
@@ -59,7 +59,7 @@ class Deployed(nn.Module):
 
     @property
     def axes(self) -> dict[int, str]:
-        """The input's free axes."""
+        """The input's dynamic axes."""
         return dict(zip((0, 1, 2) if self.preprocess else (0, 2, 3), AXES, strict=True))
 
     def example(self) -> Tensor:
@@ -82,7 +82,7 @@ def prepare(pixels: Tensor, preprocess: bool) -> np.ndarray:
 
 
 def import_package(name: str) -> ModuleType:
-    """Returns a package of REQUIREMENTS.
+    """Imports a package of REQUIREMENTS and returns it.
 
     Raises:
         EngineError: it is not installed.
@@ -96,7 +96,7 @@ def import_package(name: str) -> ModuleType:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Keeps from the user what converters say and warn of, which is about their own code."""
+    """Suppresses the output and the warnings of converters, which concern their own code."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

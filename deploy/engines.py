@@ -1,4 +1,4 @@
-"""Engines: what runs a network, eager PyTorch or something that was built from it."""
+"""Engines that run a network: eager PyTorch, or something that is built from the network."""
 
 import copy
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from utils.pixels import restore
 class Engine:
     """Maps (B, 3, H, W) normalised float32 RGB of any size to the network's (B, 1, h, w) density.
 
-    It has what the protocols of `counting.protocols` ask a network for, but `forward_part`.
+    It has all that `counting.protocols` needs of a network, except `forward_part`.
     """
 
     run: Callable[[Tensor], Tensor]
@@ -37,10 +37,10 @@ def build_eager(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def build_compiled(network: nn.Module, device: torch.device) -> Engine:
-    """Returns a copy of the network under torch.compile, for all sizes at once.
+    """Returns a copy of the network under torch.compile, with dynamic sizes.
 
     Raises:
-        EngineError: it cannot be compiled, which shows at the first images.
+        EngineError: it cannot be compiled, which may show only at the first images.
     """
     try:
         compiled = torch.compile(_copy(network, device), dynamic=True)
@@ -62,7 +62,7 @@ def build_cudagraph(
     """Returns a copy of the network, its weights of `dtype`, captured as a CUDA graph per size.
 
     Raises:
-        EngineError: the device is no CUDA device.
+        EngineError: the device is not a CUDA device.
     """
     if device.type != "cuda":
         raise EngineError("the engine cudagraph needs a CUDA GPU")
@@ -94,7 +94,7 @@ ENGINES: dict[str, Callable[[nn.Module, torch.device], nn.Module | Engine]] = {
     "onnxruntime": build_onnxruntime,
     "openvino": build_openvino,
 }
-CPU_ENGINES = ("onnxruntime", "openvino")  # which run there whatever device the rest is on
+CPU_ENGINES = ("onnxruntime", "openvino")  # which run on the CPU whatever device is chosen
 
 
 def parse_engine(text: str) -> str:
@@ -119,10 +119,10 @@ def choose_device(engine: str, device: torch.device) -> torch.device:
 def build_engine(
     engine: str, network: nn.Module, fingerprint: Callable[[], str], device: torch.device
 ) -> nn.Module | Engine:
-    """Returns what `parse_engine` accepted, ready to count as `network` does.
+    """Returns the engine that `parse_engine` accepted, ready to count as `network` does.
 
     Args:
-        fingerprint: returns that of the network's weights, as exported files hold it.
+        fingerprint: returns the fingerprint of the network's weights, as exported files store it.
 
     Raises:
         EngineError: it cannot be built or opened, or a file was made from other weights.
@@ -144,7 +144,7 @@ def exported_engine(network: nn.Module, run: Run, preprocess: bool) -> Engine:
 
     Args:
         network: what it was made from, or its class, for the stride and the margin.
-        preprocess: whether the model normalises; it is then given the pixels, restored.
+        preprocess: whether the model normalises; it then gets the restored uint8 pixels.
     """
 
     def run_tensors(images: Tensor) -> Tensor:
@@ -164,11 +164,11 @@ def _engine(network: nn.Module, run: Callable[[Tensor], Tensor]) -> Engine:
 
 
 def _copy(network: nn.Module, device: torch.device) -> nn.Module:
-    """A copy in evaluation mode and channels-last, whose weights no gradient follows."""
+    """Returns a copy in evaluation mode, channels-last and without gradients."""
     network = copy.deepcopy(network).eval().requires_grad_(False)
     return network.to(device, memory_format=torch.channels_last)
 
 
 def _array(images: Tensor) -> np.ndarray:
-    # Not by PyTorch, whose threads would go on spinning where the engine needs the processor.
+    # NumPy makes the copy: PyTorch's threads would keep spinning while the engine needs the CPU.
     return np.ascontiguousarray(images.detach().cpu().numpy())

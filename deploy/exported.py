@@ -1,4 +1,4 @@
-"""Files of exported counters: written when they are proved right, and opened again."""
+"""Writes files of exported counters once they are verified, and opens them."""
 
 import os
 import tempfile
@@ -21,11 +21,11 @@ TOLERANCE = 1e-3  # of counts, and of a map's cells relative to its peak
 
 
 class Format(Protocol):
-    """What the module of a format has; its functions say more."""
+    """The interface of a format's module; see its functions."""
 
     RUNTIME: str  # the name of what runs its models
-    PACKAGES: Sequence[str]  # needed for exporting, and
-    INT8_PACKAGES: Sequence[str]  # for quantising
+    PACKAGES: Sequence[str]  # needed for exporting
+    INT8_PACKAGES: Sequence[str]  # needed for quantising
 
     export: Callable[[Deployed], Any]  # network -> model
     open_model: Callable[[Any], tuple[Run, dict[str, str]]]  # model or its path -> run, its facts
@@ -37,7 +37,7 @@ FORMATS: dict[str, Format] = {".onnx": onnx_format, ".xml": openvino_format}
 
 
 class ExportError(RuntimeError):
-    """A model cannot be exported as it was asked for; the message has the numbers."""
+    """A model cannot be exported as requested; the message has the numbers."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def open_exported(path: Path) -> Exported:
     """Opens a file that export.py wrote.
 
     Raises:
-        EngineError: it is missing, damaged or something else, or a package is missing.
+        EngineError: it is missing, damaged or not from export.py, or a package is missing.
     """
     if not path.is_file():
         raise EngineError(f"exported counter {path} does not exist; export.py writes it")
@@ -78,12 +78,10 @@ def open_exported(path: Path) -> Exported:
 def write_exported(
     path: Path, model: Any, facts: Mapping[str, str], check: Callable[[Run], object]
 ) -> list[Path]:
-    """Writes a model of the format that the path's ending says, if its file passes a check.
-
-    Returns the files that hold it.
+    """Writes a model in the format of the path's ending if it passes a check; returns its files.
 
     Args:
-        check: raises an error if what was written is not to be kept; the path is then as it was.
+        check: raises an error to reject the written model; the path is then unchanged.
     """
     form = FORMATS[path.suffix]
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
@@ -97,12 +95,12 @@ def write_exported(
 def check_parity(run: Run, reference: Run, preprocess: bool) -> float:
     """Compares maps and counts at three sizes, two of them odd and one a batch of two.
 
-    Returns the greatest difference of counts, relative to them.
+    Returns the greatest difference of a count, relative to the count or, if that is below 1, to 1.
 
     Raises:
-        ExportError: counts differ by more than TOLERANCE, or by that of a head where there is less
-            than one, from the reference's or from their map's sum, or cells by that of the map's
-            peak.
+        ExportError: such a difference, from the reference's count or the map's sum, is more than
+            TOLERANCE, or that of a cell relative to the map's peak; or shapes differ, or the
+            reference is not finite.
     """
     greatest = 0.0
     for count, height, width in CHECKED:

@@ -7,12 +7,12 @@ from typing import Any
 
 from deploy.exported import ExportError
 
-MOST_FLOAT = 0.5  # of the layers; with more of them INT8 is not worth its name
+MOST_FLOAT = 0.5  # of the layers; with more of them a model is hardly INT8
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """A quantised model, which layers stayed in float32, by number, and its MAE."""
+    """A quantised model, the numbers of the layers that stayed in float32, and its MAE."""
 
     model: Any
     floats: tuple[int, ...]
@@ -33,15 +33,15 @@ def quantise_within(
     Args:
         quantise: the numbers of the layers that stay in float32 -> model.
         measure: model -> MAE.
-        rank: returns the numbers of the layers that may have INT8, the worst first; is asked only
-            where they do not all keep the budget.
+        rank: returns the numbers of the layers that may be in INT8, the worst first; called only if
+            the budget does not allow all of them.
         layers: how many the model has.
-        always: numbers of those which stay in float32.
+        always: numbers of the layers that always stay in float32.
         baseline: MAE of the model in float32.
-        rise: by how much INT8 may have a greater one.
+        rise: the budget, by how much INT8 may raise the MAE.
 
     Raises:
-        ExportError: with MOST_FLOAT of the layers in float32 it still has.
+        ExportError: the budget is exceeded even with MOST_FLOAT of the layers in float32.
     """
     rank, rises = cache(rank), []
     for kept in range(int(MOST_FLOAT * (layers - len(always))) + 1):

@@ -1,4 +1,4 @@
-"""How long something takes: a network's pass over one image, or several things in turn."""
+"""Measures how long a network's pass over one image takes, or several things in turn."""
 
 import statistics
 import time
@@ -12,7 +12,7 @@ from utils.processor import processor_name
 
 WARM_UP = 2  # passes before any is timed
 LEAST, MOST = 3, 50  # timed passes
-BUDGET_S = 10.0  # no further pass is begun after this long
+BUDGET_S = 10.0  # no further pass is started after this time
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ def measure_latency(
 ) -> Latency:
     """Times a network's, or an engine's, passes over one RGB image of (height, width).
 
-    It must be on the device already, where the image lies, channels-last. Every pass is waited
-    for, and the first ones do not count.
+    The network must be on the device, where a channels-last image is made. Every pass is
+    synchronised, and the first ones do not count.
     """
     image = torch.rand(1, 3, *size, device=device).to(memory_format=torch.channels_last)
     for _ in range(WARM_UP):
@@ -48,10 +48,10 @@ def measure_latency(
 def measure_in_turn(
     runs: Mapping[str, Callable[[], object]], device: torch.device, rounds: int
 ) -> dict[str, Latency]:
-    """Times several things in turn, A, B, A, B, ..., so that noise of the machine meets all.
+    """Times several things in turn, A, B, A, B, ..., so that the machine's noise affects all alike.
 
-    Each pass that counts follows one of the same that does not: threads of the thing before may
-    still be waiting for work, and caches hold its data.
+    Each timed pass follows an untimed one of the same thing, as the previous thing's threads may
+    still be waiting for work, and its data fills the caches.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):

@@ -31,7 +31,7 @@ QUANTISED = ("Conv", "Relu", "MaxPool", "Resize")  # what runs in INT8
 
 
 def export(network: Deployed) -> ModelProto:
-    """Returns a network as an ONNX model of free batch, height and width.
+    """Returns a network as an ONNX model with dynamic batch, height and width.
 
     Raises:
         EngineError: a package is missing, or the exporter fails.
@@ -58,7 +58,7 @@ def export(network: Deployed) -> ModelProto:
 
 
 def open_model(model: ModelProto | Path) -> tuple[Run, dict[str, str]]:
-    """Returns a model or its file as a function, run by as many threads as PyTorch, and its facts.
+    """Returns a function that runs a model or its file with PyTorch's threads, and its facts.
 
     Raises:
         EngineError: the package is missing, or the file cannot be read.
@@ -69,7 +69,7 @@ def open_model(model: ModelProto | Path) -> tuple[Run, dict[str, str]]:
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     try:
         session = onnxruntime.InferenceSession(source, options, ["CPUExecutionProvider"])
-    except Exception as error:  # it raises whatever the damaged bytes lead to
+    except Exception as error:  # damaged bytes can make it raise anything
         name = model if isinstance(model, Path) else "the model"
         raise EngineError(f"ONNX Runtime cannot open {name}: {first_line(error)}") from None
     (pictures,) = session.get_inputs()
@@ -100,9 +100,9 @@ def quantise(
 
     Args:
         model: its weights are multiples of a 64th of their output channel's greatest.
-        pictures: (1, 3, H, W) uint8 RGB each, which show the ranges of activations.
+        pictures: (1, 3, H, W) uint8 RGB each, to calibrate the ranges of activations.
         preprocess: whether the model normalises them itself.
-        floats: numbers of the convolutions, in the order that images pass them, that stay.
+        floats: numbers of the convolutions, in order of execution, that stay in float32.
 
     Raises:
         EngineError: the package is missing.
@@ -130,7 +130,7 @@ def quantise(
 
 
 class _Reader:
-    """What ONNX Runtime asks for inputs, one by one."""
+    """Gives ONNX Runtime's calibration its inputs, one by one."""
 
     def __init__(self, inputs: Iterator[dict[str, np.ndarray]]):
         self._inputs = inputs

@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 RUNTIME = "OpenVINO"
 PACKAGES = ("openvino",)
 INT8_PACKAGES = ("openvino", "nncf")
-WEIGHT_STEPS = 64  # from 0 to a channel's greatest weight, as of deploy/rounding.py
+WEIGHT_STEPS = 64  # from 0 to a channel's greatest weight, as in deploy/rounding.py
 TINY = 1e-12  # a step of weights that are all 0
-FACTS = "counter"  # where in a model's runtime information they stand
+FACTS = "counter"  # their key in a model's runtime information
 WEIGHTS = "bin_sha256"  # the fact that ties the two files of a model together
 
-# Or these packages report their use to their makers, which nobody asked for.
+# Keeps these packages from reporting their use to their makers.
 os.environ.setdefault("NNCF_CI", "1")
 sys.modules.setdefault("openvino_telemetry", None)
 
 
 def export(network: Deployed) -> Model:
-    """Returns a network as an OpenVINO model of free batch, height and width.
+    """Returns a network as an OpenVINO model with dynamic batch, height and width.
 
     Raises:
         EngineError: the package is missing, or the conversion fails.
@@ -60,7 +60,7 @@ def export(network: Deployed) -> Model:
 
 
 def open_model(model: Model | Path) -> tuple[Run, dict[str, str]]:
-    """Returns a model or its file as a function, run by as many threads as PyTorch, and its facts.
+    """Returns a function that runs a model or its file with PyTorch's threads, and its facts.
 
     Raises:
         EngineError: the package is missing, the file cannot be read, or its .bin is another
@@ -70,7 +70,7 @@ def open_model(model: Model | Path) -> tuple[Run, dict[str, str]]:
     core, name = openvino.Core(), model if isinstance(model, Path) else "the model"
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "INFERENCE_PRECISION_HINT": "f32",  # or it takes bfloat16 where the processor can
+        "INFERENCE_PRECISION_HINT": "f32",  # otherwise bfloat16 where the CPU has it
         "PERFORMANCE_HINT": "LATENCY",
     }
     try:
@@ -86,7 +86,7 @@ def open_model(model: Model | Path) -> tuple[Run, dict[str, str]]:
             raise EngineError(f"{weights} does not belong to {model}: export both again")
 
     def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        # A request of its own: an old one would answer a too small image with the last one's map.
+        # A new request each time: a reused one answers too small an image with the previous map.
         request = compiled.create_infer_request()
         try:
             results = request.infer([images])
@@ -126,9 +126,9 @@ def quantise(
 
     Args:
         model: its weights are multiples of a 64th of their output channel's greatest.
-        pictures: (1, 3, H, W) uint8 RGB each, which show the ranges of activations.
+        pictures: (1, 3, H, W) uint8 RGB each, to calibrate the ranges of activations.
         preprocess: whether the model normalises them itself.
-        floats: numbers of the convolutions, in the order that images pass them, that stay.
+        floats: numbers of the convolutions, in order of execution, that stay in float32.
 
     Raises:
         EngineError: the package is missing.
@@ -146,7 +146,7 @@ def quantise(
             subset_size=len(pictures),
             ignored_scope=nncf.IgnoredScope(names=names, types=["ReduceSum"]),  # the count's
             advanced_parameters=nncf.AdvancedQuantizationParameters(
-                # Means of the pictures' highest values, its default, cut off the densest crowds.
+                # The default, the mean of the pictures' maxima, would cut off the densest crowds.
                 activations_range_estimator_params=estimator.MINMAX,
                 disable_bias_correction=True,  # which changes counts more than it corrects
             ),
@@ -162,7 +162,7 @@ def _convolutions(model: Model) -> list[Node]:
 
 
 def _set_weight(node: Node, weight: np.ndarray) -> None:
-    """Replaces the weight that NNCF gave to a convolution, whose steps are others than ours."""
+    """Replaces the weight that NNCF gave to a convolution, as its steps differ from ours."""
     constant = import_package("openvino.opset13").constant
     converted, scale = (value.get_node() for value in node.input_value(1).get_node().input_values())
     step = np.abs(weight).max((1, 2, 3), keepdims=True) / WEIGHT_STEPS

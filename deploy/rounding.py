@@ -1,4 +1,4 @@
-"""Networks whose weights are rounded to few steps, so that counts stay what they are."""
+"""Rounds the weights of networks to few steps so that counts are preserved."""
 
 import copy
 from collections.abc import Collection, Iterable, Sequence
@@ -8,16 +8,17 @@ from torch import Tensor, nn
 
 from models.vgg import convolutions
 
-# From 0 to an output channel's greatest weight. 7 bits do on every processor: with 8, on those
-# without 8-bit dot products (VNNI, AMX), sums of two products overflow 16, and counts are wrong.
+# From 0 to an output channel's greatest weight. These 7 bits work on every processor. With 8 bits,
+# sums of two products overflow 16 bits on processors without 8-bit dot products (VNNI, AMX), and
+# counts are wrong.
 WEIGHT_STEPS = 64
 ACTIVATION_STEPS = 255  # of 8 bits
-TINY = 1e-12  # a range that is none, of what is 0 everywhere
+TINY = 1e-12  # the least range, for values that are all 0
 
 
 @torch.no_grad()
 def measure_means(network: nn.Module, images: Iterable[Tensor]) -> list[Tensor]:
-    """Returns the mean, channel by channel, of what each convolution takes.
+    """Returns the mean input of each convolution, channel by channel.
 
     Args:
         images: (1, 3, H, W) normalised RGB each.
@@ -40,12 +41,12 @@ def measure_means(network: nn.Module, images: Iterable[Tensor]) -> list[Tensor]:
 def round_layers(network: nn.Module, means: Sequence[Tensor], floats: Collection[int]) -> nn.Module:
     """Returns a copy of a network whose layers have weights that INT8 holds exactly.
 
-    What activations share, being positive, must not meet errors that add up: the errors of a
-    kernel cancel each other, and the bias takes what is left for the mean of the activations.
+    Activations are positive, so rounding errors of weights would add up. The errors of a kernel
+    therefore cancel each other, and the bias corrects the rest for the mean activations.
 
     Args:
-        means: of `measure_means`.
-        floats: numbers of layers to leave as they are, in the order that images pass them.
+        means: from `measure_means`.
+        floats: numbers of the layers to leave as they are, in order of execution.
     """
     network = copy.deepcopy(network)
     for number, layer in enumerate(convolutions(network).values()):
@@ -64,14 +65,14 @@ def rank_layers(
     means: Sequence[Tensor],
     floats: Collection[int],
 ) -> list[int]:
-    """Returns the numbers of all layers but `floats`, those first that INT8 hurts most.
+    """Returns the numbers of all layers but `floats`, those that INT8 harms most first.
 
-    Each alone gets rounded weights and inputs. The mean change of counts, relative to the sum of
-    the map's absolute cells, says how much it hurts.
+    Weights and inputs are rounded in one layer at a time. The harm is the mean change of the count,
+    relative to the sum of the map's absolute values.
 
     Args:
         images: (1, 3, H, W) normalised RGB each.
-        means: of `measure_means`.
+        means: from `measure_means`.
     """
     numbers = set(range(len(convolutions(network))))
     harm = dict.fromkeys(numbers - set(floats), 0.0)

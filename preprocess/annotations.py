@@ -1,4 +1,4 @@
-"""Annotation files -> head points: with *formats.py the only place that knows formats."""
+"""Reads head points from annotation files; only this module and *formats.py know formats."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,13 +15,13 @@ ANNOTATION_ENDINGS = (".mat", ".json", *TABLES)
 
 
 def read_annotations(path: Path, labels: Iterable[str] | None = None) -> list[Annotation]:
-    """Returns what a file of any known format annotates: one image, or many.
+    """Returns the annotations in a file of any known format, one for each image.
 
     Args:
-        labels: LabelMe labels or COCO categories that are heads; None: the only one there is.
+        labels: LabelMe labels or COCO categories that are heads; None: the only one in the file.
 
     Raises:
-        DataError: the file has none of the formats, or a mistake in it; the message says where.
+        DataError: the format is unknown or the content invalid; the message says where.
     """
     ending = path.suffix.lower()
     if ending == ".json":
@@ -36,10 +36,10 @@ def read_annotations(path: Path, labels: Iterable[str] | None = None) -> list[An
 
 
 def read_annotation(path: Path) -> Annotation:
-    """Returns the annotation of the one image that a file is about.
+    """Returns the annotation in a file that annotates a single image.
 
     Raises:
-        DataError: as `read_annotations`, or the file is about several images.
+        DataError: as `read_annotations`, or the file does not annotate exactly one image.
     """
     annotations = read_annotations(path)
     if len(annotations) != 1:
@@ -90,7 +90,7 @@ def write_shanghaitech_points(path: Path, points: np.ndarray) -> None:
 
 def write_ucf_points(path: Path, points: np.ndarray) -> None:
     """Writes (N, 2) points, x then y in pixels, in the form of UCF-QNRF's `*_ann.mat`."""
-    with path.open("wb") as file:  # under any name
+    with path.open("wb") as file:  # savemat appends .mat to a bare path
         scipy.io.savemat(file, {"annPoints": np.asarray(points, np.float64).reshape(-1, 2)})
 
 
@@ -99,9 +99,9 @@ def _load_mat(path: Path, key: str | None = None) -> dict:
         mat = scipy.io.loadmat(path)
     except FileNotFoundError:
         raise
-    except NotImplementedError:  # scipy's word for MATLAB 7.3 files, which are HDF5
+    except NotImplementedError:  # how scipy refuses MATLAB 7.3 files, which are HDF5
         raise DataError(f"{path} is a MATLAB 7.3 file; save it again with -v7") from None
-    except Exception as error:  # scipy raises whatever the damaged bytes lead to
+    except Exception as error:  # damaged bytes can make scipy raise anything
         raise DataError(f"{path} is not a readable .mat file ({error})") from None
     if key is not None and key not in mat:
         found = ", ".join(k for k in mat if not k.startswith("__")) or "nothing"

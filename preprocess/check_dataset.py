@@ -30,7 +30,7 @@ from preprocess.lists import DATASETS  # noqa: E402
 from preprocess.pictures import draw_contact_sheet, draw_distributions  # noqa: E402
 from preprocess.writing import write_whole  # noqa: E402
 
-NAMED = 3  # files on a line
+NAMED = 3  # files per line
 
 
 def parse_args() -> argparse.Namespace:
@@ -66,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def find_jobs(name: str, root: Path, gt_root: Path | None) -> tuple[list[Job], list[Defect]]:
-    """Returns the images of a data set that have annotations, and what has no counterpart.
+    """Returns a data set's annotated images, and defects for files without a counterpart.
 
     Raises:
         DataError: the layout is not the data set's.
@@ -86,7 +86,7 @@ def find_jobs(name: str, root: Path, gt_root: Path | None) -> tuple[list[Job], l
 
 
 def summarise(images: Sequence[Checked], split: str) -> dict[str, object]:
-    """Returns how many images and heads a split has, and their least, middle and most."""
+    """Returns the numbers of images and heads of a split, and the ranges of heads and sizes."""
     images = [image for image in images if image.job.split == split]
     summary: dict[str, object] = {"images": len(images)}
     heads = [image.heads for image in images if image.heads is not None]
@@ -101,7 +101,7 @@ def summarise(images: Sequence[Checked], split: str) -> dict[str, object]:
 
 
 def print_kind(severity: str, defects: Sequence[Defect]) -> None:
-    """Prints a line with the first of the defects of one kind, if there are any."""
+    """Prints one line with the first defects of a kind, or nothing if there are none."""
     if not defects:
         return
     named = [f"{d.name} ({d.detail})" if d.detail else d.name for d in defects[:NAMED]]

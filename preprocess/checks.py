@@ -1,4 +1,4 @@
-"""What may be wrong with a data set: defects of one image, and of images among each other."""
+"""Finds defects in a data set: in single images, and between images."""
 
 import hashlib
 from collections import defaultdict
@@ -18,7 +18,7 @@ from preprocess.importing import is_turned
 from preprocess.layouts import AnnotatedImage, Pairing
 
 Found = tuple[str, str]  # kind of defect, detail
-SMALLEST_SIDE = 64  # pixels; below, an eighth of the side is no picture any more
+SMALLEST_SIDE = 64  # pixels; below this, the map at stride 8 has too few cells
 ERRORS = (
     "image without annotation",
     "annotation without image",
@@ -60,7 +60,7 @@ class Job:
 
 @dataclass
 class Checked:
-    """What was found out about an image."""
+    """The findings on one image."""
 
     job: Job
     size: tuple[int, int] | None = None  # height, width; None where it is unreadable
@@ -78,7 +78,7 @@ def check_image(job: Job) -> Checked:
 
 
 def check_pairing(pairing: Pairing, root: Path) -> list[Defect]:
-    """Returns what of a split has no counterpart."""
+    """Returns a defect for every image or annotation of a split without a counterpart."""
     return [
         Defect(kind, str(path.relative_to(root)))
         for kind, paths in (
@@ -90,7 +90,7 @@ def check_pairing(pairing: Pairing, root: Path) -> list[Defect]:
 
 
 def check_repetition(images: Sequence[Checked]) -> None:
-    """Notes on images that they have the pixels of an earlier one: of another split, or its own."""
+    """Adds a defect to every image with the pixels of an earlier one, in its split or another."""
     groups = defaultdict(list)
     for image in images:
         if image.digest:

@@ -1,4 +1,4 @@
-"""Head points -> density maps: one Gaussian of unit mass for every head (SPEC of each data set)."""
+"""Makes density maps from head points: one Gaussian of unit mass for every head."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,8 @@ Size = tuple[int, int]  # height, width
 def mean_distance(points: np.ndarray, neighbours: int) -> np.ndarray:
     """Returns the mean distance of every head to its `neighbours` nearest ones, in pixels.
 
-    Where there are fewer, these count; a head alone is infinitely far from the next.
+    With fewer neighbours the mean is over those; a head alone in its image gets infinity.
+    Original: SKT's code fails on two or three heads (Part A), BL's on fewer than four.
 
     Args:
         points: (N, 2).
@@ -28,19 +29,19 @@ def mean_distance(points: np.ndarray, neighbours: int) -> np.ndarray:
 
 
 def sigmas_by_three_nearest(points: np.ndarray, size: Size) -> np.ndarray:
-    """0.1 x (d1 + d2 + d3), the distances to the three nearest heads (Part A), (N,) in pixels."""
+    """Returns 0.1 x (d1 + d2 + d3), the distances to the three nearest heads: (N,), Part A."""
     if len(points) == 1:
         return _sigma_of_one_head(size)
     return 0.3 * mean_distance(points, neighbours=3)
 
 
 def sigmas_fixed(points: np.ndarray, size: Size) -> np.ndarray:
-    """15 pixels for every head (Part B), (N,)."""
+    """Returns 15 pixels for every head: (N,), Part B."""
     return np.full(len(points), 15.0)
 
 
 def sigmas_by_nearest(points: np.ndarray, size: Size) -> np.ndarray:
-    """min(d1, 30), the distance to the nearest head (UCF-QNRF), (N,) in pixels."""
+    """Returns min(d1, 30), d1 being the distance to the nearest head: (N,), UCF-QNRF."""
     if len(points) == 1:
         return _sigma_of_one_head(size)
     return np.minimum(mean_distance(points, neighbours=1), 30.0)
@@ -54,14 +55,20 @@ SIGMA_RULES: dict[str, Callable[[np.ndarray, Size], np.ndarray]] = {
 
 
 def lie_inside(points: np.ndarray, size: Size) -> np.ndarray:
-    """Returns which of the (N, 2) points, x then y, lie in an image of `size`: (N,) bool."""
+    """Returns which of the (N, 2) points, x then y, lie in an image of `size`: (N,) bool.
+
+    Original: a negative coordinate wraps round to the opposite side of the image.
+    """
     height, width = size
     x, y = points[:, 0], points[:, 1]
     return (x >= 0) & (x < width) & (y >= 0) & (y < height)
 
 
 def merge_heads(points: np.ndarray) -> np.ndarray:
-    """Returns one point per occupied pixel, at whole coordinates: (M, 2) with M <= N."""
+    """Returns one point per occupied pixel, at whole coordinates: (M, 2) with M <= N.
+
+    Original: all maps are made from these points, so heads on one pixel count once.
+    """
     return np.unique(np.floor(points), axis=0)
 
 
@@ -75,8 +82,9 @@ def density_map(
     Args:
         points: (N, 2), x then y, all inside the image.
         sigmas: (N,) in pixels; 0 puts the whole head on one pixel.
-        border: what becomes of mass beyond the image. "renormalise" scales the part inside to 1,
+        border: what happens to mass beyond the image. "renormalise" scales the part inside to 1,
             "constant" loses it, "reflect" mirrors it back (scipy.ndimage's names).
+            Original: "constant" for Part A and UCF-QNRF, "reflect" for Part B.
 
     Raises:
         ValueError: `border` is not one of the three.
@@ -104,7 +112,7 @@ def density_map(
 def _kernels(
     centres: np.ndarray, sigmas: np.ndarray, radii: np.ndarray, length: int, renormalise: bool
 ) -> list[tuple[int, np.ndarray]]:
-    """For every head, the first index of its 1-D kernel on an axis and the kernel's values."""
+    """Returns, for every head, the first index and the values of its 1-D kernel on an axis."""
     reach = int(radii.max())
     offsets = np.arange(-reach, reach + 1)
     safe_sigmas = np.maximum(sigmas, 1e-6)[:, None]  # coincident heads have sigma 0, radius 0
@@ -121,7 +129,7 @@ def _kernels(
 
 
 def _fold_margin(canvas: np.ndarray, margin: int) -> np.ndarray:
-    """Mirrors the first and last `margin` rows into the rest, edge pixel repeated, any number."""
+    """Mirrors the first and last `margin` rows, of any number, into the rest, edge repeated."""
     length = len(canvas) - 2 * margin
     position = np.arange(-margin, length + margin) % (2 * length)
     folded = np.zeros((length, canvas.shape[1]))

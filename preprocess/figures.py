@@ -9,9 +9,10 @@ from numpy.random import Generator
 BODY = 10.5  # from the head's centre to the ground, in head radii
 LEAST_VISIBLE = 0.3  # share of a head that must show, or its person is left out
 
-# Lines of one name are variants, commas part shapes: o oval (centre, half axes), h its upper half,
-# e the oval and its mirror image, b box (foot, width, height), a capital if part of a head; colour;
-# tone; four numbers in head radii, right and down from the head's centre or a thing's foot.
+# Lines with one name are variants, and commas separate shapes. A shape is a kind, a colour, a tone
+# and four numbers in head radii, right and down from the head's centre or a thing's foot. Kinds:
+# o oval (centre, half axes), h its upper half, e the oval and its mirror image, b box (foot, width,
+# height); a capital letter marks a part of the head.
 DRAWINGS = """
 legs: b bottom .75 -.7 10.3 1.2 5.5, b bottom .95 .7 10.3 1.2 5.5, e dark 1 .8 10.3 .7 .35
 legs: e skin .9 .6 8 .4 2.4, e dark 1 .6 10.3 .5 .3, h bottom .9 0 8 1.8 4
@@ -83,7 +84,7 @@ class Figure:
     """A person, at the head's centre (x, y), or a thing, at its foot, as polygons to fill.
 
     Args:
-        names: of DRAWINGS, in the order in which they cover each other.
+        names: of DRAWINGS; later ones cover earlier ones.
         spot: x, y and the radius of a head there, in canvas pixels.
         look: what a scene's figures share: "sun", the side of the light, and "wardrobe", the
             weights of PAINT.

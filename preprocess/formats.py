@@ -1,4 +1,4 @@
-"""What an annotation file gives, and how tables such as CSV are read; json_formats.py has JSON.
+"""The content of an annotation file, and reading tables such as CSV; json_formats.py has JSON.
 
 A point is x, then y, in pixels of the upright picture, from the left and the upper edge.
 """
@@ -17,12 +17,12 @@ IMAGE_KEYS = ("image", "filename", "file_name", "file", "image_name", "img_id", 
 
 @dataclass(frozen=True)
 class Annotation:
-    """The heads of one image, and what its file tells about the image."""
+    """The heads of one image, and what its file says about the image."""
 
     points: np.ndarray  # (N, 2) float32, x then y in pixels
-    image: str | None = None  # name or path; None: the one that is called like the file
+    image: str | None = None  # name or path; None: the image with the file's name
     size: tuple[int, int] | None = None  # height, width
-    labels: frozenset[str] = frozenset()  # that the heads have
+    labels: frozenset[str] = frozenset()  # of the heads
 
 
 def as_points(values: object, where: object) -> np.ndarray:
@@ -45,11 +45,11 @@ def as_points(values: object, where: object) -> np.ndarray:
 def read_table(path: Path) -> list[Annotation]:
     """Returns the annotations of rows `x,y` of one image, or `image,x,y` of many.
 
-    Columns are parted by tabs, semicolons, commas or blanks, and may have any order under a header.
+    Columns are separated by tabs, semicolons, commas or spaces; a header allows any order.
     A row with an image but empty x and y names an image without heads.
 
     Raises:
-        DataError: the file is no such table; the message has the line.
+        DataError: the file is not such a table; the message names the line.
     """
     lines = [(n, line) for n, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
     if not lines:
@@ -79,7 +79,7 @@ def read_table(path: Path) -> list[Annotation]:
 
 
 def read_text(path: Path) -> str:
-    """Returns what a text file says.
+    """Returns the content of a text file.
 
     Raises:
         DataError: it is not in UTF-8.

@@ -1,4 +1,4 @@
-"""Annotated images -> one .h5 each, in worker processes. Shared by the GT generation commands."""
+"""Writes an .h5 for every annotated image, in worker processes, for all GT commands."""
 
 import argparse
 import os
@@ -25,7 +25,7 @@ from preprocess.density import (
 )
 from preprocess.layouts import AnnotatedImage
 
-Image.MAX_IMAGE_PIXELS = None  # data sets have pictures of any size
+Image.MAX_IMAGE_PIXELS = None  # data sets have images of any size
 PROJECT = Path(__file__).resolve().parents[1]
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the maps of one data set are made; stored in every .h5, so that a stale one is seen."""
+    """How the maps of one data set are made; stored in every .h5 to recognise stale ones."""
 
     sigma: str  # a key of SIGMA_RULES
     border: str = "renormalise"
@@ -42,7 +42,7 @@ class Recipe:
 
     @classmethod
     def original(cls, sigma: str, border: str) -> "Recipe":
-        """The published code's maps: merged heads, mass lost or mirrored, bicubic shrinking."""
+        """Returns the published recipe: merged heads, mass lost or mirrored, bicubic shrinking."""
         return cls(sigma, border, merge=True, shrink="bicubic")
 
 
@@ -63,7 +63,7 @@ def generate(
     recipe: Recipe,
     workers: int,
 ) -> None:
-    """Brings the .h5 of every (annotated image, .h5 path) up to date, and says what was done.
+    """Brings the .h5 of every (annotated image, .h5 path) up to date, and prints a summary.
 
     Raises:
         DataError: an image or annotation is unreadable; files finished before it stay.
@@ -100,7 +100,7 @@ def write_densities(
 def run_in_processes(
     work: Callable[[Job], Result], jobs: Sequence[Job], workers: int, description: str
 ) -> list[Result]:
-    """Returns what every job gives, showing progress; the first error ends it, files stay."""
+    """Returns every job's result and shows progress; the first error cancels the rest."""
     if not jobs:
         return []
     with ProcessPoolExecutor(max_workers=min(workers, len(jobs))) as pool:
@@ -127,10 +127,10 @@ def read_image_size(path: Path) -> tuple[int, int]:
 
 
 def positive(text: str) -> int:
-    """Reads a whole number of at least 1, an option's.
+    """Reads an option's whole number of at least 1.
 
     Raises:
-        argparse.ArgumentTypeError: it is none.
+        argparse.ArgumentTypeError: it is not one.
     """
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
@@ -145,7 +145,7 @@ def _write_density(
     points = read_points(pair.annotation)
     inside = lie_inside(points, size)
     heads = points[inside]
-    distances = np.full(len(points), np.nan, np.float32)  # of heads outside, too
+    distances = np.full(len(points), np.nan, np.float32)  # NaN for heads outside
     distances[inside] = mean_distance(heads, neighbours=3)
     if recipe.merge:
         heads = merge_heads(heads)
@@ -171,7 +171,7 @@ def _is_up_to_date(pair: AnnotatedImage, path: Path, recipe: Recipe) -> bool:
             same = all(file.attrs.get(k) == v for k, v in vars(recipe).items())
             same = same and {"density", "points", "distances"} <= file.keys()
             same = same and file["density"].shape == (image.height, image.width)
-    except OSError:  # missing, not an HDF5 file, or no image, as will be said
+    except OSError:  # missing, not HDF5, or no image, which writing will report
         return False
     return same and written >= max(p.stat().st_mtime for p in (pair.image, pair.annotation))
 

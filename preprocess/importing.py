@@ -1,4 +1,4 @@
-"""Images and annotations, wherever and in whatever format -> a data set in our own layout."""
+"""Imports images and annotations of any known format into a data set of our own layout."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from preprocess.generation import run_in_processes
 from preprocess.layouts import AnnotatedImage
 from preprocess.matching import Source, choose_splits, match, split_of
 
-QUALITY = 95  # of JPEGs that are written upright
+QUALITY = 95  # of JPEGs that are re-encoded upright
 ORIENTATION = 0x0112  # the EXIF tag that says how a stored picture must be turned
 
 
@@ -32,14 +32,14 @@ class Placing:
 def import_dataset(
     source: Source, root: Path, test_share: float, seed: int, copied: bool, workers: int
 ) -> None:
-    """Writes `root`/SPLIT/images and `root`/SPLIT/annotations, all of it or nothing.
+    """Writes `root`/SPLIT/images and `root`/SPLIT/annotations, completely or not at all.
 
-    Images are links to the originals, or copies; those that EXIF says must be turned are copied
-    upright. Heads are .mat files.
+    Images are links to the originals, or copies; those with an EXIF orientation are always copied,
+    upright. Annotations are .mat files.
 
     Raises:
-        DataError: `root` holds something; an image is unreadable or of another size than its
-            annotation says; or as `match` and `choose_splits`.
+        DataError: `root` is not empty; an image is unreadable or differs in size from its
+            annotation; or as `match` and `choose_splits`.
     """
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(f"{root} exists already; remove it, or choose another --root")
@@ -70,12 +70,12 @@ def import_dataset(
 
 
 def is_turned(image: Image.Image) -> bool:
-    """Says whether EXIF has viewers show a picture otherwise than its pixels are stored."""
+    """Returns whether EXIF makes viewers turn or mirror the pixels as they are stored."""
     return image.getexif().get(ORIENTATION, 1) in range(2, 9)
 
 
 def refuse_turned(path: Path) -> None:
-    """Raises DataError if an image must be turned, since networks receive it as it is stored."""
+    """Raises DataError if viewers turn an image, since networks receive it as it is stored."""
     try:
         with Image.open(path) as image:
             turned = is_turned(image)
@@ -89,7 +89,7 @@ def refuse_turned(path: Path) -> None:
 
 
 def _flat_name(image: Path) -> str:
-    """The image's name with those of the folders below its split's."""
+    """Returns the image's path below its split as one name: train/a/1.jpg becomes a_1.jpg."""
     parts = list(image.parts)
     while split_of(Path(*parts)):
         parts = parts[1:]

@@ -1,4 +1,4 @@
-"""Head points out of JSON, as COCO, LabelMe, NWPU-Crowd or people write it."""
+"""Reads head points from JSON: COCO, LabelMe, NWPU-Crowd, or plain points."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from datasets.splits import DataError
 from preprocess.formats import IMAGE_KEYS, Annotation, as_points, read_text
 
-# A person's keypoints that say where the head is, the best one first.
+# The keypoints of a person that locate the head, in order of preference.
 HEAD_KEYPOINTS = ("head", "nose", "left_eye", "right_eye", "left_ear", "right_ear", "head_top")
 JSON_FORMS = '[[x, y], ...], {"points": [...]}, {"a.jpg": [[x, y], ...]}, LabelMe\'s or COCO\'s'
 
@@ -19,10 +19,10 @@ def read_json(path: Path, labels: Iterable[str] | None = None) -> list[Annotatio
     """Returns the annotations of a JSON file in any of the forms that this module knows.
 
     Args:
-        labels: LabelMe labels or COCO categories that are heads; None: the only one there is.
+        labels: LabelMe labels or COCO categories that are heads; None: the only one in the file.
 
     Raises:
-        DataError: the file is not JSON or has none of the forms, or heads of it lack their place.
+        DataError: the file is not JSON, has none of the forms, or lacks the place of a head.
     """
     try:
         data = json.loads(read_text(path))
@@ -32,7 +32,7 @@ def read_json(path: Path, labels: Iterable[str] | None = None) -> list[Annotatio
         return _read_forms(data, path, labels)
     except DataError:
         raise
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # of another shape inside
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # malformed inside
         raise DataError(f"{path} is incomplete or damaged: {error!r}") from None
 
 
@@ -69,7 +69,7 @@ def _read_points(items: object, where: object) -> np.ndarray:
 
 
 def _read_entry(entry: Mapping[str, Any], where: str) -> Annotation:
-    """One image's, as NWPU-Crowd has it: its name, points, and how many these are."""
+    """Returns the annotation in an entry like NWPU-Crowd's: image name, points, their number."""
     points = _read_points(entry["points"], where)
     if entry.get("human_num", len(points)) != len(points):
         raise DataError(f"{where}: human_num is {entry['human_num']}, of {len(points)} points")
@@ -117,7 +117,7 @@ def _read_coco(
 
 
 def _find_head(entry: Mapping[str, Any], names: Sequence[str], where: str) -> Sequence[float]:
-    """A person's labelled keypoint on the head, else the centre of the box."""
+    """Returns a person's first labelled keypoint on the head, or else the centre of the box."""
     if entry.get("iscrowd"):
         raise DataError(f"{where} is a region of many (iscrowd); annotate its people one by one")
     keypoints = np.array(entry.get("keypoints", []), float).reshape(-1, 3)

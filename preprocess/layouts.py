@@ -1,4 +1,4 @@
-"""Folder layouts of the data sets -> pairs of image and annotation."""
+"""Pairs images with annotations in the folder layouts of the data sets."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from datasets.splits import DataError
 from preprocess.annotations import ANNOTATION_ENDINGS
 
 IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
-OWN_SPLITS = ("train", "val", "test")  # folders of somebody's own data set; val may be missing
+OWN_SPLITS = ("train", "val", "test")  # folders of the user's own data set; val may be missing
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class AnnotatedImage:
     annotation: Path
 
     def density_path(self, root: Path, gt_root: Path | None) -> Path:
-        """The image's .h5: beside its annotation, or at the same place under `gt_root`."""
+        """Returns the path of the image's .h5: beside its annotation, or likewise in `gt_root`."""
         folder = self.annotation.parent
         if gt_root is not None:
             folder = gt_root / folder.relative_to(root)
@@ -27,17 +27,17 @@ class AnnotatedImage:
 
 @dataclass(frozen=True)
 class Split:
-    """The folders of a split, and how its images and annotations belong together."""
+    """The folders of a split, and how to pair its images with annotations."""
 
     images: Path
     annotations: Path
-    names: Callable[[str], list[str]]  # an image's stem -> what its annotation may be called
+    names: Callable[[str], list[str]]  # an image's stem -> possible names of its annotation
     endings: tuple[str, ...] = (".mat",)  # of annotations
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """What a split's folders hold, in order; a whole data set has nothing but pairs."""
+    """The files of a split, in order; a complete one has only pairs."""
 
     pairs: list[AnnotatedImage]
     images: list[Path]  # without an annotation
@@ -80,12 +80,12 @@ def ucf_split(root: Path, split: str) -> Split:
 
 
 def own_split(root: Path, split: str) -> Split:
-    """Returns the folders of `split` ("train", "val" or "test") of somebody's own data set.
+    """Returns the folders of `split` ("train", "val" or "test") of the user's own data set.
 
     Images and annotations lie together, or in folders `images` and `annotations`.
 
     Raises:
-        DataError: the layout is another.
+        DataError: the layout is different.
     """
     folders = _subfolders(root, split)
     if len(folders) != 1:
@@ -104,12 +104,12 @@ def own_split(root: Path, split: str) -> Split:
 
 
 def annotation_stems(stem: str) -> tuple[str, ...]:
-    """Returns what an annotation of the image `stem` may be called, endings apart."""
+    """Returns the possible names, without endings, of an annotation of the image `stem`."""
     return stem, f"GT_{stem}", f"{stem}_ann"
 
 
 def has_validation(root: Path) -> bool:
-    """Says whether somebody's own data set has validation images of its own."""
+    """Returns whether the user's own data set has a folder of validation images."""
     return bool(_subfolders(root, "val"))
 
 
@@ -135,7 +135,7 @@ def find_own(root: Path, split: str) -> list[AnnotatedImage]:
     """Returns the annotated images of `own_split`, in order.
 
     Raises:
-        DataError: the layout is another, or image and annotation do not pair up.
+        DataError: the layout is different, or image and annotation do not pair up.
     """
     return find_pairs(own_split(root, split))
 
@@ -176,7 +176,7 @@ def pair_up(split: Split) -> Pairing:
 
 
 def natural_order(path: Path) -> list[int | str]:
-    """Sort key under which IMG_2 comes before IMG_10."""
+    """Returns a sort key that puts IMG_2 before IMG_10."""
     return [int(t) if t.isdigit() else t.lower() for t in re.split(r"(\d+)", path.name)]
 
 
@@ -196,5 +196,5 @@ def _only(folders: list[Path], name: str, parent: Path) -> Path:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Hidden ones apart, which systems, and writers that were killed, leave behind."""
+    """Returns the files in a folder, except hidden ones: systems and killed writers leave some."""
     return [path for path in folder.iterdir() if not path.name.startswith(".")]

@@ -59,7 +59,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def find_sigma(jobs: list[tuple[AnnotatedImage, Path]]) -> str:
-    """Returns the rule of the first map that is there, or Part A's."""
+    """Returns the sigma rule of the first existing map, or Part A's if there is none."""
     for _, path in jobs:
         try:
             with h5py.File(path) as file:

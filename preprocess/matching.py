@@ -1,4 +1,4 @@
-"""Which annotation belongs to which image, and which image to which split."""
+"""Matches annotations to images, and images to splits."""
 
 import random
 import re
@@ -14,17 +14,17 @@ from preprocess.layouts import IMAGE_ENDINGS, OWN_SPLITS, annotation_stems, natu
 
 OTHER_NAMES = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 SPLIT = r"(train|training|val|valid|validation|test|testing)([_-]?(data|set|images|\d+))?"
-NOT_ANNOTATIONS = ("readme", "license")  # which exports of annotation tools hold
+NOT_ANNOTATIONS = ("readme", "license")  # which annotation tools add to their exports
 
 
 @dataclass(frozen=True)
 class Source:
-    """Images and annotations before they are a data set.
+    """Images and annotations that are to become a data set.
 
     Attributes:
-        images: a folder; pictures in folders of it count, too.
+        images: a folder, searched with its subfolders.
         annotations: a file, or a folder of files.
-        labels: LabelMe labels or COCO categories that are heads; None: the only one there is.
+        labels: LabelMe labels or COCO categories that are heads; None: the only one in the files.
     """
 
     images: Path
@@ -36,8 +36,8 @@ def match(source: Source) -> dict[Path, Annotation]:
     """Returns the annotation of every image, by its path within the folder of images, in order.
 
     Raises:
-        DataError: there are no images or annotations, one is unreadable, or they do not belong
-            together one to one.
+        DataError: there are no images or annotations, one is unreadable, or they do not match one
+            to one.
     """
     images, strange = _list_files(source.images, IMAGE_ENDINGS, "images")
     strange = [file for file in strange if file.suffix.lower() not in ANNOTATION_ENDINGS]
@@ -75,10 +75,10 @@ def match(source: Source) -> dict[Path, Annotation]:
 def choose_splits(images: Sequence[Path], test_share: float, seed: int) -> dict[Path, str]:
     """Returns "train", "val" or "test" for every image.
 
-    Folders called so decide; where there are none, a seeded choice of `test_share` is for testing.
+    Folders with these names decide. Without them, a seeded choice of `test_share` is for testing.
 
     Raises:
-        DataError: some images lie in such folders, and others do not, or none to train or test on.
+        DataError: only some images lie in such folders, or there are too few to train or test on.
     """
     splits = {image: split_of(image) for image in images}
     if not any(splits.values()):
@@ -100,7 +100,7 @@ def choose_splits(images: Sequence[Path], test_share: float, seed: int) -> dict[
 
 
 def split_of(path: Path) -> str | None:
-    """Returns the one of OWN_SPLITS that a folder of `path` is called, in one of many spellings."""
+    """Returns the one of OWN_SPLITS that a folder of `path` names, in one of many spellings."""
     for part in path.parts[:-1]:
         named = re.fullmatch(SPLIT, part.lower())
         if named:
@@ -109,7 +109,7 @@ def split_of(path: Path) -> str | None:
 
 
 def _list_files(folder: Path, endings: Iterable[str], what: str) -> tuple[list[Path], list[Path]]:
-    """Paths within a folder, however deep, with these endings, and the others; no hidden ones."""
+    """Returns all files below a folder with these endings, and the others, without hidden ones."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder of {what}")
     files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
@@ -122,7 +122,7 @@ def _list_files(folder: Path, endings: Iterable[str], what: str) -> tuple[list[P
 
 
 def _check_labels(annotations: Sequence[Annotation], source: Source) -> None:
-    """Across files: each was about one label, or about none of those that were chosen."""
+    """Raises DataError if the files mix labels and none was chosen, or lack a chosen one."""
     found = sorted(set().union(*(annotation.labels for annotation in annotations)))
     if source.labels is None and len(found) > 1:
         raise DataError(f"{source.annotations} has labels {', '.join(found)}; --labels says which")
@@ -134,7 +134,7 @@ def _check_labels(annotations: Sequence[Annotation], source: Source) -> None:
 def _find_image(
     annotation: Annotation, file: Path, folder: Path, by_stem: dict[str, list[Path]]
 ) -> Path:
-    """The image with the annotation's name, or, if it has none, with its file's."""
+    """Returns the image with the annotation's name or, if it has none, with its file's name."""
     name = annotation.image or file.with_suffix("").as_posix()
     wanted = PurePosixPath(name.replace("\\", "/"))  # annotation tools run on Windows, too
     is_image = annotation.image is not None and wanted.suffix.lower() in IMAGE_ENDINGS
@@ -156,7 +156,7 @@ def _find_image(
 
 
 def _common_end(image: Path, wanted: PurePosixPath) -> int:
-    """How many folders of both, counted from the name upwards, are called the same."""
+    """Returns how many folders of both, counted from the file upwards, have the same name."""
     count = 0
     for a, b in zip(image.parts[-2::-1], wanted.parts[-2::-1], strict=False):
         if a != b:
@@ -166,7 +166,7 @@ def _common_end(image: Path, wanted: PurePosixPath) -> int:
 
 
 def _split_of_file(file: Path) -> str | None:
-    """The split of annotations such as instances_train2017.json."""
+    """Returns the split that an annotation file names, such as instances_train2017.json."""
     words = re.findall("[a-z]+", file.stem.lower())
     words = [OTHER_NAMES.get(word, word) for word in words]
     return split_of(file) or next((word for word in words if word in OWN_SPLITS), None)

@@ -1,4 +1,4 @@
-"""Pictures of a data set: how its sizes and counts are distributed, and what its heads lie on."""
+"""Draws the distributions of a data set's sizes and counts, and a contact sheet."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ TILE, CAPTION = (240, 320), 34  # height and width of a tile's picture; height o
 
 
 def draw_distributions(images: Sequence[Checked], path: Path) -> None:
-    """Draws how many heads the images of each split have, and how large these are."""
+    """Draws the distributions of heads per image and of image sizes, for each split."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     known = [i for i in images if i.size and i.heads is not None]
     edges = space_bins([1 + i.heads for i in known])
@@ -72,7 +72,7 @@ def _spread(images: Sequence[Checked], count: int) -> list[Checked]:
 def _draw_tile(image: Checked) -> Image.Image:
     with Image.open(image.job.pair.image) as picture:
         size = picture.height, picture.width
-        picture.draft("RGB", TILE[::-1])  # large JPEGs are decoded small
+        picture.draft("RGB", TILE[::-1])  # decodes large JPEGs at reduced size
         picture = picture.convert("RGB")
     scale = min(tile / side for tile, side in zip(TILE, size, strict=True))
     height, width = (max(1, round(scale * side)) for side in size)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sourced by the experiments' scripts. `prepare` brings the density maps and lists of DATASET up to
-# date, lists=(train val test); it draws the demonstration crowd first, and rescales UCF-QNRF for BL.
+# Sourced by the scripts that train and test. `prepare` updates the density maps of DATASET and its
+# lists, lists=(train val test). It first draws the demonstration crowd, or rescales UCF-QNRF for BL.
 
 # shellcheck source=utils/setup.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../utils/setup.sh"
@@ -80,11 +80,11 @@ for split in train val test; do
   lists+=("$list_folder/${prefix}_$split.json")
 done
 
-# What the scripts must know themselves is set, not appended: option -> variable.
+# Options that the scripts need themselves must be set as variables: option -> variable.
 declare -A setting=([--out]=OUT [--gpu]=GPU [--cpu]=GPU)
 setting+=([--arch]=ARCH [--dataset]=DATASET [-d]=DATASET [--recipe]=RECIPE)
 
-# refuse_options OPTION...: ends with an error at an option that is to be set
+# refuse_options OPTION...: ends with an error at an option that must be set as a variable
 refuse_options() {
   local option
   for option in "$@"; do
@@ -127,17 +127,17 @@ prepare() {
   export PREPARED=1
 }
 
-# find_teacher: sets TEACHER, where it is not given, to the one that train_teacher.sh makes
+# find_teacher: sets TEACHER, unless it is given, to the one that train_teacher.sh makes
 find_teacher() {
   TEACHER=${TEACHER:-$RUNS/teacher_${ARCH}_$name/best_mae.pth}
 }
 
-# check_options OPTION...: ends with SKT_distill.py's error where it would not take these
+# check_options OPTION...: ends with SKT_distill.py's error if it refuses these
 check_options() {
   "$PYTHON" "$project/SKT_distill.py" "${lists[@]}" "$@" --check
 }
 
-# train_teacher: makes the teacher that find_teacher has named, unless it is there
+# train_teacher: trains the teacher that find_teacher has named, unless it exists
 train_teacher() {
   local out=$RUNS/teacher_${ARCH}_$name resume=()
   [ "$TEACHER" = "$out/best_mae.pth" ] || return 0

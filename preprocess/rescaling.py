@@ -1,4 +1,4 @@
-"""Annotated images -> the same with their short side within limits, as BL trains on UCF-QNRF."""
+"""Resizes annotated images until the short side is within limits, as BL does for UCF-QNRF."""
 
 import argparse
 import shutil
@@ -17,7 +17,8 @@ from preprocess.layouts import AnnotatedImage
 from preprocess.writing import write_whole
 
 Size = tuple[int, int]  # height, width
-QUALITY = 95  # of the JPEGs, BL's
+# Original: BL's code saves JPEGs with Pillow's default quality, 75.
+QUALITY = 95
 
 
 def parse_limits(text: str) -> tuple[int, int]:
@@ -49,9 +50,9 @@ def rescale(
     read_points: Callable[[Path], np.ndarray],
     workers: int,
 ) -> list[AnnotatedImage]:
-    """Writes images and annotations of the layout `root` into the same one under `out`.
+    """Writes images and annotations from `root` to the same relative paths under `out`.
 
-    What is there already, and newer than its source, stays. Images within the limits are copied.
+    Files newer than their sources stay. Images within the limits are copied.
 
     Returns:
         The annotated images under `out`.
@@ -90,6 +91,7 @@ def _rescale(
         pixels = np.asarray(Image.open(pair.image).convert("RGB"))
     except (OSError, SyntaxError) as error:
         raise DataError(f"{pair.image} is not a readable image ({error})") from None
+    # Original: bilinear, as BL's code passes INTER_CUBIC in the place of cv2.resize's `dst`.
     pixels = cv2.resize(pixels, wanted[::-1], interpolation=cv2.INTER_CUBIC)
     write_whole(moved.image, lambda path: Image.fromarray(pixels).save(path, quality=QUALITY))
 

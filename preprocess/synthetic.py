@@ -22,7 +22,7 @@ SPLITS = ("train_data", "test_data")
 OVERSAMPLING = 2  # the canvas is this much larger than the picture
 METRE = 7.5  # in head radii
 
-SCENES = {  # colours of the ground and of its pattern, what stands at its far end, what about
+SCENES = {  # colours of the ground and of its pattern; figures at its far end; figures on it
     "street": ("6c6c70 54565c 7c7670", "b0aaa0 98928c c8beb0", "house", "car car lamp tree"),
     "square": ("b4a894 c8b8a8 847c78", "8c7c6c b8aca0 a48878", "house", "lamp balloon bush"),
     "park": ("6c9446 84a04c 567c44", "c8b48c b4a48c a08c70", "tree", "tree bush bush balloon lamp"),
@@ -60,7 +60,7 @@ def _place_heads(rng: Generator, camera: Camera, count: int, things: list[Figure
         unit = camera.unit(camera.far + (camera.near - camera.far) * rng.random() ** crowding)
         length, breadth = rng.exponential((sociable, sociable / 3)) + 0.5
         spread = rng.normal(0, 1, (1 + int(length * (breadth + 1) / 6), 2)) * (length, breadth)
-        spread = spread @ (1, 1j) * np.exp(1j * rng.uniform(0, np.pi))  # right, i into the depth
+        spread = spread @ (1, 1j) * np.exp(1j * rng.uniform(0, np.pi))  # right, and i times depth
         radius = camera.width / np.maximum(camera.width / unit + spread.imag, 1)
         column = camera.centre + (x / unit + spread.real) * radius
         foot = camera.horizon + radius / camera.slope
@@ -138,7 +138,7 @@ def _photograph(rng: Generator, canvas: np.ndarray, far: float) -> np.ndarray:
     image = cv2.GaussianBlur(image, (0, 0), max(0.1, rng.uniform(0.2, 0.8) * height / 256))
     if rng.random() < 0.04:
         image = image.mean(axis=2, keepdims=True) * np.ones(3)
-    grain = rng.normal(0, rng.uniform(0, 7), (height, width, 1))  # grey, so that grey stays grey
+    grain = rng.normal(0, rng.uniform(0, 7), (height, width, 1))  # one channel: grey stays grey
     return np.clip(image + grain, 0, 255).astype(np.uint8)
 
 

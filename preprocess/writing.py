@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Writes files completely or not at all."""
 
 import os
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Has `write` make a file under another name, of the same ending, then gives it its own."""
+    """Lets `write` make a file under a temporary name with the same ending, then renames it."""
     unfinished = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         write(unfinished)

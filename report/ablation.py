@@ -1,4 +1,4 @@
-"""An ablation: the runs in a folder, their table and their figure.
+"""Makes a table and a figure of an ablation from the runs in a folder.
 
 `python report/ablation.py FOLDER` writes both, as `ablation.md` and `ablation.png`.
 """
@@ -27,14 +27,14 @@ class Variant:
     parameters: int
     terms: str  # of the loss, with commas
     intra: str  # distance
-    budget: str  # what variants must share to be compared
+    budget: str  # must be equal for variants to be compared
     val_mae: float
     mae: float
     rmse: float
 
     @property
     def label(self) -> str:
-        """Such as hard + soft + intra (l2)."""
+        """The loss terms, such as hard + soft + intra (l2)."""
         terms = self.terms.replace(",", " + ")
         return terms if self.intra == "cos" else terms.replace("intra", f"intra ({self.intra})")
 
@@ -43,7 +43,7 @@ def read_variants(folder: Path) -> list[Variant]:
     """Returns the finished runs in a folder, the widest and those of the fewest terms first.
 
     Raises:
-        ValueError: there is none, a result is no distillation's, or they cannot be compared.
+        ValueError: there is none, a result is not a distillation's, or they cannot be compared.
     """
     variants = [_read_variant(path) for path in sorted(folder.glob("*/result.json"))]
     if not variants:

@@ -80,10 +80,10 @@ def draw_tradeoff(latencies: Mapping[str, Sequence[Point]], path: Path) -> None:
 def write_page(
     runs: Sequence[Run], ablations: Sequence[Path], title: str, note: str, out: Path
 ) -> None:
-    """Writes a page, the logs in runs/ beside it, and figures under its name and what they show.
+    """Writes a page, the logs in runs/ beside it, and figures named after it and their content.
 
     Raises:
-        ValueError: the runs have no place on one page.
+        ValueError: the runs cannot share a page, see `check_alike`.
     """
     check_alike(runs)
     out.parent.mkdir(parents=True, exist_ok=True)

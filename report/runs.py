@@ -1,4 +1,4 @@
-"""Trainings that were tested: what their folders hold, and tables of several."""
+"""Reads the folders of trainings that were tested, and makes tables of several."""
 
 import csv
 import json
@@ -16,8 +16,8 @@ from utils.metrics import CountResult
 
 KEPT = ("log.jsonl", "result.json")  # of the training
 TESTED = ("test.json", "test.csv")  # of test.sh
-ALIKE = ("dataset", "images", "size", "protocol")  # of tests that are shown together
-CROWDS = (0, 100, 200, 400, 800, 1600)  # heads, where a class of crowd sizes begins
+ALIKE = ("dataset", "images", "size", "protocol")  # in tests that are shown together
+CROWDS = (0, 100, 200, 400, 800, 1600)  # heads at which classes of crowd sizes begin
 COSTS = ("params", "flops_g", "gpu_ms", "cpu_s")  # of test.json, in the order of the paper's table
 
 Point = tuple[str, float, float]  # name, CPU latency / REFERENCE's on the same machine, MAE
@@ -40,7 +40,7 @@ class Run:
 
     @property
     def label(self) -> str:
-        """Such as 1/4-CSRNet + SKT."""
+        """The network and its loss terms, such as 1/4-CSRNet + SKT."""
         terms = self.result["settings"].get("terms", "hard")
         if terms == "hard":
             return self.test["model"]
@@ -49,10 +49,10 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Reads a folder.
+    """Reads the folder of a training that was tested.
 
     Raises:
-        ValueError: a file is missing, or is not what it should be.
+        ValueError: a file is missing or malformed.
     """
     for name in (*KEPT, *TESTED):
         if not (folder / name).is_file():
@@ -78,7 +78,7 @@ def read_run(folder: Path) -> Run:
 
 
 def check_alike(runs: Sequence[Run]) -> None:
-    """Raises ValueError if runs share a name, or were tested on other images or otherwise."""
+    """Raises ValueError if runs share a name, or their tests differ in one of ALIKE."""
     names = [run.name for run in runs]
     for run in runs:
         if names.count(run.name) > 1:
@@ -106,9 +106,9 @@ def compare_with_paper(runs: Sequence[Run], dataset: str) -> str:
 
 
 def compare_latencies(runs: Sequence[Run], dataset: str) -> dict[str, list[Point]]:
-    """Returns networks by the origin of their figures.
+    """Returns a point for every network, by the origin of its figures.
 
-    Empty where no run is a REFERENCE, or nothing is published on the data set.
+    Empty if the CPU latency of no REFERENCE was measured, or nothing is published for the data set.
     """
     references = [run.test["cpu_s"] for run in runs if run.test["model"] == REFERENCE]
     if not any(references) or dataset not in LIGHT:
@@ -144,7 +144,7 @@ def compare_to_teachers(runs: Sequence[Run], dataset: str) -> str:
 
 
 def describe_trainings(runs: Sequence[Run]) -> str:
-    """Returns how every run was trained, and what it was chosen by."""
+    """Returns a table of how every run was trained, and how its epoch was chosen."""
     columns = [
         "run",
         "start",
@@ -176,9 +176,9 @@ def describe_trainings(runs: Sequence[Run]) -> str:
 
 
 def compare_seeds(runs: Sequence[Run]) -> str:
-    """Returns mean and deviation of the errors of runs that differ by their seeds alone.
+    """Returns mean and deviation of the errors of runs that differ in the seed alone.
 
-    Their minutes may differ, too, where those end a training. Empty where there are none.
+    Their durations may differ, too, if a time limit ended them. Empty if there are no such runs.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
@@ -212,13 +212,13 @@ def compare_crowds(runs: Sequence[Run]) -> str:
 
 
 def _err_between(counts: Sequence[CountResult], low: int, high: float) -> str:
-    """MAE and mean error of the images with so many heads."""
+    """Returns MAE and mean error of the images with `low` to below `high` heads."""
     errors = [count.predicted - count.heads for count in counts if low <= count.heads < high]
     return f"{mean(map(abs, errors)):.1f}, {mean(errors):+.1f}"
 
 
 def _measured(test: dict[str, Any]) -> list[float | None]:
-    """A test's row of the paper's table, without the name."""
+    """Returns a test's row of the paper's table, without the name."""
     costs = [test[key] for key in COSTS]
     return [test["mae"], test["rmse"], costs[0] / 1e6, *costs[1:]]
 
@@ -232,6 +232,6 @@ def _ratios(teacher: Sequence[float | None], student: Sequence[float | None]) ->
 
 
 def _start(settings: Mapping[str, str]) -> str:
-    """What a training began with: a checkpoint, or a way to make weights."""
+    """Returns a training's start: a checkpoint, or the way its weights were initialised."""
     checkpoint = settings.get("student_ckpt", "None")
     return settings.get("init", "") if checkpoint == "None" else checkpoint

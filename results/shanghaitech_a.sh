@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Train and test what shanghaitech_a.md shows: a teacher, its students, the ablation, the page.
 # Usage: ROOT=/data/ShanghaiTech ARCH=csrnet bash results/shanghaitech_a.sh [options of all trainings]
-# Every training has a budget in minutes, saves and resumes: what is finished is kept, and what was
-# interrupted goes on when this is started again.
+# Every training has a budget in minutes. When this is started again, finished trainings are kept,
+# and interrupted ones are resumed.
 set -euo pipefail
 # shellcheck source=utils/setup.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../utils/setup.sh"
@@ -26,7 +26,7 @@ for stage in $STAGES; do
   esac
 done
 
-# finish NAME SCRIPT MINUTES [OPTION...]: trains into a folder and tests, unless that is done
+# finish NAME SCRIPT MINUTES [OPTION...]: trains into a folder and tests, unless it is finished
 finish() {
   local out=$runs/$1 resume=()
   [ ! -e "$out/test.json" ] || return 0

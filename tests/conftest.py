@@ -29,7 +29,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 def run_program(
     program: str, *arguments: object, **environment: str
 ) -> subprocess.CompletedProcess:
-    """Runs a program of the project from elsewhere, as a user would, and returns what it said."""
+    """Runs a program of the project from elsewhere, as a user would, and returns its result."""
     return subprocess.run(
         [sys.executable, PROJECT / program, *map(str, arguments)],
         capture_output=True,
@@ -59,7 +59,7 @@ def write_shanghaitech(
     gt_folder: str = "ground_truth",
     ending: str = ".jpg",
 ) -> Path:
-    """Writes noise pictures with so many random heads each, and returns `root`."""
+    """Writes noise pictures with these numbers of random heads, and returns `root`."""
     rng = np.random.default_rng(0)
     for split, counts in heads.items():
         images, annotations = (root / part / split / f for f in ("images", gt_folder))
@@ -74,7 +74,7 @@ def write_shanghaitech(
 
 
 def write_qnrf(root: Path, split: str, points: Sequence, size: tuple[int, int] = (70, 90)) -> None:
-    """Writes black pictures of `size` with these heads, after what the split has already."""
+    """Adds black pictures of `size` with these heads to a split."""
     folder = root / split
     folder.mkdir(parents=True, exist_ok=True)
     for number, heads in enumerate(points, start=1 + len(list(folder.glob("*.jpg")))):
@@ -154,12 +154,12 @@ def run(
 
 
 def need_packages(suffix: str, int8: bool = False) -> None:
-    """Skips a test where a package is missing that exporting to such a file needs."""
+    """Skips a test if a package that exporting to such a file needs is missing."""
     form = FORMATS[suffix]
     for package in form.INT8_PACKAGES if int8 else form.PACKAGES:
         pytest.importorskip(package, reason=f"{package} of requirements-deploy.txt is missing")
 
 
 def read_json(path: Path) -> list[dict[str, Any]]:
-    """Returns the objects of a file that has one a line."""
+    """Returns the objects of a file with one per line."""
     return [json.loads(line) for line in path.read_text().splitlines()]

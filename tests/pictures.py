@@ -62,7 +62,7 @@ def write_picture(
 def options(
     train: Sequence[Sample], val: Sequence[Sample], test: Sequence[Sample], **changed: Any
 ) -> argparse.Namespace:
-    """Writes the lists beside the first image, and returns a training's options of the data."""
+    """Writes the lists beside the first image, and returns a training's data options."""
     chosen = {
         "train_on_val": False,
         "crop": FixedCrop(32, 40),

@@ -57,7 +57,7 @@ def write_run(folder, errors, seed=0, terms="hard,soft,intra,inter", teacher_mae
 
 
 def rows_of(page, first):
-    """The cells of the table whose heading begins so."""
+    """Returns the cells of the table whose heading begins with `first`."""
     lines = page.split(f"| {first} ")[1].splitlines()[2:]
     table = lines[: lines.index("")] if "" in lines else lines
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]

@@ -47,7 +47,7 @@ def teach(folder, teachers, augmentation, features=True, sizes=SIZES, **options)
 
 
 def passes(monkeypatch):
-    """Counts what teachers are asked, from now on."""
+    """Returns a list that records what teachers are asked from now on."""
     asked = []
     keep = Answers.keep
     monkeypatch.setattr(

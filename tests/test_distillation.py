@@ -73,7 +73,7 @@ def intra_of_adapted(
 def by_definition(
     distance: str, student: torch.Tensor, teacher: torch.Tensor, adapter: nn.Conv2d, pool: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`compare` as the paper says it, of whole maps."""
+    """Returns the result of `compare` by the paper's definition, on whole maps."""
     adapted = F.relu(adapter(student))
     distances = {
         "cos": lambda: 1 - F.cosine_similarity(adapted, teacher, dim=1),

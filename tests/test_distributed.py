@@ -15,7 +15,8 @@ from conftest import PROJECT
 from utils.checkpoint import read_checkpoint
 
 OPTIONS = ["--width", "1/16", "--workers", "0", "--cpu", "--crop", "32x48", "--batch-size", "4"]
-# Adam divides a first gradient by its own size, which makes of rounding a step: SGD shows the sums.
+# Adam divides the first gradient by its own size, so even rounding becomes a whole step. With SGD
+# the sums show.
 OPTIONS += ["--crops-per-image", "1", "--optimizer", "sgd", "--lr", "1e-5", "--init", "teacher"]
 OPTIONS += ["--ema", "0.9"]
 

@@ -68,7 +68,7 @@ def test_a_picture_without_structure_is_flat():
 
 
 def draw_soft(seed):
-    """A picture of soft patches, as different from noise as a random network can tell."""
+    """Returns a picture of soft patches, which a random network can tell from noise."""
     patches = np.random.default_rng(seed).integers(0, 256, (6, 9, 3), dtype=np.uint8)
     return cv2.resize(patches, (96, 64), interpolation=cv2.INTER_LINEAR)
 

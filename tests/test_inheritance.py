@@ -1,4 +1,4 @@
-"""A student that begins out of its teacher."""
+"""Students that are initialised from their teacher."""
 
 from fractions import Fraction
 

@@ -1,4 +1,4 @@
-"""Who imports whom: data flows downwards, and so do imports."""
+"""Which folder may import which: imports go one way."""
 
 import ast
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ MAY_IMPORT = {  # of the rooms below; each may import itself, and the programs m
     "deploy": {"utils", "datasets", "models", "counting"},
     "training": {"utils", "datasets", "models", "counting.protocols"},
     "report": {"utils", "datasets", "models", "counting", "deploy", "training"},
-    # The benchmarks of preprocessing time it.
+    # Its benchmarks time the preprocessing.
     "report/benchmarks": {
         *{"utils", "datasets", "models", "counting", "deploy", "training", "report"},
         "preprocess",

@@ -17,7 +17,7 @@ from models.taps import FeatureReader, tap_channels
 from models.vgg import convolutions, fill_imagenet, scale_plan, vgg_indices
 
 QUARTER = Fraction(1, 4)
-COSTS = [  # SPEC: parameters exactly, FLOPs to the last digit that the paper prints
+COSTS = [  # exact parameters, and FLOPs to the last digit that the paper prints
     ("csrnet", 1, (576, 864), 16_263_489, 205.88),
     ("csrnet", QUARTER, (576, 864), 1_017_681, 13.09),
     ("bl", 1, (576, 864), 21_499_457, 205.32),

@@ -61,7 +61,7 @@ def test_a_plan_ends_in_time_whatever_a_step_takes(step_seconds):
 
 
 class Machine:
-    """A simulated one, which takes a training's steps and validations, ten steps an epoch."""
+    """Simulates the time of a training's steps and validations, ten steps per epoch."""
 
     def __init__(self, monkeypatch, minutes, progress=None):
         self.seconds = self.processor = 0.0
@@ -81,7 +81,7 @@ class Machine:
         self.processor += threads * seconds
 
     def train(self, until=math.inf, step=1.0, slower=1.0, threads=1.9):
-        """Takes steps until then, or the plan's end; other work makes all slower, on less."""
+        """Takes steps until a time or the plan's end; other work makes them slower."""
         progress = self.progress
         while progress.steps < self.planned and self.seconds < until:
             self.pass_by(step * slower, threads)
@@ -102,7 +102,7 @@ def test_what_other_work_took_does_not_count(monkeypatch):
     quiet = Machine(monkeypatch, 90).train()
     assert quiet.progress.steps == pytest.approx(5400 / 1.2, rel=0.01)
     assert quiet.seconds <= 5400 and quiet.progress.uncounted == pytest.approx(0, abs=1e-6)
-    # Seven times slower on a third of the processor: threads that wait for others spend it, too.
+    # Seven times slower on a third of the processor: threads that wait for others use it, too.
     starved = Machine(monkeypatch, 90).train(until=1200, slower=7, threads=0.63)
     assert starved.planned < 1000
     starved.train()

@@ -103,7 +103,7 @@ def test_a_truncated_video_is_reported_with_what_there_was(run, tmp_path):
 
 
 class Camera:
-    """What OpenCV gives of a camera: ten pictures, four a second, and then no more."""
+    """A fake OpenCV camera: ten pictures, four per second, and then no more."""
 
     def __init__(self, place):
         self.place, self.taken = place, 0

@@ -1,4 +1,4 @@
-"""Several processes that train or count together, as torchrun starts them; or one alone."""
+"""Lets several processes, started by torchrun, train or count together; or one alone."""
 
 import os
 import re
@@ -10,30 +10,30 @@ from typing import Any
 import torch
 from torch import distributed
 
-PATIENCE = timedelta(minutes=10)  # with a process that does not answer
+PATIENCE = timedelta(minutes=10)  # with a process that does not respond
 
 
 class LostProcess(RuntimeError):
-    """Another process of the run ended, or did not answer; the message says what to do."""
+    """Another process of the run ended, or did not respond; the message says what to do."""
 
 
 def rank() -> int:
-    """The number of this process; number 0 writes and prints."""
+    """Returns the number of this process; number 0 writes and prints."""
     return int(os.environ.get("RANK", 0))
 
 
 def processes() -> int:
-    """How many there are, on all machines together."""
+    """Returns the number of processes on all machines together."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def local_rank() -> int:
-    """The number of this process on its machine."""
+    """Returns the number of this process on its machine."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def local_processes() -> int:
-    """How many there are on this machine."""
+    """Returns the number of processes on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
@@ -43,10 +43,10 @@ def is_main() -> bool:
 
 @contextmanager
 def together(device: torch.device) -> Iterator[None]:
-    """Takes the device, and meets the other processes, if any: by NCCL or, on CPUs, gloo.
+    """Selects the device, and connects to other processes, if any, by NCCL or, on CPUs, gloo.
 
     Raises:
-        LostProcess: another one ended, or did not answer.
+        LostProcess: another one ended, or did not respond.
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -68,13 +68,13 @@ def together(device: torch.device) -> Iterator[None]:
 
 
 def say(line: str) -> None:
-    """Prints a line, once."""
+    """Prints a line, in the main process only."""
     if is_main():
         print(line)
 
 
 def add_up(values: Sequence[float]) -> list[float]:
-    """Returns the sums over all processes of as many numbers from each."""
+    """Returns the sum of each value over all processes."""
     if not distributed.is_initialized():
         return list(values)
     total = torch.tensor(values, dtype=torch.float64)  # on the CPU: through gloo
@@ -83,7 +83,7 @@ def add_up(values: Sequence[float]) -> list[float]:
 
 
 def from_main(value: Any) -> Any:
-    """Returns what the main process has."""
+    """Returns the main process's value, in every process."""
     if not distributed.is_initialized():
         return value
     values = [value if is_main() else None]
@@ -92,7 +92,7 @@ def from_main(value: Any) -> Any:
 
 
 def gather(items: Sequence[Any]) -> list[Any]:
-    """Returns the items of all processes, where each has every n-th one, in their whole order."""
+    """Returns the items of all n processes in order, each process having every n-th one."""
     if not distributed.is_initialized():
         return list(items)
     parts: list[Any] = [None] * processes()

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Writes files completely or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ from pathlib import Path
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path`, of the same ending, which takes its place at the end.
+    """Yields a temporary path beside `path`, with its ending, which replaces it at the end.
 
-    After an exception nothing is left of it, and `path` is as it was.
+    After an exception the temporary file is removed, and `path` is unchanged.
     """
     begun = unfinished(path)
     try:
@@ -21,18 +21,18 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def unfinished(path: Path) -> Path:
-    """Returns where this process may write a file until it is whole, with the same ending."""
+    """Returns a temporary path, with the same ending, where this process may write a file."""
     return path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
 
 
 class Names:
-    """Gives every file that is written a name of its own: a, a_2, a_3, ..."""
+    """Gives every written file a unique name: a, a_2, a_3, ..."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
     def take(self, stem: str) -> str:
-        """Returns `stem`, or what is next where it was taken before."""
+        """Returns `stem`, with the next free number if it was taken before."""
         name, number = stem, 1
         while name in self._taken:
             number += 1

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop, not as an end in the middle of something."""
+"""Handles Ctrl-C and SIGTERM as requests to stop after the current step."""
 
 import signal
 from typing import Any
@@ -7,9 +7,9 @@ from utils import distributed
 
 
 class StopRequest:
-    """While entered, Ctrl-C or SIGTERM lets the current step end; a second one ends at once.
+    """In this context, Ctrl-C or SIGTERM lets the current step end; a second one ends at once.
 
-    Under torchrun a second one means nothing: it sends several, and in the end SIGKILL.
+    Under torchrun further signals are ignored, as it sends several and finally SIGKILL.
     """
 
     def __init__(self) -> None:

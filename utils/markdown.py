@@ -5,7 +5,7 @@ from typing import Any
 
 
 def format_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Returns a table; floats get two decimals, None and what a row lacks stay empty."""
+    """Returns a table; floats get two decimals, None and missing cells stay empty."""
     rows = [[*row, *[None] * (len(columns) - len(row))] for row in rows]
     lines = [columns, ["---", *["--:"] * (len(columns) - 1)], *rows]
     texts = [

@@ -20,12 +20,15 @@ class Scores:
     images: int
     mae: float  # mean absolute error against annotated heads
     rmse: float  # root of the mean squared error, which papers print under "MSE"
-    mae_map: float  # both against map sums, as the original printed them
+    mae_map: float  # both against map sums
     rmse_map: float
 
 
 def score(results: Sequence[CountResult]) -> Scores:
-    """Returns the errors over at least one image."""
+    """Returns the errors over at least one image.
+
+    Original: errors against map sums alone.
+    """
     against_heads = [r.predicted - r.heads for r in results]
     against_maps = [r.predicted - r.map_sum for r in results]
     return Scores(

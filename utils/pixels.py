@@ -1,4 +1,4 @@
-"""Pictures as networks take them."""
+"""Converts pictures to the input of networks."""
 
 import cv2
 import numpy as np
@@ -7,7 +7,7 @@ from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-FLAT = 4.0  # grey levels; the flattest picture of ShanghaiTech Part A deviates by 28
+FLAT = 4.0  # grey levels of deviation; the flattest picture of ShanghaiTech Part A has 28
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue in ITU-R 601 luma
 
 
@@ -25,7 +25,7 @@ def normalise(pixels: Tensor, colour: Tensor | None = None) -> Tensor:
 
 
 def restore(images: Tensor) -> Tensor:
-    """Returns the (B, 3, H, W) uint8 RGB pixels that `normalise` made `images` of."""
+    """Returns the (B, 3, H, W) uint8 RGB pixels from which `normalise` made `images`."""
     mean, std = (_channels(values, images.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return ((images * std + mean) * 255).round_().clamp_(0, 255).to(torch.uint8)
 
@@ -36,7 +36,7 @@ def as_batch(image: np.ndarray) -> Tensor:
 
 
 def shrink_image(image: np.ndarray, pixels: int) -> np.ndarray:
-    """Returns an (H, W, 3) uint8 picture of at most about so many pixels, each a mean of its."""
+    """Returns an (H, W, 3) uint8 picture, shrunk by area to at most about so many pixels."""
     height, width = image.shape[:2]
     scale = (pixels / (height * width)) ** 0.5
     if scale >= 1:
@@ -46,14 +46,14 @@ def shrink_image(image: np.ndarray, pixels: int) -> np.ndarray:
 
 
 def is_flat(image: np.ndarray) -> bool:
-    """Whether an (H, W, 3) uint8 picture shows nothing: no channel deviates by FLAT levels."""
+    """Returns whether all channels of an (H, W, 3) uint8 picture deviate by less than FLAT."""
     return bool(image.std(axis=(0, 1), dtype=np.float64).max() < FLAT)
 
 
 def change_colour(values: Tensor, colour: Tensor) -> Tensor:
     """Changes brightness, then contrast about an image's mean grey, then saturation.
 
-    One sum of the pixel, its grey and the image's mean grey, clamped to 0..1 at the end.
+    This is one weighted sum of the pixel, its grey and the mean grey, clamped to 0..1 at the end.
 
     Args:
         values: (B, 3, H, W) RGB in 0..1.
@@ -71,5 +71,5 @@ def change_colour(values: Tensor, colour: Tensor) -> Tensor:
 
 
 def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Filled there: a GPU would be waited for to take a tensor of them."""
+    """Returns (C, 1, 1) values, filled on the device, as copying them would synchronise a GPU."""
     return torch.stack([torch.full((1, 1), value, device=device) for value in values])

@@ -1,4 +1,4 @@
-"""Figures: learning curves, counts against counts, density, alone and on its picture."""
+"""Draws figures: learning curves, counts, and density alone or on its picture."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,12 +51,12 @@ def draw_timeline(
 
 
 def begin_at_zero(axes: plt.Axes) -> None:
-    """Lets the vertical axis begin at 0, and end above all that is drawn."""
+    """Makes the vertical axis begin at 0 and end above everything drawn."""
     axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
 
 
 def draw_counts(results: Sequence[CountResult], path: Path, title: str) -> None:
-    """Draws predicted against annotated counts, one dot an image."""
+    """Draws predicted against annotated counts, one dot per image."""
     figure, axes = plt.subplots(figsize=(5, 5), layout="constrained")
     heads, predicted = [r.heads for r in results], [r.predicted for r in results]
     limit = 1.05 * max(1, *heads, *predicted)
@@ -100,7 +100,7 @@ def draw_overlay(
 def draw_maps(maps: Sequence[tuple[CountResult, np.ndarray, np.ndarray]], path: Path) -> None:
     """Draws true and predicted densities, (h, w) each, side by side with their counts.
 
-    Both have one colour scale, the truth's unless that is empty; what is below 0 is drawn as 0.
+    Both share one colour scale, the truth's unless that is empty; values below 0 are drawn as 0.
     """
     rows = -(-len(maps) // 2)  # of two images each
     figure, axes = plt.subplots(
@@ -119,12 +119,12 @@ def draw_maps(maps: Sequence[tuple[CountResult, np.ndarray, np.ndarray]], path: 
 
 
 def _per_pixel(density: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Brings a map to (height, width), in heads per pixel whatever its resolution was."""
+    """Resizes a map of any resolution to (height, width), in heads per pixel."""
     cells = density.size / (size[0] * size[1])
     return cells * cv2.resize(density, size[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def save_figure(figure: plt.Figure, path: Path) -> None:
-    """Writes a figure, and lets go of it."""
+    """Writes a figure and closes it."""
     figure.savefig(path, dpi=100)
     plt.close(figure)

@@ -1,4 +1,4 @@
-"""Which number types a training computes with."""
+"""Chooses the number types of a training."""
 
 from contextlib import AbstractContextManager
 
@@ -12,11 +12,11 @@ PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """Returns the type of a training's convolutions and products.
 
-    Whatever needs more, such as sums over positions, stays in float32.
+    Operations that need more, such as sums over positions, stay in float32.
 
     Args:
-        name: of PRECISIONS; "auto" is what is fast on the device: bfloat16 on GPUs that have it and
-            on CPUs with AMX, float16 on other GPUs, float32 on other CPUs.
+        name: of PRECISIONS; "auto" takes the fastest for the device: bfloat16 on GPUs that have it
+            and on CPUs with AMX, float16 on other GPUs, float32 on other CPUs.
     """
     if name != "auto":
         return getattr(torch, name)
@@ -27,11 +27,14 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager:
-    """Computes in `precision` what can do with less than float32."""
+    """Returns a context in which operations run in `precision` if it suffices for them."""
     return torch.autocast(device.type, precision, enabled=precision != torch.float32)
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Lets what stays in float32 use TF32, with 10 bits of mantissa, on GPUs that have it."""
+    """Lets float32 operations use TF32, with 10 bits of mantissa, on GPUs that have it.
+
+    Original: leaves TF32 at PyTorch's defaults.
+    """
     torch.backends.cudnn.allow_tf32 = allowed
     torch.backends.cuda.matmul.allow_tf32 = allowed

@@ -1,21 +1,21 @@
-"""What the processor is, and which fast products of short numbers it has."""
+"""Finds the processor's name, and which fast products of short numbers it has."""
 
 import platform
 from pathlib import Path
 
-# As Linux calls them: of x86 VNNI and AMX, of ARM the last two.
+# In Linux's names: VNNI and AMX of x86; the last two are of ARM.
 DOT_PRODUCTS = ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
 
 
 def dot_products() -> list[str]:
-    """Returns which of DOT_PRODUCTS the processor has; none where the system does not tell."""
+    """Returns which of DOT_PRODUCTS the processor has; none if the system does not say."""
     return [name for name in DOT_PRODUCTS if name in _flags()]
 
 
 def has_bfloat16_tiles() -> bool:
-    """Returns whether products in bfloat16 are several times as fast as in float32: x86's AMX.
+    """Returns whether x86's AMX makes products in bfloat16 several times as fast as in float32.
 
-    What AVX-512 alone has for bfloat16 did not pay: layers are brought to it and back.
+    The bfloat16 of AVX-512 alone did not pay, as layers must be converted to it and back.
     """
     return "amx_bf16" in _flags()
 

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Sourced by the scripts. Sets PYTHON to an interpreter that imports what is needed: $PYTHON where
-# it is given, the active one where it has everything, else .venv, which is made here.
+# Sourced by the scripts. Sets PYTHON to an interpreter that imports what is needed: $PYTHON if
+# given, the active one if it has everything, or else .venv, which is made here.
 
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export SETUP_BEGAN=${SETUP_BEGAN:-$(date +%s)}
-[ -t 2 ] || export TQDM_MININTERVAL=${TQDM_MININTERVAL:-10} # a log wants no lively bars
-# glibc returns large blocks to the system at once; kept, they spare a CPU step many page faults.
+[ -t 2 ] || export TQDM_MININTERVAL=${TQDM_MININTERVAL:-10} # a log needs few updates of bars
+# Keeps large blocks, which glibc would free at once, and so spares CPU steps many page faults.
 export MALLOC_MMAP_THRESHOLD_=${MALLOC_MMAP_THRESHOLD_:-4294967296}
 export MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-8589934592}
 
 modules=(torch torchvision numpy scipy h5py cv2 PIL matplotlib tqdm safetensors tensorboard)
 
-# stage WORDS...: says what begins, and how long it is since the first script began
+# stage WORDS...: prints what begins, and the time since the first script began
 stage() {
   local seconds=$(($(date +%s) - SETUP_BEGAN))
   printf '\n== %d:%02d  %s\n' $((seconds / 60)) $((seconds % 60)) "$*"
@@ -22,7 +22,7 @@ die() {
   exit 1
 }
 
-# has_modules PYTHON MODULE...: is it new enough, and does it import them all?
+# has_modules PYTHON MODULE...: tests that it is new enough and imports them all
 has_modules() {
   "$1" - "${@:2}" > /dev/null 2>&1 << 'EOF'
 import importlib
@@ -39,8 +39,8 @@ assert tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 4)
 EOF
 }
 
-# set_up REQUIREMENTS [MODULE...]: sets PYTHON to what imports our modules and these, which the
-# file REQUIREMENTS installs
+# set_up REQUIREMENTS [MODULE...]: sets PYTHON to an interpreter that imports our modules and these,
+# which the file REQUIREMENTS installs
 set_up() {
   local candidate
   local needed=("${modules[@]}" "${@:2}")

@@ -73,7 +73,7 @@ def measure_int8(args: argparse.Namespace) -> dict[str, Any]:
 def _open(
     path: Path, size: tuple[int, int]
 ) -> tuple[dict[str, Any], list[str], nn.Module | Engine, Callable[[], object]]:
-    """Returns a counter's row and note as its file tells, itself, and its pass over a picture."""
+    """Returns a counter's table row, its notes, the counter, and its pass over a picture."""
     pixels = draw_pictures(1, *size)
     if path.suffix not in FORMATS:
         counter = read_counter(path)
@@ -96,7 +96,7 @@ def _open(
 
 
 def _describe(path: Path, facts: dict[str, str]) -> str:
-    """Says where an exported counter comes from, and what its quantisation kept."""
+    """Returns a note on an exported counter's origin and on its layers in float32."""
     made = f"{path.name} is of {facts['checkpoint']} (weights {facts['weights_sha256'][:8]})"
     if facts["precision"] == "float32":
         return f"{made}."

@@ -1,4 +1,4 @@
-"""Full networks and their students, by every engine that runs here, timed against each other."""
+"""Times full networks and their students against each other, on every engine that runs here."""
 
 import argparse
 import copy
@@ -44,7 +44,7 @@ def build_published(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def list_candidates(wide: nn.Module, narrow: nn.Module, labels: tuple[str, str]) -> list[Candidate]:
-    """Returns the ways that are compared, both networks' published ones first on each device.
+    """Returns the candidates, on each device first the published ones of both networks.
 
     Args:
         labels: names of the two networks.
@@ -113,13 +113,13 @@ def compare(
     Args:
         candidates: the wide network's published way first, then the narrow one's, per device.
         size: height and width of the images.
-        rates: what the device does at best with a type; asked before and after the timing.
+        rates: measures the device's peak rates for a type, before and after the timing.
 
     Returns:
-        A row for every candidate. What runs on another device, or lacks a package, has no times.
+        A row for every candidate, without times if it runs elsewhere or lacks a package.
 
     Raises:
-        ComparisonError: a candidate gives another map.
+        ComparisonError: a candidate gives a different map.
     """
     own = [candidate for candidate in candidates if candidate.device == device.type]
     types = {candidate.dtype for candidate in own}
@@ -148,7 +148,7 @@ def compare(
 def _prepare(
     candidate: Candidate, size: tuple[int, int], device: torch.device
 ) -> tuple[Callable[[], Tensor], float]:
-    """Builds a candidate; returns its pass, and its map's difference to the published one."""
+    """Builds a candidate; returns its pass, and its map's difference from the published one."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(candidate.batch, 3, *size, generator=generator).to(device)
     expected = build_published(copy.deepcopy(candidate.network), device)(images).cpu()
@@ -163,7 +163,7 @@ def _prepare(
 def _times(
     candidate: Candidate, latency: Latency, teacher: float, student: float
 ) -> dict[str, float]:
-    """Milliseconds an image, and how they compare with the two published ways' seconds."""
+    """Returns milliseconds per image, and their ratios to the two published times in seconds."""
     ours, low, high = (
         1000 * seconds / candidate.batch for seconds in (latency.median, latency.low, latency.high)
     )
@@ -179,7 +179,7 @@ def _times(
 
 
 def _floor(candidate: Candidate, size: tuple[int, int], rates: Rates) -> float:
-    """Seconds an image: its multiply-accumulates; weights, image and map moved once."""
+    """Returns the least seconds per image; weights, image and map are moved once."""
     cost = measure_cost(candidate.network, size)
     pixels = size[0] * size[1]
     moved = cost.parameters / candidate.batch + 3 * pixels + pixels / candidate.network.stride**2

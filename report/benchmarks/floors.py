@@ -1,4 +1,4 @@
-"""What a device can do at best, measured, and the time below which a piece of work cannot fall."""
+"""Measures the peak rates of a device, and computes the least time that work takes with them."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,13 +14,13 @@ REPEATS = 10  # of which the fastest counts
 
 @dataclass(frozen=True)
 class Rates:
-    """The fastest that was seen of a device."""
+    """The highest rates measured on a device."""
 
     operations: float  # per second, of matrix products; a multiply-accumulate is two
     bytes: float  # per second, read and written, of copies
 
     def best(self, other: "Rates") -> "Rates":
-        """Returns the faster of two measurements in each."""
+        """Returns the higher of two measurements of each rate."""
         return Rates(max(self.operations, other.operations), max(self.bytes, other.bytes))
 
 
@@ -35,8 +35,8 @@ def measure_rates(
     On a GPU float32 products may use TF32 where convolutions may.
 
     Args:
-        sides: of the square matrices; the fastest size counts. () takes the device's.
-        copied: bytes of what is copied.
+        sides: of the square matrices; the fastest size counts. (): the device's default.
+        copied: bytes to copy.
     """
     gpu = device.type == "cuda"
     sides = sides or (GPU_SIDES if gpu else SIDES)
@@ -52,7 +52,7 @@ def measure_rates(
 
 
 def floor_seconds(rates: Rates, operations: float, moved: float) -> float:
-    """Returns the larger of what the operations and what the moved bytes take at these rates."""
+    """Returns the longer of the times for the operations and for the moved bytes."""
     return max(operations / rates.operations, moved / rates.bytes)
 
 

@@ -1,4 +1,4 @@
-"""What the kernels of a pass compute and move: a reading of GPU times, from shapes alone."""
+"""Counts what the kernels of a pass compute and move, from shapes, to explain GPU times."""
 
 import argparse
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ COLUMNS = {
 class _Kernels(TorchDispatchMode):
     """Lists every kernel's cells, multiply-accumulates and bytes, each tensor moved once.
 
-    A biased convolution is two: PyTorch adds the bias after cuDNN's.
+    A biased convolution is two kernels: PyTorch adds the bias after cuDNN's convolution.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class _Kernels(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))
-        outputs = output if isinstance(output, tuple) else (output,)  # a pool's maxima and places
+        outputs = output if isinstance(output, tuple) else (output,)  # a pool's maxima and indices
         first, size = outputs[0], sum(map(_bytes, outputs))
         cells = first.shape[-2] * first.shape[-1]
         if func.overloadpacket is aten.convolution:

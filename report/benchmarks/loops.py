@@ -1,4 +1,4 @@
-"""Ways to take distillation steps of CSRNet: the published one, and ours."""
+"""Distillation loops of CSRNet: the published one, and ours."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ from utils.pixels import normalise
 from utils.precision import autocast
 
 LAMBDA = 0.5  # weight of intra and inter
-HEADS = 500  # of a picture that is cropped
+HEADS = 500  # per picture
 PARTS = ("data", "teacher forward", "student forward", "hard and soft", "intra, with adapters")
 PARTS += ("inter", "student backward", "optimiser")
 
@@ -36,9 +36,9 @@ Features = list[Tensor]
 
 
 class Loop:
-    """One way to take steps, whose parts a profiler sees by name.
+    """A distillation loop, whose parts a profiler sees by name.
 
-    Gradients meet at the student's map, features and groups, where a part ends.
+    The backward pass is split where parts end, at the student's map, features and groups.
     """
 
     layout = torch.channels_last
@@ -75,7 +75,7 @@ class Loop:
         raise NotImplementedError
 
     def intra(self, student: Features, teacher: Features) -> tuple[Tensor, Features]:
-        """Returns the intra-layer loss, and what of the student's the inter-layer one needs."""
+        """Returns the intra-layer loss, and the student's groups for the inter-layer loss."""
         raise NotImplementedError
 
     def inter(
@@ -105,7 +105,7 @@ class Loop:
     def _descend(
         self, predicted: Tensor, features: Features, taught: tuple[Tensor, Features], target: Tensor
     ) -> dict[str, Tensor]:
-        """Returns the terms, whose gradients the student's map and features then have."""
+        """Returns the terms, after adding their gradients to the student's map and features."""
         losses = {}
         with self._part("hard and soft"):
             losses["hard"] = self.squared_error(predicted, target)
@@ -131,7 +131,7 @@ class Loop:
 
 
 class Published(Loop):
-    """A crop a step, in PyTorch's default layout, its picture and map read from the disk."""
+    """One crop per step, in PyTorch's default layout, its picture and map read from disk."""
 
     layout = torch.contiguous_format
     squared_error = staticmethod(published.squared_error)
@@ -162,7 +162,7 @@ class Published(Loop):
         return published.inter_loss(*groups)
 
     def take_step(self, indices: Sequence[CropIndex]) -> dict[str, Tensor]:
-        """Takes a step for each crop; returns the terms' means, each of which it waited for."""
+        """Takes a step for each crop and reads its terms; returns their means."""
         sums: dict[str, float] = {}
         for index in indices:
             for name, term in super().take_step([index]).items():
@@ -171,7 +171,7 @@ class Published(Loop):
 
 
 class Live(Loop):
-    """Batches that are cut on the device, from images and maps that stay there."""
+    """Batches that are cut on the device, from images and maps held there."""
 
     def __init__(self, samples: Sequence[Sample], draws: Augmentation, *rest: Any):
         super().__init__(samples, draws, *rest)
@@ -199,7 +199,7 @@ class Live(Loop):
 
 
 class Kept(Live):
-    """The same, where the teacher has answered beforehand; answers are kept beside the pictures."""
+    """The same, with the teacher's answers made beforehand and kept beside the pictures."""
 
     def __init__(self, samples: Sequence[Sample], *rest: Any):
         super().__init__(samples, *rest)
@@ -222,7 +222,7 @@ class KeptShort(Kept):
 
 
 def write_pictures(folder: Path, count: int, size: Size) -> list[Sample]:
-    """Writes JPEGs of smooth noise, and maps of random heads that shrink as the published do."""
+    """Writes JPEGs of smooth noise, and maps of random heads with the published shrinking."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     samples = [Sample(folder / f"{i}.jpg", folder / f"{i}.h5") for i in range(count)]

@@ -1,4 +1,4 @@
-"""Density maps: the published making, transcribed, against preprocess/density.py."""
+"""Times a transcription of the published density maps against preprocess/density.py."""
 
 import argparse
 from functools import partial
@@ -46,7 +46,7 @@ def measure_preprocess(args: argparse.Namespace) -> dict[str, Any]:
 def published_density_map(
     points: np.ndarray, sigmas: np.ndarray, size: tuple[int, int], mode: str = "constant"
 ) -> np.ndarray:
-    """Returns the (H, W) float32 map of CSRNet's code: for every head a filter of a whole image.
+    """Returns the (H, W) float32 map of CSRNet's code, which filters a whole image per head.
 
     Args:
         points: (N, 2), x then y, all inside the image.

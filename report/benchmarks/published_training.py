@@ -1,7 +1,7 @@
-"""The published distillation step, transcribed: what training here is compared to.
+"""A transcription of the published distillation step, with which training here is compared.
 
-One image at a time, float32, NCHW; a JPEG and an h5 from the disk for every crop; every pair of
-layers on its own; the losses read after each step.
+It takes one image at a time, in float32 and NCHW. It reads a JPEG and an .h5 from disk for every
+crop, computes every pair of layers separately, and reads the losses after each step.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def squared_error(predicted: Tensor, density: Tensor) -> Tensor:
 
 
 def intra_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """The sum over layers and positions of 1 - cosine similarity; (1, C, H, W) each."""
+    """Returns the sum over layers, (1, C, H, W) each, and positions of 1 - cosine similarity."""
     similarities = [
         (1 - F.cosine_similarity(s, t, dim=1)).sum() for s, t in zip(student, teacher, strict=True)
     ]
@@ -50,13 +50,13 @@ def intra_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
 
 
 def inter_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """The sum over pairs of groups of the squared difference of their relation matrices."""
+    """Returns the sum over pairs of groups of the squared difference of their relations."""
     pairs = zip(relations(student), relations(teacher), strict=True)
     return sum(squared_error(s, t) for s, t in pairs)
 
 
 def relations(groups: Sequence[Tensor]) -> list[Tensor]:
-    """Every pair's (1, C, D) mean over positions of the channels' products, once normalised."""
+    """Returns every pair's mean over positions of products of normalised channels, (1, C, D)."""
     matrices = []
     for i, first in enumerate(groups):
         for second in groups[i + 1 :]:

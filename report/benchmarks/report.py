@@ -1,4 +1,4 @@
-"""Results of benchmarks: what each says of its machine, and the tables and figure of several."""
+"""Describes the machine of a benchmark's result, and makes tables and a figure of several."""
 
 import datetime
 import os
@@ -40,15 +40,15 @@ Result = Mapping[str, Any]
 
 
 class ComparisonError(RuntimeError):
-    """Things that are compared do not compute the same."""
+    """The compared implementations do not compute the same."""
 
 
 class ReportError(ValueError):
-    """A file is no benchmark's result."""
+    """A file is not a benchmark's result."""
 
 
 def describe_run(device: torch.device) -> dict[str, Any]:
-    """Returns what a result says of its machine: device, threads, versions, allocator, date."""
+    """Returns the origin of a result: device, threads, versions, allocator, date."""
     return {
         "device": describe(device),
         "threads": torch.get_num_threads(),
@@ -59,7 +59,7 @@ def describe_run(device: torch.device) -> dict[str, Any]:
 
 
 def allocator() -> str:
-    """Says whether glibc keeps large blocks here, which spares CPU passes many page faults."""
+    """Returns how glibc allocates here; keeping large blocks spares CPU passes page faults."""
     kept = ALLOCATOR in os.environ
     return "MALLOC_* as utils/setup.sh sets them" if kept else "glibc's allocator as it is"
 
@@ -79,7 +79,7 @@ def merge(results: Sequence[Result]) -> dict[str, list[Result]]:
 
 
 def merge_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Returns the rows of several results, by label; what one did not measure another may have."""
+    """Returns the rows of several results, merged by label; measured rows replace empty ones."""
     rows: dict[str, dict[str, Any]] = {}
     for result in results:
         for row in result["rows"]:
@@ -97,7 +97,7 @@ def format_table(results: Sequence[Result]) -> str:
 
 
 def format_value(value: str | float | None) -> str:
-    """Three digits of a number, or all before the point; nothing for None."""
+    """Returns three digits of a number, or all before the point; an empty text for None."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -109,10 +109,10 @@ def format_value(value: str | float | None) -> str:
 
 
 def check_result(result: Any, path: Path) -> Result:
-    """Returns what a JSON file held.
+    """Returns the content of a JSON file, once checked.
 
     Raises:
-        ReportError: it is no result of a benchmark.
+        ReportError: it is not a result of a benchmark.
     """
     if not isinstance(result, dict) or not set(NEEDED) <= result.keys():
         raise ReportError(f"{path} is no result that benchmark.py --json wrote")
@@ -137,7 +137,7 @@ def write_report(results: Sequence[Result], folder: Path, name: str) -> None:
 def draw(results: Sequence[Result], path: Path) -> None:
     """Draws every measured row's time, its baseline's behind it, and its floor.
 
-    Each title has a plot for each device, whose times may be far from another's.
+    Each title has a plot for each device, as times on different devices may lie far apart.
     """
     plots: dict[str, list[Result]] = {}
     for result in results:

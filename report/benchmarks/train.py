@@ -1,4 +1,4 @@
-"""Distillation steps of CSRNet: the published loop against ours, on the same crops."""
+"""Times distillation steps of CSRNet: the published loop against ours, on the same crops."""
 
 import argparse
 import os
@@ -38,17 +38,17 @@ COLUMNS = report.COLUMNS | {
 
 @dataclass(frozen=True)
 class Measured:
-    """What was seen of one way to take steps, for a batch."""
+    """The measurements of one loop, for a batch."""
 
     taken: Latency
     floor: float  # seconds of a crop
-    parts: dict[str, float]  # seconds of each of PARTS
-    memory: int  # bytes at most, beyond what a pass begins with
+    parts: dict[str, float]  # seconds of PARTS
+    memory: int  # peak bytes beyond those at the start of a pass
 
 
 def measure_train(args: argparse.Namespace) -> dict[str, Any]:
     """Distillation of CSRNet: the published loop's steps against ours, a batch on the device."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it complains where no GPU is
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it warns where there is no GPU
     size, batch, gpu = args.size, args.batch_size, args.device.type == "cuda"
     draws = Augmentation(FixedCrop(*size), flip=0.5)
     kinds = dict(WAYS)
@@ -95,7 +95,7 @@ def measure_train(args: argparse.Namespace) -> dict[str, Any]:
 def measure_loops(
     loops: Mapping[str, Loop], size: Size, batch: int, rounds: int
 ) -> dict[str, Measured]:
-    """Times the loops in turn, and looks at where their time goes."""
+    """Times the loops in turn, and measures their parts and memory."""
     device = loops[PUBLISHED].device
     types = {loop.precision for loop in loops.values()}
     before = {number: measure_rates(device, number) for number in types}
@@ -115,7 +115,7 @@ def measure_loops(
 def describe_step(
     way: str, measured: Mapping[str, Measured], batch: int, suffix: str
 ) -> dict[str, Any]:
-    """Returns a row of a crop's time, beside the published loop's and the live teacher's."""
+    """Returns a row of the time per crop, compared with the published loop and the live teacher."""
     taken = measured[way].taken
     published, live = measured[PUBLISHED].taken.median, measured[LIVE].taken.median
     row = report.compare_times(f"a step, {way}{suffix}", published / batch, taken.median / batch)
@@ -133,10 +133,10 @@ def compare_terms(
     """Takes a step of each kind of loop on the same whole picture.
 
     Returns:
-        How much the terms of each differ at most from the published ones', relative.
+        The greatest relative difference of each loop's terms from the published ones.
 
     Raises:
-        ComparisonError: by more than rounding.
+        ComparisonError: they differ by more than rounding.
     """
     published: dict[str, float] = {}
     differences = {}
@@ -176,7 +176,7 @@ def measure_parts(loop: Loop, batch: int) -> dict[str, float]:
 
 
 def measure_memory(loop: Loop, batch: int) -> int:
-    """Returns the most bytes that a pass of `batch` crops holds beyond what it begins with."""
+    """Returns the peak bytes of a pass of `batch` crops, beyond those at its start."""
     indices = _indices(batch, 0)
     if loop.device.type == "cuda":
         before = torch.cuda.memory_allocated(loop.device)
@@ -193,8 +193,8 @@ def measure_memory(loop: Loop, batch: int) -> int:
 def count_work(loop: Loop, size: tuple[int, int], batch: int) -> tuple[int, float]:
     """Returns a crop's operations, where a multiply-accumulate is two, and the bytes it moves.
 
-    The teacher runs forward, where it is live; the student and its adapters forward, and backward,
-    twice as much.
+    A live teacher runs forward. The student and its adapters run forward and backward, which takes
+    twice as much again.
     """
     cells = [-(-size[0] // tap.stride) * -(-size[1] // tap.stride) for tap in loop.student.taps]
     adapters = list(loop.adapters.values())

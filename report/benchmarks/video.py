@@ -1,7 +1,7 @@
-"""Whether predict.py's memory grows with a video: its peak over 10 and over 60 seconds of 720p.
+"""Measures whether predict.py's peak memory grows from 10 to 60 seconds of 720p video.
 
-`python report/benchmarks/video.py [options of predict.py]` draws the clips, a window that moves
-over the demonstration crowd, 25 frames a second, and prints the peaks and what predict.py says.
+`python report/benchmarks/video.py [options of predict.py]` draws the clips, in which a window moves
+over the demonstration crowd at 25 frames a second. It prints the peaks and predict.py's output.
 """
 
 import os
@@ -22,7 +22,7 @@ LENGTHS = (10, 60)  # seconds
 
 
 def write_clip(path: Path, scene: np.ndarray, seconds: int) -> None:
-    """Writes a window that goes round in a scene, once in 10 seconds."""
+    """Writes a clip of a window that circles in a scene, once in 10 seconds."""
     (height, width), spare = SIZE, np.subtract(SCENE, SIZE) // 2
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FPS, SIZE[::-1])
     for frame in range(seconds * FPS):
@@ -33,7 +33,7 @@ def write_clip(path: Path, scene: np.ndarray, seconds: int) -> None:
 
 
 def measure_peak(command: list[str]) -> int:
-    """Runs a program to its end, and returns the most memory that it held, in bytes."""
+    """Runs a program to its end, and returns its peak memory in bytes."""
     process = subprocess.Popen(command)
     _, status, usage = os.wait4(process.pid, 0)
     if os.waitstatus_to_exitcode(status) not in (0, 3):  # 3: an alarm
