@@ -46,7 +46,7 @@ case " $* " in
   *" --resume "*) ;;
   *) [ ! -e "$OUT/last.pth" ] || die "$OUT already holds a run; append --resume, or set OUT" ;;
 esac
-set_up requirements.txt
+begin
 if [ "$TERMS" != hard ]; then
   find_teacher
   options+=(--teacher_ckpt "$TEACHER")

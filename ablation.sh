@@ -40,7 +40,7 @@ for option in "$@"; do
   esac
 done
 
-set_up requirements.txt
+begin
 find_teacher
 [ "$DATASET" = DEMO ] || EPOCHS=${EPOCHS:-100}
 shared=("${common[@]}" ${EPOCHS:+--epochs "$EPOCHS"} ${LR:+--lr "$LR"} "$@")

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from counting.protocols import PROTOCOLS, evaluate, predict_each
+from datasets.catalogue import DATASETS
 from datasets.files import read_image
 from datasets.loaders import build_evaluation_loader
 from datasets.splits import DataError, Sample, read_list
@@ -29,8 +30,8 @@ from deploy.engines import (
 from deploy.latency import Latency, describe, measure_latency
 from models.build import build_network
 from models.counter import Counter, read_counter
-from report.paper import PAPER, SIZES, print_table
-from training.recipes import DATASETS, choose_protocol
+from report.paper import PAPER, print_table
+from training.recipes import choose_protocol
 from utils import distributed
 from utils.checkpoint import CheckpointError, find_checkpoint
 from utils.distributed import LostProcess
@@ -90,7 +91,7 @@ def parse_args() -> argparse.Namespace:
         parser.error(f"--worst must be a .png, got {args.worst}")
     if args.protocol == "tiled" and args.engine != "eager":
         parser.error(f"--engine {args.engine} has no place beside --protocol tiled, only eager has")
-    args.size = args.size or SIZES.get(args.dataset, SIZES["SHA"])
+    args.size = args.size or DATASETS[args.dataset].size
     args.device = choose_device(args.engine, select_device(args, parser))
     if args.engine == "cudagraph" and args.device.type != "cuda":
         parser.error("--engine cudagraph needs a GPU")
@@ -99,11 +100,12 @@ def parse_args() -> argparse.Namespace:
 
 def print_costs() -> None:
     """Prints the cost of the paper's networks, computed, with a remark where the paper differs."""
-    for dataset, size in SIZES.items():
+    for dataset, rows in PAPER.items():
+        size = DATASETS[dataset].size
         print(
             f"{size[0]}x{size[1]}\n{'':12}{'parameters':>12}{'conv MACs (G)':>15}{'FLOPs (G)':>11}"
         )
-        for name, _, _, params, flops, _, _ in PAPER[dataset]:
+        for name, _, _, params, flops, _, _ in rows:
             label = name.removesuffix(" + SKT")
             part, _, arch = label.rpartition("-")
             cost = measure_cost(build_network(arch.lower(), Fraction(part or 1)), size)

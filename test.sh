@@ -11,7 +11,7 @@ OUT=${OUT:-$RUNS/test_${ARCH}_$name}
 BESIDE=${BESIDE:-} # an earlier result's JSON, shown in the table too
 
 refuse_options "$@"
-set_up requirements.txt
+begin
 if [ -z "$LIST" ]; then
   prepare
   LIST=${lists[2]}

@@ -15,7 +15,7 @@ refuse_options "$@"
 options=(--out "$OUT" "${common[@]}" ${INIT:+--init "$INIT"})
 options+=(${TEACHER_EPOCHS:+--epochs "$TEACHER_EPOCHS"})
 
-set_up requirements.txt
+begin
 prepare
 stage "Teacher: training $ARCH into $OUT"
 exec "$PYTHON" "${launch[@]}" "$project/train_teacher.py" "${lists[@]}" "${options[@]}" "$@"

@@ -43,7 +43,7 @@ class BoxRule:
         return points[kept], targets.astype(np.float32)
 
 
-BOX_RULES = {  # by data set
+BOX_RULES = {  # by the data set that they were published for
     "SHA": BoxRule(scale=0.8, low=4, high=40, least=0.5, partial=False),
     "QNRF": BoxRule(scale=1, low=4, high=128, least=0.3, partial=True),
 }

@@ -5,16 +5,10 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from datasets.catalogue import DATASETS  # noqa: E402
 from datasets.splits import DataError  # noqa: E402
-from preprocess.annotations import read_shanghaitech_points  # noqa: E402
-from preprocess.generation import Recipe, add_options, generate  # noqa: E402
-from preprocess.layouts import find_shanghaitech  # noqa: E402
-
-RECIPES = {"A": Recipe("0.1*(d1+d2+d3)"), "B": Recipe("15")}
-ORIGINAL_RECIPES = {
-    "A": Recipe.original("0.1*(d1+d2+d3)", border="constant"),
-    "B": Recipe.original("15", border="reflect"),
-}
+from preprocess.generation import add_options  # noqa: E402
+from preprocess.maps import make_maps  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,13 +19,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    recipes = ORIGINAL_RECIPES if args.original else RECIPES
     for part in args.part:
-        for split in ("train", "test"):
-            pairs = find_shanghaitech(args.root, part, split)
-            jobs = [(pair, pair.density_path(args.root, args.out)) for pair in pairs]
-            name = f"part {part}, {split}"
-            generate(name, jobs, read_shanghaitech_points, recipes[part], args.workers)
+        options = args.root, args.out, args.original, args.workers
+        make_maps(DATASETS[f"SH{part}"], ["train", "test"], f"part {part},", *options)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,13 @@ def read_ucf_points(path: Path) -> np.ndarray:
     return as_points(_load_mat(path, key="annPoints")["annPoints"], path)
 
 
+READERS = {  # by layout
+    "shanghaitech": read_shanghaitech_points,
+    "ucf": read_ucf_points,
+    "own": read_points,
+}
+
+
 def write_shanghaitech_points(path: Path, points: np.ndarray) -> None:
     """Writes (N, 2) points, x then y in pixels, in the form of ShanghaiTech's `GT_IMG_n.mat`."""
     cell = np.empty((1, 1), dtype=object)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from datasets.catalogue import DATASETS  # noqa: E402
 from datasets.splits import DataError  # noqa: E402
 from preprocess.checks import (  # noqa: E402
     ERRORS,
@@ -25,8 +26,7 @@ from preprocess.checks import (  # noqa: E402
     check_repetition,
 )
 from preprocess.generation import positive, run_in_processes  # noqa: E402
-from preprocess.layouts import has_validation, pair_up  # noqa: E402
-from preprocess.lists import DATASETS  # noqa: E402
+from preprocess.layouts import find_split, pair_up, splits_of  # noqa: E402
 from preprocess.pictures import draw_contact_sheet, draw_distributions  # noqa: E402
 from preprocess.writing import write_whole  # noqa: E402
 
@@ -72,10 +72,9 @@ def find_jobs(name: str, root: Path, gt_root: Path | None) -> tuple[list[Job], l
         DataError: the layout is not the data set's.
     """
     jobs, defects = [], []
-    for split in ("train", "val", "test"):
-        if split == "val" and not (name == "MINE" and has_validation(root)):
-            continue
-        pairing = pair_up(DATASETS[name].split(root, split=split))
+    dataset = DATASETS[name]
+    for split in splits_of(dataset, root):
+        pairing = pair_up(find_split(dataset, root, split))
         if not pairing.pairs and not pairing.images:
             raise DataError(f"{split}: {root} holds no images of this split")
         defects += check_pairing(pairing, root)

@@ -46,11 +46,16 @@ class Recipe:
         return cls(sigma, border, merge=True, shrink="bicubic")
 
 
-def add_options(parser: argparse.ArgumentParser, default_root: str) -> None:
-    """Adds the options that both GT generation commands share."""
-    root = Path(os.environ.get("ROOT", PROJECT / default_root))
+def add_options(parser: argparse.ArgumentParser, default_root: str | None) -> None:
+    """Adds the options that the GT generation commands share.
+
+    Args:
+        default_root: None where it depends on other options.
+    """
+    root = default_root and Path(os.environ.get("ROOT", PROJECT / default_root))
     add = parser.add_argument
-    add("--root", type=Path, default=root, help=f"data set's folder, $ROOT or {default_root}")
+    default = default_root or "its own in data/"
+    add("--root", type=Path, default=root, help=f"data set's folder, $ROOT or {default}")
     add("--out", type=Path, help="write the same tree of .h5 here (default: beside annotations)")
     add("--original", action="store_true", help="the published code's maps, heads merged and lost")
     add("--workers", type=positive, default=os.cpu_count(), help="processes (default: one a core)")

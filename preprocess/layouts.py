@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.catalogue import Dataset
 from datasets.splits import DataError
 from preprocess.annotations import ANNOTATION_ENDINGS
 
 IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
-OWN_SPLITS = ("train", "val", "test")  # folders of the user's own data set; val may be missing
 
 
 @dataclass(frozen=True)
@@ -103,41 +103,41 @@ def own_split(root: Path, split: str) -> Split:
     )
 
 
+LAYOUTS: dict[str, Callable[..., Split]] = {  # (root, split, and part where there are several)
+    "shanghaitech": shanghaitech_split,
+    "ucf": ucf_split,
+    "own": own_split,
+}
+
+
+def find_split(dataset: Dataset, root: Path, split: str) -> Split:
+    """Returns the folders of a data set's `split`: "train", "test" or, of own data, "val".
+
+    Raises:
+        DataError: the layout is another.
+    """
+    parts = {} if dataset.part is None else {"part": dataset.part}
+    return LAYOUTS[dataset.layout](root, split=split, **parts)
+
+
+def find_images(dataset: Dataset, root: Path, split: str) -> list[AnnotatedImage]:
+    """Returns the annotated images of a data set's `split`, in order.
+
+    Raises:
+        DataError: the layout is another, or image and annotation do not pair up.
+    """
+    return find_pairs(find_split(dataset, root, split))
+
+
+def splits_of(dataset: Dataset, root: Path) -> list[str]:
+    """Returns the splits that a data set's folder holds; own data may have validation images."""
+    own = dataset.layout == "own"
+    return ["train", *(["val"] if own and _subfolders(root, "val") else []), "test"]
+
+
 def annotation_stems(stem: str) -> tuple[str, ...]:
     """Returns the possible names, without endings, of an annotation of the image `stem`."""
     return stem, f"GT_{stem}", f"{stem}_ann"
-
-
-def has_validation(root: Path) -> bool:
-    """Returns whether the user's own data set has a folder of validation images."""
-    return bool(_subfolders(root, "val"))
-
-
-def find_shanghaitech(root: Path, part: str, split: str) -> list[AnnotatedImage]:
-    """Returns the annotated images of `shanghaitech_split`, in order.
-
-    Raises:
-        DataError: the layout is not ShanghaiTech's, or image and annotation do not pair up.
-    """
-    return find_pairs(shanghaitech_split(root, part, split))
-
-
-def find_ucf(root: Path, split: str) -> list[AnnotatedImage]:
-    """Returns the annotated images of `ucf_split`, in order.
-
-    Raises:
-        DataError: the layout is not UCF-QNRF's, or image and annotation do not pair up.
-    """
-    return find_pairs(ucf_split(root, split))
-
-
-def find_own(root: Path, split: str) -> list[AnnotatedImage]:
-    """Returns the annotated images of `own_split`, in order.
-
-    Raises:
-        DataError: the layout is different, or image and annotation do not pair up.
-    """
-    return find_pairs(own_split(root, split))
 
 
 def find_pairs(split: Split) -> list[AnnotatedImage]:

@@ -7,16 +7,17 @@ from pathlib import Path
 import h5py
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from datasets.catalogue import DATASETS  # noqa: E402
 from datasets.splits import DataError  # noqa: E402
 from preprocess.annotations import read_points  # noqa: E402
 from preprocess.density import SIGMA_RULES  # noqa: E402
 from preprocess.generation import Recipe, add_options, generate  # noqa: E402
 from preprocess.importing import import_dataset, refuse_turned  # noqa: E402
-from preprocess.layouts import OWN_SPLITS, AnnotatedImage, find_own, has_validation  # noqa: E402
+from preprocess.layouts import AnnotatedImage, find_images, splits_of  # noqa: E402
 from preprocess.lists import Validation, make_lists  # noqa: E402
 from preprocess.matching import Source  # noqa: E402
 
-SIGMA = "0.1*(d1+d2+d3)"  # Part A's
+OWN = DATASETS["MINE"]
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,8 +47,8 @@ def main(args: argparse.Namespace) -> None:
         labels = None if args.labels is None else args.labels.split(",")
         source = Source(args.images, args.annotations or args.images, labels)
         import_dataset(source, args.root, args.test_share, args.seed, args.copy, args.workers)
-    splits = [s for s in OWN_SPLITS if s != "val" or has_validation(args.root)]
-    pairs = {split: find_own(args.root, split) for split in splits}
+    splits = splits_of(OWN, args.root)
+    pairs = {split: find_images(OWN, args.root, split) for split in splits}
     jobs = {s: [(p, p.density_path(args.root, args.out)) for p in pairs[s]] for s in splits}
     for pair in sum(pairs.values(), []):
         refuse_turned(pair.image)
@@ -68,7 +69,7 @@ def find_sigma(jobs: list[tuple[AnnotatedImage, Path]]) -> str:
             continue
         if rule in SIGMA_RULES:
             return rule
-    return SIGMA
+    return OWN.sigma
 
 
 if __name__ == "__main__":

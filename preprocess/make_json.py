@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from datasets.catalogue import DATASETS  # noqa: E402
 from datasets.splits import DataError  # noqa: E402
-from preprocess.lists import DATASETS, Validation, make_lists  # noqa: E402
+from preprocess.lists import Validation, make_lists  # noqa: E402
 
 PROJECT = Path(__file__).resolve().parents[1]
 

@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 from datasets.splits import DataError
 from preprocess.annotations import ANNOTATION_ENDINGS, read_annotations
 from preprocess.formats import Annotation
-from preprocess.layouts import IMAGE_ENDINGS, OWN_SPLITS, annotation_stems, natural_order
+from preprocess.layouts import IMAGE_ENDINGS, annotation_stems, natural_order
 
+SPLITS = ("train", "val", "test")
 OTHER_NAMES = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 SPLIT = r"(train|training|val|valid|validation|test|testing)([_-]?(data|set|images|\d+))?"
 NOT_ANNOTATIONS = ("readme", "license")  # which annotation tools add to their exports
@@ -100,7 +101,7 @@ def choose_splits(images: Sequence[Path], test_share: float, seed: int) -> dict[
 
 
 def split_of(path: Path) -> str | None:
-    """Returns the one of OWN_SPLITS that a folder of `path` names, in one of many spellings."""
+    """Returns the one of SPLITS that a folder of `path` names, in one of many spellings."""
     for part in path.parts[:-1]:
         named = re.fullmatch(SPLIT, part.lower())
         if named:
@@ -169,4 +170,4 @@ def _split_of_file(file: Path) -> str | None:
     """Returns the split that an annotation file names, such as instances_train2017.json."""
     words = re.findall("[a-z]+", file.stem.lower())
     words = [OTHER_NAMES.get(word, word) for word in words]
-    return split_of(file) or next((word for word in words if word in OWN_SPLITS), None)
+    return split_of(file) or next((word for word in words if word in SPLITS), None)

@@ -30,10 +30,6 @@ case $GPU in
   cpu) device=(--cpu) ;;
   *) device=(--gpu "$GPU") ;;
 esac
-case $ARCH in
-  csrnet | bl) ;;
-  *) die "ARCH must be csrnet or bl, got $ARCH" ;;
-esac
 case $RECIPE in
   published | fast) ;;
   *) die "RECIPE must be published or fast, got $RECIPE" ;;
@@ -48,37 +44,12 @@ case $NPROC in
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > NPROC ? cores / NPROC : 1))}
     ;;
 esac
-case $DATASET in
-  SHA) prefix=A generator=ShanghaiTech_GT_generation.py parts=(--part A) ;;
-  SHB) prefix=B generator=ShanghaiTech_GT_generation.py parts=(--part B) ;;
-  QNRF) prefix=QNRF generator=UCF_GT_generation.py parts=() ;;
-  DEMO) prefix=demo generator=ShanghaiTech_GT_generation.py parts=(--part A) ;;
-  MINE) prefix=mine generator=make_dataset.py parts=() ;;
-  *) die "DATASET must be SHA, SHB, QNRF or DEMO, got $DATASET; or mine, for your own data" ;;
-esac
-if [ -z "$ROOT" ]; then
-  case $DATASET in
-    SHA | SHB) ROOT=$project/data/ShanghaiTech ;;
-    QNRF) ROOT=$project/data/UCF-QNRF ;;
-    DEMO) ROOT=$project/data/demo ;;
-    MINE) ROOT=$project/data/mine ;;
-  esac
-fi
 name=${DATASET,,}
-short_side='' # of images that are rescaled, in pixels
-[ "$DATASET $ARCH" != "QNRF bl" ] || short_side=512:2048
-
 # shellcheck disable=SC2034 # the scripts that source this read these
 common=(--arch "$ARCH" --dataset "$DATASET" --recipe "$RECIPE" "${device[@]}" "${train_on_val[@]}") # of all trainings
 size=() # of cost and latency
 # shellcheck disable=SC2034
 [ "$DATASET" != DEMO ] || size=(--size "$DEMO_SIZE")
-
-list_folder=$RUNS/lists_$name${short_side:+_$ARCH}
-lists=()
-for split in train val test; do
-  lists+=("$list_folder/${prefix}_$split.json")
-done
 
 # Options that the scripts need themselves must be set as variables: option -> variable.
 declare -A setting=([--out]=OUT [--gpu]=GPU [--cpu]=GPU)
@@ -91,6 +62,20 @@ refuse_options() {
     option=${option%%=*}
     [ -z "$option" ] || [ -z "${setting[$option]:-}" ] ||
       die "set ${setting[$option]}=... in place of $option"
+  done
+}
+
+# begin: sets PYTHON, and what follows from DATASET and ARCH: lists, ROOT, short_side, ...
+begin() {
+  local facts split
+  set_up requirements.txt
+  facts=$("$PYTHON" "$project/training/describe.py" --arch "$ARCH" --dataset "$DATASET") || exit 1
+  eval "$facts"
+  ROOT=${ROOT:-$project/$default_root}
+  list_folder=$RUNS/lists_$name${short_side:+_$ARCH} # of images that may be rescaled
+  lists=()
+  for split in train val test; do
+    lists+=("$list_folder/${prefix}_$split.json")
   done
 }
 
@@ -108,7 +93,7 @@ prepare() {
       die "$RUNS has trainings on $(cat "$known"), ROOT is $ROOT: set another RUNS"
   fi
   if [ -n "$short_side" ]; then
-    GT_ROOT=${GT_ROOT:-$project/data/UCF-QNRF}_bl # images, too
+    GT_ROOT=${GT_ROOT:-$project/$default_root}_$ARCH # images, too
     gt=(--short-side "$short_side")
   elif [ -z "$GT_ROOT" ] && [ -d "$ROOT" ] && [ ! -w "$ROOT" ]; then
     GT_ROOT=$project/data/density_$name # the data set is read-only
@@ -116,7 +101,9 @@ prepare() {
   fi
   [ -z "$GT_ROOT" ] || gt+=(--out "$GT_ROOT") listed=(--gt-root "$GT_ROOT")
   stage "Density maps of $ROOT"
-  "$PYTHON" "$project/preprocess/$generator" --root "$ROOT" "${parts[@]}" "${gt[@]}"
+  local maps=(make_maps.py --dataset "$DATASET")
+  [ "$DATASET" != MINE ] || maps=(make_dataset.py)
+  "$PYTHON" "$project/preprocess/${maps[0]}" "${maps[@]:1}" --root "$ROOT" "${gt[@]}"
   if [ -n "$short_side" ]; then
     ROOT=$GT_ROOT listed=() # a data set of its own
   fi

@@ -35,6 +35,22 @@ def parse_limits(text: str) -> tuple[int, int]:
     return int(low), int(high)
 
 
+def add_short_side(parser: argparse.ArgumentParser) -> None:
+    """Adds --short-side, which `check_short_side` checks."""
+    parser.add_argument(
+        "--short-side",
+        type=parse_limits,
+        metavar="LOW:HIGH",
+        help="write images whose short side is within these pixels into --out, too; BL: 512:2048",
+    )
+
+
+def check_short_side(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Ends with an error where --short-side has no folder of its own to write to."""
+    if args.short_side and (args.out is None or args.out.resolve() == args.root.resolve()):
+        parser.error("--short-side needs --out, another folder than --root, for rescaled images")
+
+
 def rescaled_size(size: Size, limits: tuple[int, int]) -> Size:
     """Returns the (height, width) that brings the short side within limits, proportions kept."""
     scale = min(max(min(size), limits[0]), limits[1]) / min(size)

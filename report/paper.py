@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-SIZES = {"SHA": (576, 864), "QNRF": (2032, 2912)}  # (height, width) of the cost columns' images
 COLUMNS = ("model", "MAE", "RMSE", "params (M)", "FLOPs (G)", "GPU (ms)", "CPU (s)")
 PAPER = {  # latency on a GTX 1080 and the authors' CPU
     "SHA": (

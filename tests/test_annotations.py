@@ -13,6 +13,7 @@ import pytest
 from conftest import PROJECT, assert_one_line_error, run_program
 from PIL import Image
 
+from datasets.catalogue import DATASETS
 from datasets.splits import DataError, read_splits
 from preprocess.annotations import (
     read_annotation,
@@ -20,7 +21,7 @@ from preprocess.annotations import (
     write_shanghaitech_points,
     write_ucf_points,
 )
-from preprocess.layouts import find_own
+from preprocess.layouts import find_images
 from preprocess.matching import Source, match
 from training.recipes import student_recipe, teacher_recipe
 
@@ -235,8 +236,9 @@ def test_the_shell_scripts_prepare_what_the_command_made(tmp_path):
     made = [root / f"mine_{split}.json" for split in ("train", "val", "test")]
     assert [len(samples) for samples in read_splits(*made, train_on_val=False)] == [6, 2, 2]
 
-    (root / "test" / "annotations" / f"{find_own(root, 'test')[0].image.stem}.h5").unlink()
-    prepare = '. preprocess/prepare.sh; prepare; printf "%s\n" "${lists[@]}" "$DATASET"'
+    first = find_images(DATASETS["MINE"], root, "test")[0]
+    first.density_path(root, None).unlink()
+    prepare = '. preprocess/prepare.sh; begin; prepare; printf "%s\n" "${lists[@]}" "$DATASET"'
     settings = {"DATASET": "mine", "ROOT": root, "RUNS": tmp_path / "runs"}
     settings |= {"PYTHON": sys.executable}
 

@@ -7,8 +7,9 @@ import h5py
 import pytest
 from conftest import run_program
 
+from datasets.catalogue import DATASETS
 from datasets.splits import read_list
-from preprocess.layouts import find_shanghaitech
+from preprocess.layouts import find_images
 
 ROOT = os.environ.get("SHANGHAITECH")
 pytestmark = pytest.mark.skipif(ROOT is None, reason="SHANGHAITECH names no data set")
@@ -23,7 +24,7 @@ def test_part_a_keeps_every_published_head(tmp_path):
     assert "182 images, 78862 heads" in result.stdout
     root = Path(ROOT)
     for split in ("train", "test"):
-        for pair in find_shanghaitech(root, "A", split):
+        for pair in find_images(DATASETS["SHA"], root, split):
             with h5py.File(pair.density_path(root, maps)) as file:
                 heads = len(file["points"])
                 assert file["density"][:].sum(dtype=float) == pytest.approx(heads, rel=1e-6)

@@ -221,7 +221,7 @@ def test_a_second_run_is_refused_and_loses_nothing(demo):
 @pytest.mark.parametrize(
     ("options", "settings", "message"),
     [
-        ([], {"DATASET": "SHC"}, "DATASET must be SHA, SHB, QNRF or DEMO, got SHC"),
+        ([], {"DATASET": "SHC"}, "must be one of SHA, SHB, QNRF, DEMO, MINE, got 'SHC'"),
         ([], {"ROOT": "/data"}, "ROOT=/data is set: name its DATASET as well"),
         ([], {"TRAIN_ON_VAL": "yes"}, "TRAIN_ON_VAL must be 1, 0 or empty, got yes"),
         (["--out", "x"], {}, "set OUT=... in place of --out"),
@@ -232,7 +232,7 @@ def test_a_second_run_is_refused_and_loses_nothing(demo):
         (["--recipe", "fast"], {}, "set RECIPE=... in place of --recipe"),
         ([], {"NPROC": "many"}, "NPROC must be a whole number of at least 1, got many"),
         ([], {"NPROC": "0"}, "NPROC must be a whole number of at least 1, got 0"),
-        ([], {"ARCH": "vgg"}, "ARCH must be csrnet or bl, got vgg"),
+        ([], {"ARCH": "vgg"}, "arch must be one of csrnet, bl, got 'vgg'"),
         ([], {"TERMS": "hard", "TEACHER": "t.pth"}, "TERMS=hard trains without a teacher"),
         ([], {"TERMS": "hard", "INIT": "s.pth"}, "INIT=s.pth is where a teacher's training starts"),
         (["-sc", "s.pth"], {}, "set STUDENT=... in place of -sc"),

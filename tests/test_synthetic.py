@@ -8,8 +8,9 @@ import pytest
 from conftest import assert_one_line_error, run_program
 from PIL import Image
 
+from datasets.catalogue import DATASETS
 from preprocess.annotations import read_shanghaitech_points
-from preprocess.layouts import find_shanghaitech
+from preprocess.layouts import find_images
 from preprocess.synthetic import draw_scene
 
 DRAW = "preprocess/synthetic.py"
@@ -31,8 +32,9 @@ def drawn(tmp_path_factory):
 
 
 def test_it_is_laid_out_as_shanghaitech_with_heads_inside(drawn):
-    assert [len(find_shanghaitech(drawn, "A", split)) for split in ("train", "test")] == [60, 3]
-    for pair in find_shanghaitech(drawn, "A", "train"):
+    demo = DATASETS["DEMO"]
+    assert [len(find_images(demo, drawn, split)) for split in ("train", "test")] == [60, 3]
+    for pair in find_images(DATASETS["DEMO"], drawn, "train"):
         points = read_shanghaitech_points(pair.annotation)
         assert Image.open(pair.image).size == (144, 96)
         assert ((points >= 0) & (points < (144, 96))).all()
@@ -40,7 +42,7 @@ def test_it_is_laid_out_as_shanghaitech_with_heads_inside(drawn):
 
 def test_counts_are_broad_and_neither_light_nor_darkness_tells_them(drawn):
     counts, light = [], []
-    for pair in find_shanghaitech(drawn, "A", "train"):
+    for pair in find_images(DATASETS["DEMO"], drawn, "train"):
         counts.append(len(read_shanghaitech_points(pair.annotation)))
         light.append(np.asarray(Image.open(pair.image).convert("L")).mean())
     assert min(counts) == 0 and max(counts) > 150

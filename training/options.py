@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from counting.protocols import PROTOCOLS
-from training.recipes import DATASETS, RECIPES
+from datasets.catalogue import DATASETS
+from training.recipes import RECIPES
 from utils.options import WORKERS, Parser, add_device_options, number, whole_number
 from utils.precision import PRECISIONS
 

@@ -3,16 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from datasets.catalogue import find_dataset
 from models.build import find_architecture
 
 RECIPES = ("published", "fast")
-DATASETS = ("SHA", "SHB", "QNRF", "DEMO", "MINE")
-
-POINTS = {
-    "SHA": {"boxes": "SHA", "background": 0.1},
-    "QNRF": {"boxes": "QNRF", "background": 1.0},
-}
-
 PLAIN = {  # what the published recipes do without
     "batch_size": 1,
     "cosine": False,
@@ -69,7 +63,7 @@ def teacher_recipe(arch: str, dataset: str, recipe: str = "published") -> dict[s
     """Returns the options of a teacher's training; `recipe` is of RECIPES."""
     entry = find_architecture(arch)
     options = {"width": "1", "init": "imagenet", "out": Path(f"runs/teacher_{arch}")}
-    options |= entry.recipe("teacher", _published(dataset))
+    options |= entry.recipe("teacher", find_dataset(dataset).recipe)
     fast = FAST_TEACHER | entry.fast_teacher
     demo = DEMO_TEACHER | entry.demo_teacher
     return _complete(options, arch, dataset, fast if recipe == "fast" else None, demo)
@@ -78,7 +72,7 @@ def teacher_recipe(arch: str, dataset: str, recipe: str = "published") -> dict[s
 def student_recipe(arch: str, dataset: str, recipe: str = "published") -> dict[str, Any]:
     """Returns the options of a distillation; `recipe` is of RECIPES."""
     options = {"out": Path(f"runs/skt_{arch}"), "teacher_cache": "none"}
-    options |= find_architecture(arch).recipe("student", _published(dataset))
+    options |= find_architecture(arch).recipe("student", find_dataset(dataset).recipe)
     fast = FAST_STUDENT if recipe == "fast" else None
     return _complete(options, arch, dataset, fast, {"lr": DEMO_STUDENT_LR})
 
@@ -90,14 +84,11 @@ def _complete(
     fast: dict[str, Any] | None,
     demo: dict[str, Any],
 ) -> dict[str, Any]:
-    options |= PLAIN | {"protocol": choose_protocol(arch, dataset)} | POINTS[_published(dataset)]
+    entry = find_dataset(dataset)
+    options |= PLAIN | {"protocol": choose_protocol(arch, dataset)}
+    options |= {"boxes": entry.boxes, "background": entry.background}
     if fast is not None:
         options |= FAST | fast
-        if dataset == "QNRF" and options["hard"] == "density":
-            options["cache"] = "ram"  # images and maps are 49 GB
-    return options | DEMO | demo if dataset == "DEMO" else options
-
-
-def _published(dataset: str) -> str:
-    """The data set whose recipe is taken: Part A's where there is no other."""
-    return "QNRF" if dataset == "QNRF" else "SHA"
+        if entry.is_large and options["hard"] == "density":
+            options["cache"] = "ram"
+    return options | DEMO | demo if entry.demonstration else options

@@ -1,0 +1,40 @@
+"""Makes the density maps of any data set that the project knows: one .h5 for every image."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from datasets.catalogue import DATASETS  # noqa: E402
+from datasets.splits import DataError  # noqa: E402
+from preprocess.generation import PROJECT, add_options  # noqa: E402
+from preprocess.layouts import splits_of  # noqa: E402
+from preprocess.maps import make_maps  # noqa: E402
+from preprocess.rescaling import add_short_side, check_short_side  # noqa: E402
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", type=str.upper, choices=DATASETS, required=True)
+    add_options(parser, default_root=None)
+    add_short_side(parser)
+    args = parser.parse_args()
+    if args.root is None:
+        args.root = Path(os.environ.get("ROOT", PROJECT / DATASETS[args.dataset].root))
+    check_short_side(args, parser)
+    return args
+
+
+def main(args: argparse.Namespace) -> None:
+    dataset = DATASETS[args.dataset]
+    splits = splits_of(dataset, args.root)
+    options = args.root, args.out, args.original, args.workers, args.short_side
+    make_maps(dataset, splits, args.dataset, *options)
+
+
+if __name__ == "__main__":
+    try:
+        main(parse_args())
+    except (DataError, OSError) as error:
+        sys.exit(f"error: {error}")

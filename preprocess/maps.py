@@ -1,0 +1,50 @@
+"""The density maps of a data set of the catalogue."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets.catalogue import Dataset
+from preprocess.annotations import READERS
+from preprocess.generation import Recipe, generate
+from preprocess.importing import refuse_turned
+from preprocess.layouts import find_images
+from preprocess.rescaling import rescale
+
+
+def make_maps(
+    dataset: Dataset,
+    splits: Sequence[str],
+    label: str,
+    root: Path,
+    out: Path | None,
+    original: bool,
+    workers: int,
+    short_side: tuple[int, int] | None = None,
+) -> None:
+    """Brings the .h5 of every image up to date, and says what was done.
+
+    Args:
+        splits: such as "train" and "test".
+        label: of the data set, for what is said.
+        out: root of the same tree of .h5 files; None: beside the annotations.
+        original: whether to make the published code's maps.
+        short_side: least and most pixels of the images' short sides. Images and annotations are
+            then written into `out`, too, rescaled where they must be.
+
+    Raises:
+        DataError: the layout is another, or an image or annotation is unreadable.
+    """
+    read_points = READERS[dataset.layout]
+    recipe = Recipe(dataset.sigma)
+    if original:
+        recipe = Recipe.original(dataset.sigma, dataset.original_border)
+    for split in splits:
+        pairs, maps = find_images(dataset, root, split), out
+        if dataset.layout == "own":
+            for pair in pairs:
+                refuse_turned(pair.image)
+        if short_side is not None:
+            pairs = rescale(pairs, root, out, short_side, read_points, workers)
+            maps = None  # beside the rescaled images
+        jobs = [(pair, pair.density_path(root, maps)) for pair in pairs]
+        generate(f"{label} {split}", jobs, read_points, recipe, workers)

@@ -1,0 +1,35 @@
+"""Says what the shell scripts have to know of a data set and an architecture, in bash."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from counting.protocols import SHORT_SIDE  # noqa: E402
+from datasets.catalogue import find_dataset  # noqa: E402
+from training.recipes import choose_protocol  # noqa: E402
+
+
+def describe(arch: str, dataset: str) -> dict[str, str]:
+    """Returns the scripts' variables: prefix of lists, default root, pixels of short sides.
+
+    Raises:
+        ValueError: there is no such architecture or data set.
+    """
+    entry = find_dataset(dataset)
+    rescaled = choose_protocol(arch, dataset) == "rescaled"
+    short_side = ":".join(map(str, SHORT_SIDE)) if rescaled else ""
+    return {"prefix": entry.prefix, "default_root": entry.root, "short_side": short_side}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--arch", required=True)
+    parser.add_argument("--dataset", required=True)
+    options = parser.parse_args()
+    try:
+        variables = describe(options.arch, options.dataset)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    print("\n".join(f"{name}={shlex.quote(value)}" for name, value in variables.items()))
