@@ -17,7 +17,7 @@ from counting.sources import PICTURES
 from datasets.files import read_heads, read_image
 from datasets.loaders import build_evaluation_loader
 from datasets.splits import DataError, read_list
-from deploy.deployed import Deployed, EngineError, Run, import_package
+from deploy.deployed import Deployed, EngineError, Infer, import_package
 from deploy.engines import exported_engine
 from deploy.exported import FORMATS, ExportError, Format, check_parity, write_exported
 from deploy.int8 import quantise_within
@@ -152,7 +152,7 @@ def main(args: argparse.Namespace) -> None:
     network = Deployed(counter.network, args.preprocess)
     model = form.export(network)
 
-    def prove(run: Run) -> None:
+    def prove(run: Infer) -> None:
         difference = check_parity(run, network.run, args.preprocess)
         print(f"counts agree with PyTorch's to {100 * difference:.1g} %", flush=True)
 

@@ -117,7 +117,7 @@ def say(line: str, file: TextIO | None = None) -> None:
 
 
 @dataclass
-class Run:
+class Tally:
     """What all pictures share, and what has happened so far."""
 
     predictor: Predictor
@@ -133,32 +133,32 @@ class Run:
         say(f"error: {' '.join(str(error).split())}", sys.stderr)
 
 
-def find_all(run: Run, inputs: Sequence[str]) -> list[Source]:
+def find_all(tally: Tally, inputs: Sequence[str]) -> list[Source]:
     """Returns what the inputs stand for; those that stand for nothing are complained of."""
     sources = []
     for text in inputs:
         try:
             sources += find_sources(text)
         except SourceError as error:
-            run.complain(error)
+            tally.complain(error)
     return sources
 
 
-def count_picture(run: Run, source: Source) -> None:
+def count_picture(tally: Tally, source: Source) -> None:
     """Counts a picture, prints its line and writes what was asked for.
 
     Raises:
         DataError, RegionError, EngineError: it cannot be counted.
     """
     image = read_image(source.place, upright=True)
-    reading, density = run.predictor.read(image, source.name)
+    reading, density = tally.predictor.read(image, source.name)
     say(str(reading))
-    run.record(reading)
-    run.alarms += "alarm" in reading.notes
-    run.outputs.save_picture(run.outputs.names.take(source.stem), image, density, reading)
+    tally.record(reading)
+    tally.alarms += "alarm" in reading.notes
+    tally.outputs.save_picture(source.stem, image, density, reading)
 
 
-def count_video(run: Run, source: Source, every: int) -> None:
+def count_video(tally: Tally, source: Source, every: int) -> None:
     """Counts a video frame by frame, and prints a line when an alarm begins, and one at the end.
 
     Raises:
@@ -166,32 +166,32 @@ def count_video(run: Run, source: Source, every: int) -> None:
             counted till then is written.
     """
     video, timeline = Video(source.place), Timeline()
-    stem, fps = run.outputs.names.take(source.stem), None if video.is_live else video.fps / every
+    stem, fps = tally.outputs.names.take(source.stem), None if video.is_live else video.fps / every
     shown = {"desc": source.name, "unit": "frame", "leave": False, "delay": PATIENCE_S}
     try:
         with (
             tqdm(total=-(-video.frames // every) or None, **shown) as bar,
-            run.outputs.film(stem, fps) as film,
+            tally.outputs.film(stem, fps) as film,
         ):
             for frame in video.read(every):
-                count_frame(run, source.name, frame, timeline, film)
+                count_frame(tally, source.name, frame, timeline, film)
                 bar.set_postfix(count=f"{timeline.counts[-1]:.1f}", refresh=False)
                 bar.update()
-                if run.stop:
+                if tally.stop.requested:
                     break
     finally:
-        run.alarms += timeline.notes["alarm"]
+        tally.alarms += timeline.notes["alarm"]
         if timeline.counts:
             say(f"{source.name}: {timeline}")
-            run.outputs.save_timeline(stem, timeline, run.predictor.alarm)
+            tally.outputs.save_timeline(stem, timeline, tally.predictor.alarm)
 
 
-def count_frame(run: Run, name: str, frame: Frame, timeline: Timeline, film: Film) -> None:
+def count_frame(tally: Tally, name: str, frame: Frame, timeline: Timeline, film: Film) -> None:
     """Counts a frame, and writes what was asked for."""
-    reading, density = run.predictor.read(frame.image, name, frame.number, frame.seconds)
+    reading, density = tally.predictor.read(frame.image, name, frame.number, frame.seconds)
     if timeline.add(reading):
         say(f"{reading} at {frame.seconds:.1f} s")
-    run.record(reading)
+    tally.record(reading)
     film.add(frame, density, reading)
 
 
@@ -202,22 +202,22 @@ def main(args: argparse.Namespace) -> int:
     outputs = Outputs(args.out, args.npy, predictor.regions)
     stop, names = StopRequest(), [region.name for region in args.roi]
     with open_records(args.csv, args.json, names) as record, stop:
-        run = Run(predictor, outputs, record, stop)
-        sources = find_all(run, args.inputs)
+        tally = Tally(predictor, outputs, record, stop)
+        sources = find_all(tally, args.inputs)
         alone = len(sources) < 2
         for source in tqdm(sources, unit="file", leave=False, delay=PATIENCE_S, disable=alone):
             try:
                 if source.is_video:
-                    count_video(run, source, args.every)
+                    count_video(tally, source, args.every)
                 else:
-                    count_picture(run, source)
+                    count_picture(tally, source)
             except (DataError, VideoError) as error:
-                run.complain(error)
+                tally.complain(error)
             except (RegionError, EngineError) as error:
-                run.complain(f"{source.name}: {error}")
-            if stop:
+                tally.complain(f"{source.name}: {error}")
+            if stop.requested:
                 return STOPPED
-    return ALARM if run.alarms else UNREADABLE if run.problems else 0
+    return ALARM if tally.alarms else UNREADABLE if tally.problems else 0
 
 
 if __name__ == "__main__":

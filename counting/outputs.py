@@ -44,7 +44,10 @@ class Outputs:
     def save_picture(
         self, stem: str, image: np.ndarray, density: np.ndarray, reading: Reading
     ) -> None:
-        """Writes a picture's overlay and map."""
+        """Writes the overlay and map of a picture, those that were asked for."""
+        if not (self.overlays or self.maps):
+            return
+        stem = self.names.take(stem)
         self.save_map(stem, density)
         if self.overlays:
             drawn = self._draw(image, density, density.max(), Path(reading.name).name, reading)

@@ -53,7 +53,7 @@ class Predictor:
             count, density = 0.0, np.zeros([-(-side // STRIDE) for side in size], np.float32)
         else:
             count, density = self._count(image)
-        regions = count_regions(density, self.regions, size)
+        regions = count_regions(density, self.regions, size) if self.regions else {}
         unlikeness = self.rate(glance) if self.rate else None
         found = {
             "alarm": self.alarm is not None and max(regions.values(), default=count) > self.alarm,

@@ -16,16 +16,8 @@ class Source:
 
     place: Path | int
     is_video: bool
-
-    @property
-    def name(self) -> str:
-        """The path or camera, such as photos/IMG_1.jpg or camera:0."""
-        return f"camera:{self.place}" if isinstance(self.place, int) else str(self.place)
-
-    @property
-    def stem(self) -> str:
-        """The stem for names of files that are written about it, such as IMG_1."""
-        return f"camera{self.place}" if isinstance(self.place, int) else self.place.stem
+    name: str  # the path or camera, such as photos/IMG_1.jpg or camera:0
+    stem: str  # for names of files that are written about it, such as IMG_1
 
 
 class SourceError(ValueError):
@@ -42,7 +34,7 @@ def find_sources(text: str) -> list[Source]:
         SourceError: nothing was found.
     """
     if camera := CAMERA.fullmatch(text):
-        return [Source(int(camera[1]), is_video=True)]
+        return [Source(int(camera[1]), True, text, f"camera{camera[1]}")]
     path = Path(text)
     if path.is_dir():
         found = [file for file in path.iterdir() if file.suffix.lower() in PICTURES | VIDEOS]
@@ -56,7 +48,7 @@ def find_sources(text: str) -> list[Source]:
     found = sorted(file for file in found if file.is_file())
     if not found:
         raise SourceError(missing)
-    return [Source(file, file.suffix.lower() in VIDEOS) for file in found]
+    return [Source(f, f.suffix.lower() in VIDEOS, str(f), f.stem) for f in found]
 
 
 def searches(text: str, folder: Path) -> bool:

@@ -22,7 +22,7 @@ AXES = ("batch", "height", "width")
 OUTPUTS = ("density", "count")
 
 # Pictures, as `prepare` makes them -> (B, 1, h, w) density and (B,) counts.
-Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+Infer = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class EngineError(RuntimeError):

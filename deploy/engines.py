@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from deploy import onnx_format, openvino_format
 from deploy.cudagraph import CapturedNetwork
-from deploy.deployed import Deployed, EngineError, Run, first_line, prepare
+from deploy.deployed import Deployed, EngineError, Infer, first_line, prepare
 from deploy.exported import FORMATS, Format, open_exported
 from utils.pixels import restore
 
@@ -139,7 +139,7 @@ def build_engine(
     return exported_engine(network, exported.run, exported.preprocess)
 
 
-def exported_engine(network: nn.Module, run: Run, preprocess: bool) -> Engine:
+def exported_engine(network: nn.Module, run: Infer, preprocess: bool) -> Engine:
     """Returns an exported model as an engine, which takes normalised images.
 
     Args:

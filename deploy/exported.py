@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deploy import onnx_format, openvino_format
-from deploy.deployed import Deployed, EngineError, Run, prepare
+from deploy.deployed import Deployed, EngineError, Infer, prepare
 
 NEEDED = ("model", "architecture", "precision", "preprocessing", "checkpoint", "weights_sha256")
 CHECKED = ((1, 96, 160), (1, 203, 317), (2, 331, 250))  # images, height and width
@@ -28,7 +28,7 @@ class Format(Protocol):
     INT8_PACKAGES: Sequence[str]  # needed for quantising
 
     export: Callable[[Deployed], Any]  # network -> model
-    open_model: Callable[[Any], tuple[Run, dict[str, str]]]  # model or its path -> run, its facts
+    open_model: Callable[[Any], tuple[Infer, dict[str, str]]]  # model or its path -> run, its facts
     save: Callable[[Any, Path, Mapping[str, str]], list[Path]]  # model, path, facts -> files
     quantise: Callable[[Any, Sequence[Tensor], bool, Collection[int]], Any]  # model, ... -> model
 
@@ -51,7 +51,7 @@ class Exported:
         size: bytes of its files.
     """
 
-    run: Run
+    run: Infer
     facts: dict[str, str]
     preprocess: bool
     size: int
@@ -76,7 +76,7 @@ def open_exported(path: Path) -> Exported:
 
 
 def write_exported(
-    path: Path, model: Any, facts: Mapping[str, str], check: Callable[[Run], object]
+    path: Path, model: Any, facts: Mapping[str, str], check: Callable[[Infer], object]
 ) -> list[Path]:
     """Writes a model in the format of the path's ending if it passes a check; returns its files.
 
@@ -92,7 +92,7 @@ def write_exported(
     return [path.with_name(file.name) for file in files]
 
 
-def check_parity(run: Run, reference: Run, preprocess: bool) -> float:
+def check_parity(run: Infer, reference: Infer, preprocess: bool) -> float:
     """Compares maps and counts at three sizes, two of them odd and one a batch of two.
 
     Returns the greatest difference of a count, relative to the count or, if that is below 1, to 1.

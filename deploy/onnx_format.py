@@ -15,7 +15,7 @@ from deploy.deployed import (
     OUTPUTS,
     Deployed,
     EngineError,
-    Run,
+    Infer,
     first_line,
     import_package,
     prepare,
@@ -57,7 +57,7 @@ def export(network: Deployed) -> ModelProto:
     return model
 
 
-def open_model(model: ModelProto | Path) -> tuple[Run, dict[str, str]]:
+def open_model(model: ModelProto | Path) -> tuple[Infer, dict[str, str]]:
     """Returns a function that runs a model or its file with PyTorch's threads, and its facts.
 
     Raises:

@@ -17,7 +17,7 @@ from deploy.deployed import (
     OUTPUTS,
     Deployed,
     EngineError,
-    Run,
+    Infer,
     import_package,
     prepare,
     silence,
@@ -59,7 +59,7 @@ def export(network: Deployed) -> Model:
     return model
 
 
-def open_model(model: Model | Path) -> tuple[Run, dict[str, str]]:
+def open_model(model: Model | Path) -> tuple[Infer, dict[str, str]]:
     """Returns a function that runs a model or its file with PyTorch's threads, and its facts.
 
     Raises:

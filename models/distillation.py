@@ -195,7 +195,10 @@ def distillation_terms(
         _, *pools = pool_sides(taps)
         adapted = intra_layer_loss(features, taught_features, adapters, pools, intra)
     seen = Compared(predicted, taught, taught_features, taps, adapted, hard_loss, batch)
-    return {name: TERMS[name].compute(seen) for name in terms}
+    losses = {}
+    for name in terms:
+        losses[name] = TERMS[name].compute(seen)
+    return losses
 
 
 class Criterion(nn.Module):

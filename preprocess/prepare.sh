@@ -67,7 +67,7 @@ refuse_options() {
 
 # begin: sets PYTHON, and what follows from DATASET and ARCH: lists, ROOT, short_side, ...
 begin() {
-  local facts split
+  local facts split prefix=''
   set_up requirements.txt
   facts=$("$PYTHON" "$project/training/describe.py" --arch "$ARCH" --dataset "$DATASET") || exit 1
   eval "$facts"

@@ -8,6 +8,8 @@ import hashlib
 import sys
 from pathlib import Path
 
+from torch import Tensor
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.checkpoint import CheckpointError, read_checkpoint, save_weights  # noqa: E402
 
@@ -22,13 +24,19 @@ def release(checkpoint: Path, path: Path) -> str:
     held = read_checkpoint(checkpoint)
     if not {"model", "arch", "width", "settings"} <= held.keys():
         raise CheckpointError(f"{checkpoint} is not of a training; best_mae.pth of a run is")
-    weights = {name: tensor.half() for name, tensor in held["model"].items()}
+    weights = {name: _shorten(name, tensor) for name, tensor in held["model"].items()}
     for name, tensor in weights.items():
         if not tensor.isfinite().all():
             raise CheckpointError(f"{checkpoint}: {name} does not fit into float16")
     facts = {name: held[name] for name in ("arch", "width")}
     save_weights(path, weights, facts | {"dataset": held["settings"]["dataset"]})
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _shorten(name: str, tensor: Tensor) -> Tensor:
+    """Returns it in float16; statistics of batch normalisation, and whole numbers, stay."""
+    is_statistic = name.rpartition(".")[2].startswith("running_")
+    return tensor if is_statistic or not tensor.is_floating_point() else tensor.half()
 
 
 if __name__ == "__main__":

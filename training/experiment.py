@@ -16,7 +16,7 @@ from training.clock import Clock
 from training.runlog import RunFolder
 from training.schedule import Schedule
 from training.setup import build_optimizer, run_settings, share_step
-from training.state import Progress, TrainingState
+from training.state import TrainingState
 from utils import distributed
 from utils.checkpoint import read_checkpoint, save_checkpoint
 from utils.interrupt import StopRequest
@@ -75,16 +75,13 @@ class Training:
         self.steps_per_epoch, self.heads = len(train), train.dataset.heads
         self.schedule = self._build_schedule(len(val), len(test))
         self.scored = args.resume and self._resume()
+        self.progress = self.state.progress
         if self.folder and not self.scored:
             self.folder.result.unlink(missing_ok=True)  # of fewer epochs
         self.step = share_step(criterion, args)
         self.clock = Clock(self.progress, shared=self.device.type == "cpu")
         self.planned, self.interval, self.stopped = self._plan(), 1, False  # see `decide`
         self._stop, self._bar = StopRequest(), None
-
-    @property
-    def progress(self) -> Progress:
-        return self.state.progress
 
     @property
     def finished(self) -> bool:
@@ -130,7 +127,7 @@ class Training:
             interval: steps until the losses are to be read again; the main process's is taken.
         """
         decisions = [self._plan(), interval] if distributed.is_main() else [0, 0]
-        planned, interval, stop = distributed.add_up([*decisions, bool(self._stop)])
+        planned, interval, stop = distributed.add_up([*decisions, self._stop.requested])
         self.planned, self.interval, self.stopped = int(planned), int(interval), bool(stop)
 
     def show(self, steps: int) -> None:
@@ -204,11 +201,11 @@ class Training:
         last = (read_checkpoint(self.folder.last), self.folder.result.exists())
         checkpoint, scored = distributed.from_main(last)
         self.state.restore(checkpoint, self.args.out / "last.pth")
-        if scored and self.progress.steps >= self._plan():
+        if scored and self.state.progress.steps >= self._plan():
             return True
         if self.folder:
-            self.folder.rewind(self.progress.epoch)
+            self.folder.rewind(self.state.progress.epoch)
         return False
 
     def _plan(self) -> int:
-        return self.schedule.plan(self.steps_per_epoch, self.progress)
+        return self.schedule.plan(self.steps_per_epoch, self.state.progress)

@@ -32,9 +32,9 @@ def train_one_epoch(training: Training, loader: DataLoader) -> None:
     for batch in loader if not training.finished else ():
         share = loader.sampler.share(progress.step)
         losses.add(take_step(training, batch, share), share, batch["name"])
-        if len(losses) >= training.interval or training.finished:
+        if len(losses) >= training.interval or progress.steps >= training.planned:
             read_losses(training, losses)
-        if training.stopped or training.finished:
+        if training.stopped or progress.steps >= training.planned:
             break
     if len(losses):
         read_losses(training, losses)

@@ -13,7 +13,7 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self._requested = False
+        self.requested = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> None:
@@ -24,10 +24,7 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def __bool__(self) -> bool:
-        return self._requested
-
     def _on_signal(self, *_: object) -> None:
-        self._requested = True
+        self.requested = True
         if distributed.processes() == 1:
             self.__exit__()
