@@ -48,12 +48,13 @@ from utils.options import (
 )
 from utils.plots import draw_maps, draw_overlay
 from utils.precision import allow_tf32
+from utils.version import VERSION
 
 WORST = 6  # images that --worst shows
 
 
 def parse_args() -> argparse.Namespace:
-    parser = Parser(description=__doc__)
+    parser = Parser(description=__doc__, conflict_handler="resolve")
     add = parser.add_argument
     add("test_json", type=Path, nargs="?", help="list of images to count")
     add("--checkpoint", "-c", type=find_checkpoint, help="the network: a file, or shipped weights")
@@ -70,7 +71,14 @@ def parse_args() -> argparse.Namespace:
         help=f"what runs the network, compared to eager: {', '.join(ENGINES)}, or an exported file",
     )
     add("--size", type=checked(parse_size), help="of FLOPs and latency (None: the data set's)")
-    add("--version", "-v", help="what the checkpoint must be, such as csrnet or 1/4-csrnet")
+    add(
+        "--version",
+        "-v",
+        nargs="?",
+        const=VERSION,
+        help="what the checkpoint must be, such as csrnet or 1/4-csrnet; without one, print "
+        "this program's own version",
+    )
     add("--transform", "-t", action="store_true", help="the checkpoint must hold its adapters")
     add("--workers", type=whole_number(0), default=WORKERS, help="processes that read images")
 
@@ -81,6 +89,9 @@ def parse_args() -> argparse.Namespace:
     add("--save-maps", type=Path, help="folder for pictures with true and predicted density")
     add("--worst", type=Path, help="figure of the worst images' density, without the pictures")
     args = parser.parse_args()
+    if args.version == VERSION:
+        print(f"SKT {VERSION}")
+        parser.exit()
     if args.cost == (args.test_json is not None) or not (args.cost or args.checkpoint):
         parser.error("a list of images and --checkpoint are needed, or --cost alone")
     if args.cost:

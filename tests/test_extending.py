@@ -1,6 +1,7 @@
 """An architecture, a loss and a data set are an entry each: toy ones, added from outside, run."""
 
 import json
+import re
 import sys
 from fractions import Fraction
 from functools import partial
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import need_packages, write_shanghaitech
+from conftest import PROJECT, need_packages, run_program, write_shanghaitech
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,17 +18,23 @@ import SKT_distill
 import test
 import train_teacher
 from datasets.catalogue import DATASETS, Dataset
+from datasets.points import BOX_RULES
 from models.architecture import Architecture
 from models.build import ARCHITECTURES
 from models.counter import read_counter
 from models.csrnet import ARCHITECTURE as CSRNET
-from models.distillation import TERMS, Term
+from models.distillation import TERMS, Compared, Term
 from models.taps import Tap
+from preprocess.annotations import READERS
+from preprocess.density import BORDERS, SIGMA_RULES
+from preprocess.layouts import LAYOUTS
 from preprocess.lists import Validation, make_lists
 from preprocess.maps import make_maps
 from report.release import release
 from training.describe import describe
+from training.recipes import student_recipe
 from utils.checkpoint import read_checkpoint
+from utils.version import VERSION
 
 ALL = ",".join([*TERMS, "peak"])
 
@@ -166,6 +173,38 @@ def test_additions_change_no_published_default(toys, lists, start, monkeypatch):
     }
     with pytest.raises(ValueError, match="arch must be one of csrnet, bl, toy, got 'vgg'"):
         describe("vgg", "TOY")
+
+
+def test_the_documented_additions_work(monkeypatch):
+    page = (PROJECT / "docs/extending.md").read_text(encoding="utf-8")
+    _, *blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {"TERMS": dict(TERMS), "Term": Term, "DATASETS": dict(DATASETS), "Dataset": Dataset}
+    for block in blocks:
+        exec(block, names)
+    maps = torch.full((2, 1, 3, 4), 0.5), torch.full((2, 1, 3, 4), 0.25)
+    seen = Compared(*maps, (), (), None, None, {})
+    assert names["TERMS"]["count"].compute(seen) == 3
+    assert names["DATASETS"]["STATION"].sigma in SIGMA_RULES
+    assert names["DATASETS"]["STATION"].layout in LAYOUTS
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_entries_of_data_sets_name_what_there_is(name):
+    entry = DATASETS[name]
+    assert entry.sigma in SIGMA_RULES and entry.original_border in BORDERS
+    assert entry.layout in LAYOUTS and entry.layout in READERS
+    assert entry.boxes in BOX_RULES
+    for arch in ARCHITECTURES:
+        assert student_recipe(arch, name).keys() == student_recipe("csrnet", "SHA").keys()
+
+
+def test_the_version_stands_in_one_place():
+    citation = (PROJECT / "CITATION.cff").read_text(encoding="utf-8")
+    changes = (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f'version: "{VERSION}"' in citation
+    assert re.findall(r"^## \[(.+?)\]", changes, re.MULTILINE)[0] == VERSION
+    for program in ("SKT_distill.py", "test.py", "predict.py"):
+        assert run_program(program, "--version").stdout == f"SKT {VERSION}\n"
 
 
 def test_a_file_that_names_an_unknown_architecture_is_refused(toys, monkeypatch, tmp_path):

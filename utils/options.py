@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import torch
 
 from utils import distributed
+from utils.version import VERSION
 
 # Seconds before another than the main process speaks: mostly both say the same, and torchrun ends
 # all with the first.
@@ -23,6 +24,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any):
         super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
+        if self.add_help:
+            self.add_argument("--version", action="version", version=f"SKT {VERSION}")
         sys.excepthook = _say_stopped
 
     def error(self, message: str) -> NoReturn:
