@@ -248,6 +248,8 @@ def main(args: argparse.Namespace) -> None:
         if path is not None
     ]
     student = build_student(args)
+    if teachers and teachers[0].arch != student.arch:
+        distributed.say(f"the student is a {student.label}, its teacher a {teachers[0].label}")
     adapters, taps, imitated = None, (), ()
     if need_features(args.terms):
         adapters, taps, imitated = build_adapters(args, student, teachers[0])

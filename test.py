@@ -50,7 +50,7 @@ from utils.plots import draw_maps, draw_overlay
 from utils.precision import allow_tf32
 from utils.version import VERSION
 
-WORST = 6  # images that --worst shows
+SHOWN = 6  # images of a figure
 
 
 def parse_args() -> argparse.Namespace:
@@ -88,6 +88,7 @@ def parse_args() -> argparse.Namespace:
     add("--per-image", type=Path, help="CSV file: name, heads, predicted")
     add("--save-maps", type=Path, help="folder for pictures with true and predicted density")
     add("--worst", type=Path, help="figure of the worst images' density, without the pictures")
+    add("--examples", type=Path, help="the same of images from small errors to great ones")
     args = parser.parse_args()
     if args.version == VERSION:
         print(f"SKT {VERSION}")
@@ -96,10 +97,12 @@ def parse_args() -> argparse.Namespace:
         parser.error("a list of images and --checkpoint are needed, or --cost alone")
     if args.cost:
         options = ["--checkpoint", "--engine", "--json", "--beside", "--per-image"]
-        options += ["--save-maps", "--worst"]
+        options += ["--save-maps", "--worst", "--examples"]
         parser.refuse(args, options, "has no place beside --cost, which measures no checkpoint")
-    if args.worst and args.worst.suffix != ".png":
-        parser.error(f"--worst must be a .png, got {args.worst}")
+    for name in ("worst", "examples"):
+        path = getattr(args, name)
+        if path and path.suffix != ".png":
+            parser.error(f"--{name} must be a .png, got {path}")
     if args.protocol == "tiled" and args.engine != "eager":
         parser.error(f"--engine {args.engine} has no place beside --protocol tiled, only eager has")
     args.size = args.size or DATASETS[args.dataset].size
@@ -162,22 +165,32 @@ def count_images(
     return results
 
 
-def draw_worst(
+def draw_densities(
     args: argparse.Namespace,
     engine: nn.Module | Engine,
     samples: Sequence[Sample],
     results: Sequence[CountResult],
     protocol: str,
 ) -> None:
-    """Counts the images of the greatest errors again, and draws their true and predicted maps."""
+    """Counts some images again, and draws their true and predicted maps.
+
+    For --worst these have the greatest errors; for --examples they stand for all, as their errors
+    lie in the middle of equal parts of the ranking.
+    """
     errors = {result.name: abs(result.predicted - result.heads) for result in results}
-    worst = sorted(samples, key=lambda sample: -errors[str(sample.image)])[:WORST]
-    loader = build_evaluation_loader(worst, args.workers)
-    maps = [
-        (result, batch["density"][0, 0].numpy(), density[0, 0].cpu().numpy())
-        for batch, density, result in predict_each(engine, loader, args.device, PROTOCOLS[protocol])
-    ]
-    draw_maps(maps, args.worst)
+    ranked = sorted(samples, key=lambda sample: -errors[str(sample.image)])
+    shown = min(SHOWN, len(ranked))
+    middles = [(2 * part + 1) * len(ranked) // (2 * shown) for part in range(shown)]
+    figures = {args.worst: ranked[:shown], args.examples: [ranked[i] for i in reversed(middles)]}
+    for path, chosen in figures.items():
+        if path:
+            loader = build_evaluation_loader(chosen, args.workers)
+            counted = predict_each(engine, loader, args.device, PROTOCOLS[protocol])
+            maps = [
+                (result, batch["density"][0, 0].numpy(), density[0, 0].cpu().numpy())
+                for batch, density, result in counted
+            ]
+            draw_maps(maps, path)
 
 
 def compare_counts(
@@ -234,8 +247,7 @@ def measure(args: argparse.Namespace, counter: Counter) -> dict[str, Any] | None
         return None
     if args.per_image:
         write_counts(args.per_image, results)
-    if args.worst:
-        draw_worst(args, engine, samples, results, protocol)
+    draw_densities(args, engine, samples, results, protocol)
     cost = measure_cost(counter.network, args.size)
     latencies = measure_latencies(args, counter.network, engine)
     gpu, cpu = latencies["cuda"], latencies["cpu"]
@@ -307,7 +319,7 @@ def main(args: argparse.Namespace) -> None:
     if args.cost:
         print_costs()
         return
-    for path in (args.json, args.per_image, args.worst):
+    for path in (args.json, args.per_image, args.worst, args.examples):
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
     args.beside = [read_result(path) for path in args.beside]

@@ -157,6 +157,27 @@ def test_the_maps_of_more_teachers_are_averaged():
     torch.testing.assert_close(criterion(batch)["soft"], squared_error(student(images), mean))
 
 
+@pytest.mark.parametrize(
+    ("arch", "other", "taps", "left"),
+    [
+        ("csrnet", "bl", ["conv1_1", "pool1", "pool2", "pool3", "dilated1"], "dilated4"),
+        ("bl", "csrnet", ["conv1_1", "pool1", "pool2", "pool3", "conv1"], "pool4"),
+    ],
+)
+@pytest.mark.parametrize("answers", ["live", "kept"])
+def test_teacher_and_student_may_differ(crowd_lists, tmp_path, arch, other, taps, left, answers):
+    path, out = tmp_path / "teacher.pth", tmp_path / "skt"
+    save_checkpoint(path, build_network(other, 1 / 8).state_dict())
+    options = ["--arch", arch, "--epochs", 1, "--crop", "40x56", "--hard", "density"]
+    options += ["--teacher-cache", tmp_path / "kept"] if answers == "kept" else []
+    result = distil(crowd_lists, path, out, *options)
+    assert result.returncode == 0, result.stderr
+    assert f"{left}: no tap of the teacher has that stride; left out" in result.stdout
+    last = read_checkpoint(out / "last.pth")
+    assert [name[:-7] for name in last["adapters"] if name.endswith(".weight")] == taps
+    assert (last["arch"], last["settings"]["answers"]) == (arch, answers)
+
+
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_a_student_learns_alone_in_the_same_program(crowd_lists, tmp_path, arch):
     options = ["--arch", arch, "--width", "1/16", "--terms", "hard", "--epochs", 1]
@@ -375,10 +396,12 @@ def test_counts_and_costs_of_a_checkpoint(distilled, crowd_lists, tmp_path):
     ]
     options += ["--json", files["result.json"], "--per-image", files["counts.csv"]]
     options += ["--save-maps", files["maps"], "--worst", tmp_path / "worst.png"]
+    options += ["--examples", tmp_path / "examples.png"]
     result = run_program("test.py", crowd_lists[2], *options)
     assert result.returncode == 0, result.stderr
-    with Image.open(tmp_path / "worst.png") as figure:
-        assert figure.size == (1200, 500)  # two rows for three images
+    for name in ("worst.png", "examples.png"):
+        with Image.open(tmp_path / name) as figure:
+            assert figure.size == (1200, 500)  # two rows for three images
     measured = json.loads(files["result.json"].read_text())
     expected = json.loads((distilled / "result.json").read_text())["test"]
     for name, value in expected.items():
@@ -502,8 +525,8 @@ def test_user_mistakes_in_distilling(distilled, crowd_lists, teacher, tmp_path):
     refuse("1 images stand in both", lists=[crowd_lists[1], *crowd_lists[1:]])
     bl = tmp_path / "bl.pth"
     save_checkpoint(bl, build_network("bl", 1 / 8).state_dict())
-    refuse("bl.pth is a bl, not a csrnet; --arch bl distils it", teacher=bl)
-    refuse("teacher.pth is a csrnet, not a bl", options=["--arch", "bl"])
+    inherited = ["--init", "teacher"]
+    refuse("bl.pth is a bl, the student a csrnet; it needs", teacher=bl, options=inherited)
     result = run_program(DISTIL, *crowd_lists, "--out", new, *FAST)
     assert_one_line_error(result, "--terms hard,soft,intra,inter needs a teacher: --teacher_ckpt")
     options = ["--out", new, "--terms", "hard", "--init", "teacher"]
