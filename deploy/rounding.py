@@ -52,9 +52,12 @@ def round_layers(network: nn.Module, means: Sequence[Tensor], floats: Collection
     for number, layer in enumerate(convolutions(network).values()):
         if number not in floats:
             rounded = _round_weight(layer.weight)
-            error = (rounded - layer.weight).sum((2, 3))  # (out, in)
-            layer.bias -= error @ means[number]
+            error = (rounded - layer.weight).sum((2, 3))  # (out, in / groups)
+            taken = means[number].view(layer.groups, -1, 1)
+            shift = (error.view(layer.groups, -1, error.shape[1]) @ taken).flatten()  # (out,)
             layer.weight.copy_(rounded)
+            bias = -shift if layer.bias is None else layer.bias - shift
+            layer.bias = nn.Parameter(bias, requires_grad=False)
     return network
 
 

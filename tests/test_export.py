@@ -334,9 +334,10 @@ def test_the_layer_that_eight_bits_hurt_is_the_first():
     assert sorted(ranking) == list(range(16))
 
 
-def test_the_bias_takes_what_kernels_leave_of_the_mean():
+@pytest.mark.parametrize("options", [{}, {"groups": 4, "bias": False}])
+def test_the_bias_takes_what_kernels_leave_of_the_mean(options):
     torch.manual_seed(0)
-    layer = torch.nn.Conv2d(8, 4, 3).requires_grad_(False)
+    layer = torch.nn.Conv2d(8, 4, 3, **options).requires_grad_(False)
     images = [5 + torch.randn(1, 8, 40, 60) for _ in range(3)]
     means = measure_means(layer, images)
     kept, lost = (
