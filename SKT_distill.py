@@ -1,21 +1,13 @@
 """Distil a narrow counter from a trained teacher: Structured Knowledge Transfer (ACM MM 2020)."""
 
 import argparse
-from collections.abc import Iterator, Sequence
-from itertools import count, islice
-from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from datasets.crowd import CrowdDataset
-from datasets.loaders import CACHES, build_loaders, check_options
-from datasets.points import BOX_RULES
-from datasets.sampler import CropSampler
+from datasets.loaders import build_loaders, check_options
 from datasets.splits import DataError
-from datasets.transforms import parse_crop
 from models.bayesian import build_hard_loss
-from models.build import ARCHITECTURES, build_network, init_kaiming, parse_width
+from models.build import build_network, init_kaiming, parse_width
 from models.counter import Counter, read_counter, read_frozen
 from models.distillation import (
     INTRA_DISTANCES,
@@ -25,30 +17,26 @@ from models.distillation import (
     need_features,
     need_teacher,
 )
-from models.inheritance import inherit
-from models.taps import Adapters, Ask, Tap, ask_kept, ask_live, match_taps, tap_channels
+from models.taps import Adapters, Tap, match_taps, tap_channels
 from training.experiment import Training, TrainingError
+from training.inheriting import inherit_weights
 from training.loop import train_one_epoch, validate
 from training.options import add_experiment_options, add_training_options, check_training_options
 from training.recipes import student_recipe
 from training.result import score_best
 from training.runlog import RunError
 from training.setup import prepare_device
-from training.teaching import teach_crops
+from training.teaching import choose_asking
 from utils import distributed
 from utils.checkpoint import CheckpointError, find_checkpoint
 from utils.distributed import LostProcess
 from utils.options import Parser, checked, choices, fail, number, select_device
-from utils.pixels import normalise
-from utils.precision import allow_tf32
-
-INHERITED_CROPS = 128  # at which --init teacher fits a student
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
-    recipe = student_recipe(*add_experiment_options(parser, ARCHITECTURES))
-    add_training_options(parser, checked(parse_crop), BOX_RULES, CACHES)
+    recipe = student_recipe(*add_experiment_options(parser))
+    add_training_options(parser)
     add = parser.add_argument_group("networks").add_argument
     add("--teacher_ckpt", "-tc", type=find_checkpoint, help="the teacher's checkpoint")
     add(
@@ -157,83 +145,6 @@ def build_adapters(
     return adapters.to(args.device), taps, imitated
 
 
-def inherit_weights(
-    args: argparse.Namespace,
-    student: Counter,
-    adapters: Adapters | None,
-    teacher: Counter,
-    dataset: CrowdDataset,
-) -> None:
-    """Fits the student and its adapters to the teacher on the first crops, in their own colours.
-
-    The main process does so, and the others get the result. A resumed run needs none of it.
-    """
-    if student.arch != teacher.arch:
-        raise CheckpointError(
-            f"--init teacher: {args.teacher_ckpt} is a {teacher.arch}, the student a "
-            f"{student.arch}; it needs a teacher of the same architecture"
-        )
-    if student.width > teacher.width:
-        raise CheckpointError(
-            f"--init teacher: {args.teacher_ckpt} is {teacher.width} wide, the student "
-            f"{student.width}; it needs a teacher as wide or wider"
-        )
-    if args.resume:
-        return
-    modules = [student.network, *([adapters] if adapters else [])]
-    states = None
-    if distributed.is_main():
-        crops = list(islice(_first_crops(args, dataset), INHERITED_CROPS))
-        print(f"fitting the student to {args.teacher_ckpt} at {len(crops)} crops", flush=True)
-        allow_tf32(False)  # until the training decides
-        images = [crop.to(args.device) for crop in crops]
-        try:
-            inherit(student.network, adapters, teacher.network, lambda: map(normalise, images))
-        except ValueError as error:
-            raise CheckpointError(f"--init teacher: {error}") from None
-        states = [
-            {key: value.cpu() for key, value in module.state_dict().items()} for module in modules
-        ]
-    for module, state in zip(modules, distributed.from_main(states), strict=True):
-        module.load_state_dict(state)
-
-
-def _first_crops(args: argparse.Namespace, dataset: CrowdDataset) -> Iterator[Tensor]:
-    sampler = CropSampler(len(dataset), args.crops_per_image, args.batch_size, args.seed)
-    for sampler.epoch in count():
-        for indices in sampler:
-            yield from dataset[indices]["image"].split(1)
-
-
-def choose_asking(
-    args: argparse.Namespace,
-    teachers: Sequence[Counter],
-    taps: Sequence[Tap],
-    dataset: CrowdDataset,
-    precision: torch.dtype,
-) -> tuple[Ask | None, str]:
-    """Decides how the teacher is asked: at every step, or beforehand, as --teacher-cache says.
-
-    "auto" asks beforehand where it pays: a GPU makes features faster than it reads them.
-
-    Args:
-        taps: of the first teacher, whose features are imitated.
-
-    Returns:
-        What asks it, None where no term compares with a teacher; and "live" or "kept".
-    """
-    if not need_teacher(args.terms):
-        return None, "live"
-    teacher, *more = (counter.network for counter in teachers)
-    auto = args.teacher_cache == "auto"
-    live = args.teacher_cache == "none" or (auto and taps and args.device.type != "cpu")
-    folder = args.out.parent / "teacher_cache" if auto else Path(args.teacher_cache)
-    options = {"precision": precision, "device": args.device, "optional": auto}
-    if live or not teach_crops(dataset, teachers, bool(taps), folder, **options):
-        return ask_live(teacher, taps, more), "live"
-    return ask_kept(teacher, taps), "kept"
-
-
 def main(args: argparse.Namespace) -> None:
     if args.check:
         check_options(args)
@@ -262,7 +173,7 @@ def main(args: argparse.Namespace) -> None:
     criterion = Criterion(
         args.terms, student.network, hard_loss, ask, taps, adapters, args.intra, precision
     )
-    weights = {name: vars(args)[TERMS[name].options[0].lstrip("-")] for name in args.terms}
+    weights = {name: vars(args)[TERMS[name].destination] for name in args.terms}
 
     loaders, settings = (train, val, test), {"answers": answers}
     with Training(args, criterion, weights, student.facts, loaders, settings) as training:

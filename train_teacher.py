@@ -7,10 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from datasets.loaders import CACHES, build_loaders
-from datasets.points import BOX_RULES
+from datasets.loaders import build_loaders
 from datasets.splits import DataError
-from datasets.transforms import parse_crop
 from models.bayesian import build_hard_loss
 from models.build import (
     ARCHITECTURES,
@@ -37,8 +35,8 @@ from utils.options import Parser, checked, fail, select_device
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
-    recipe = teacher_recipe(*add_experiment_options(parser, ARCHITECTURES))
-    add_training_options(parser, checked(parse_crop), BOX_RULES, CACHES)
+    recipe = teacher_recipe(*add_experiment_options(parser))
+    add_training_options(parser)
     add = parser.add_argument_group("teacher").add_argument
     add("--width", type=checked(parse_width), help="channels, as a part of the plan's")
     add(

@@ -25,7 +25,8 @@ class Architecture:
         recipe: ("teacher" or "student", "SHA" or "QNRF") -> the options of its published training.
         fast_teacher: a teacher's options beside the fast recipe's own.
         demo_teacher: the same beside the demonstration's.
-        protocols: how images are counted in its paper, by data set; "whole" where none is named.
+        protocols: how images are counted in its paper, by "SHA" or "QNRF"; "whole" where none is
+            named.
         foreign_names: a network -> what checkpoints in circulation call its convolutions, in their
             order, a list for each naming.
         foreign_adapters: what such checkpoints call the adapter of a tap: that name -> the tap's.

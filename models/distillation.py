@@ -111,6 +111,11 @@ class Term:
     published: bool = True
     belongs: tuple[str, ...] = ()
 
+    @property
+    def destination(self) -> str:
+        """The name of the weight among a program's options."""
+        return self.options[0].lstrip("-").replace("-", "_")
+
 
 TERMS = {
     "hard": Term(

@@ -28,7 +28,7 @@ from preprocess.checks import (  # noqa: E402
 from preprocess.generation import positive, run_in_processes  # noqa: E402
 from preprocess.layouts import find_split, pair_up, splits_of  # noqa: E402
 from preprocess.pictures import draw_contact_sheet, draw_distributions  # noqa: E402
-from preprocess.writing import write_whole  # noqa: E402
+from utils.files import written_whole  # noqa: E402
 
 NAMED = 3  # files per line
 
@@ -114,7 +114,8 @@ def write_report(
     """Writes the report's files into the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
     report = {"splits": summary, "defects": [vars(defect) for defect in defects]}
-    write_whole(out / "report.json", lambda p: p.write_text(json.dumps(report, indent=1) + "\n"))
+    with written_whole(out / "report.json") as path:
+        path.write_text(json.dumps(report, indent=1) + "\n")
     if any(image.heads is not None for image in images):
         draw_distributions(images, out / "distributions.png")
         draw_contact_sheet(images, out / "contact_sheet.jpg")

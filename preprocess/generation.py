@@ -24,6 +24,7 @@ from preprocess.density import (
     merge_heads,
 )
 from preprocess.layouts import AnnotatedImage
+from utils.files import written_whole
 
 Image.MAX_IMAGE_PIXELS = None  # data sets have images of any size
 PROJECT = Path(__file__).resolve().parents[1]
@@ -157,16 +158,11 @@ def _write_density(
     density = density_map(heads, SIGMA_RULES[recipe.sigma](heads, size), size, recipe.border)
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with h5py.File(unfinished, "w") as file:
-            file["density"] = density
-            file["points"] = points
-            file["distances"] = distances  # to the three nearest heads
-            file.attrs.update(vars(recipe))
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with written_whole(path) as begun, h5py.File(begun, "w") as file:
+        file["density"] = density
+        file["points"] = points
+        file["distances"] = distances  # to the three nearest heads
+        file.attrs.update(vars(recipe))
 
 
 def _is_up_to_date(pair: AnnotatedImage, path: Path, recipe: Recipe) -> bool:

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont  # noqa: E402
 from preprocess.annotations import read_points  # noqa: E402
 from preprocess.checks import Checked  # noqa: E402
 from preprocess.density import lie_inside  # noqa: E402
-from preprocess.writing import write_whole  # noqa: E402
+from utils.files import written_whole  # noqa: E402
 
 TILES, COLUMNS = 20, 5  # of a contact sheet
 TILE, CAPTION = (240, 320), 34  # height and width of a tile's picture; height of its caption
@@ -34,7 +34,8 @@ def draw_distributions(images: Sequence[Checked], path: Path) -> None:
     right.set(xlabel="width (pixels)", ylabel="height (pixels)", xlim=(0, None), ylim=(0, None))
     left.legend(loc="upper left")
     right.legend()
-    write_whole(path, lambda p: figure.savefig(p, dpi=120))
+    with written_whole(path) as begun:
+        figure.savefig(begun, dpi=120)
     plt.close(figure)
 
 
@@ -53,7 +54,8 @@ def draw_contact_sheet(images: Sequence[Checked], path: Path) -> None:
     for number, image in enumerate(chosen):
         corner = number % COLUMNS * width, number // COLUMNS * height
         sheet.paste(_draw_tile(image), corner)
-    write_whole(path, lambda p: sheet.save(p, quality=80))
+    with written_whole(path) as begun:
+        sheet.save(begun, quality=80)
 
 
 def choose_images(images: Sequence[Checked]) -> list[Checked]:

@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from datasets.files import read_image
 from datasets.splits import DataError
 from preprocess.annotations import write_ucf_points
 from preprocess.generation import run_in_processes
 from preprocess.layouts import AnnotatedImage
-from preprocess.writing import write_whole
+from utils.files import written_whole
 
 Size = tuple[int, int]  # height, width
 # Original: BL's code saves JPEGs with Pillow's default quality, 75.
@@ -97,19 +98,17 @@ def _rescale(
         return
     moved.image.parent.mkdir(parents=True, exist_ok=True)
     scale = np.array(wanted[::-1]) / size[::-1]
-    write_whole(
-        moved.annotation, lambda p: write_ucf_points(p, read_points(pair.annotation) * scale)
-    )
+    with written_whole(moved.annotation) as path:
+        write_ucf_points(path, read_points(pair.annotation) * scale)
     if wanted == size:
-        write_whole(moved.image, lambda path: shutil.copyfile(pair.image, path))
+        with written_whole(moved.image) as path:
+            shutil.copyfile(pair.image, path)
         return
-    try:
-        pixels = np.asarray(Image.open(pair.image).convert("RGB"))
-    except (OSError, SyntaxError) as error:
-        raise DataError(f"{pair.image} is not a readable image ({error})") from None
+    pixels = read_image(pair.image)
     # Original: bilinear, as BL's code passes INTER_CUBIC in the place of cv2.resize's `dst`.
     pixels = cv2.resize(pixels, wanted[::-1], interpolation=cv2.INTER_CUBIC)
-    write_whole(moved.image, lambda path: Image.fromarray(pixels).save(path, quality=QUALITY))
+    with written_whole(moved.image) as path:
+        Image.fromarray(pixels).save(path, quality=QUALITY)
 
 
 def _is_up_to_date(pair: AnnotatedImage, moved: AnnotatedImage, size: Size) -> bool:

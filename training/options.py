@@ -2,14 +2,16 @@
 
 import argparse
 import math
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from counting.protocols import PROTOCOLS
 from datasets.catalogue import DATASETS
+from datasets.loaders import CACHES
+from datasets.points import BOX_RULES
+from datasets.transforms import parse_crop
+from models.build import ARCHITECTURES
 from training.recipes import RECIPES
-from utils.options import WORKERS, Parser, add_device_options, number, whole_number
+from utils.options import WORKERS, Parser, add_device_options, checked, number, whole_number
 from utils.precision import PRECISIONS
 
 
@@ -28,37 +30,30 @@ def parse_scale(text: str) -> tuple[float, float]:
     return low, high
 
 
-def add_experiment_options(
-    parser: argparse.ArgumentParser, networks: Iterable[str]
-) -> tuple[str, str, str]:
+def add_experiment_options(parser: argparse.ArgumentParser) -> tuple[str, str, str]:
     """Adds --arch, --dataset and --recipe, and returns them: other options' defaults follow."""
     for options in (parser, early := Parser(add_help=False)):
         add = options.add_argument_group("experiment").add_argument
-        add("--arch", choices=networks, default="csrnet", help="network")
+        add("--arch", choices=ARCHITECTURES, default="csrnet", help="network")
         add("--dataset", "-d", type=str.upper, choices=DATASETS, default="SHA", help="for defaults")
         add("--recipe", choices=RECIPES, default="published", help="for defaults")
     known, _ = early.parse_known_args()
     return known.arch, known.dataset, known.recipe
 
 
-def add_training_options(
-    parser: argparse.ArgumentParser,
-    parse_crop: Callable[[str], Any],
-    box_rules: Iterable[str],
-    caches: Iterable[str],
-) -> None:
+def add_training_options(parser: argparse.ArgumentParser) -> None:
     """Adds what every training can be told; a recipe has the defaults."""
     add = parser.add_argument_group("data").add_argument
     for split in ("train", "val", "test"):
         add(f"{split}_json", type=Path, help=f"list of {split} images")
     add("--train-on-val", action="store_true", help="allow validation images in the training list")
     add("--workers", type=whole_number(0), default=WORKERS, help="processes that read images")
-    add("--cache", choices=caches, help="where images stay between epochs; gpu: no workers at all")
+    add("--cache", choices=CACHES, help="where images stay between epochs; gpu: no workers at all")
 
     add = parser.add_argument_group("recipe").add_argument
     add("--epochs", type=whole_number(1), help="passes over the training list")
     add("--batch-size", type=whole_number(1), help="crops a step, of all processes together")
-    add("--crop", type=parse_crop, help="LOW:HIGH of the image's sides, or HEIGHTxWIDTH")
+    add("--crop", type=checked(parse_crop), help="LOW:HIGH of the image's sides, or HEIGHTxWIDTH")
     add("--crops-per-image", type=whole_number(1), help="crops of every image an epoch")
     add("--flip", type=number(0, 1), help="probability that a crop is mirrored")
     add("--scale", type=parse_scale, help="LOW:HIGH, between which crops are enlarged at random")
@@ -86,7 +81,7 @@ def add_training_options(
 
     add = parser.add_argument_group("ground truth").add_argument
     add("--hard", choices=["density", "bayesian"], help="loss: squared error of maps, or Bayesian")
-    add("--boxes", choices=box_rules, help="data set whose rule says which heads a crop holds")
+    add("--boxes", choices=BOX_RULES, help="data set whose rule says which heads a crop holds")
     add("--background", type=number(0, exclusive=True), help="its reach / the image's short side")
     add("--sigma", type=number(0, exclusive=True), default=8.0, help="of a head, in pixels")
 

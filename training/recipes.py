@@ -56,7 +56,7 @@ DEMO_STUDENT_LR = 1e-3
 
 def choose_protocol(arch: str, dataset: str) -> str:
     """Returns how a data set's images are counted in the paper of a network."""
-    return find_architecture(arch).protocols.get(dataset, "whole")
+    return find_architecture(arch).protocols.get(find_dataset(dataset).recipe, "whole")
 
 
 def teacher_recipe(arch: str, dataset: str, recipe: str = "published") -> dict[str, Any]:

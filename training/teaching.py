@@ -1,5 +1,6 @@
-"""Teachers that answer once about every picture of a training, so that steps need not ask."""
+"""Teachers: asked at every step, or once about every picture of a training."""
 
+import argparse
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +17,42 @@ from datasets.memory import GIGABYTE
 from datasets.splits import DataError
 from datasets.transforms import Size
 from models.counter import Counter
-from models.taps import FeatureReader, live_tap, tap_channels
+from models.distillation import need_teacher
+from models.taps import Ask, FeatureReader, Tap, ask_kept, ask_live, live_tap, tap_channels
 from utils import distributed
 from utils.pixels import normalise
 from utils.precision import autocast
 
 USABLE = 0.9  # part of a disk's free room that answers may take
+
+
+def choose_asking(
+    args: argparse.Namespace,
+    teachers: Sequence[Counter],
+    taps: Sequence[Tap],
+    dataset: CrowdDataset,
+    precision: torch.dtype,
+) -> tuple[Ask | None, str]:
+    """Decides how the teacher is asked: at every step, or beforehand, as --teacher-cache says.
+
+    "auto" asks beforehand where it pays: a GPU makes features faster than it reads them.
+
+    Args:
+        taps: of the first teacher, whose features are imitated.
+
+    Returns:
+        What asks it, None where no term compares with a teacher; and "live" or "kept".
+    """
+    if not need_teacher(args.terms):
+        return None, "live"
+    teacher, *more = (counter.network for counter in teachers)
+    auto = args.teacher_cache == "auto"
+    live = args.teacher_cache == "none" or (auto and taps and args.device.type != "cpu")
+    folder = args.out.parent / "teacher_cache" if auto else Path(args.teacher_cache)
+    options = {"precision": precision, "device": args.device, "optional": auto}
+    if live or not teach_crops(dataset, teachers, bool(taps), folder, **options):
+        return ask_live(teacher, taps, more), "live"
+    return ask_kept(teacher, taps), "kept"
 
 
 def teach_crops(

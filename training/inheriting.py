@@ -1,0 +1,67 @@
+"""--init teacher: a student starts with weights that are fitted to its teacher's."""
+
+import argparse
+from collections.abc import Iterator
+from itertools import count, islice
+
+from torch import Tensor
+
+from datasets.crowd import CrowdDataset
+from datasets.sampler import CropSampler
+from models.counter import Counter
+from models.inheritance import inherit
+from models.taps import Adapters
+from utils import distributed
+from utils.checkpoint import CheckpointError
+from utils.pixels import normalise
+from utils.precision import allow_tf32
+
+INHERITED_CROPS = 128  # at which --init teacher fits a student
+
+
+def inherit_weights(
+    args: argparse.Namespace,
+    student: Counter,
+    adapters: Adapters | None,
+    teacher: Counter,
+    dataset: CrowdDataset,
+) -> None:
+    """Fits the student and its adapters to the teacher on the first crops, in their own colours.
+
+    The main process does so, and the others get the result. A resumed run needs none of it.
+    """
+    if student.arch != teacher.arch:
+        raise CheckpointError(
+            f"--init teacher: {args.teacher_ckpt} is a {teacher.arch}, the student a "
+            f"{student.arch}; it needs a teacher of the same architecture"
+        )
+    if student.width > teacher.width:
+        raise CheckpointError(
+            f"--init teacher: {args.teacher_ckpt} is {teacher.width} wide, the student "
+            f"{student.width}; it needs a teacher as wide or wider"
+        )
+    if args.resume:
+        return
+    modules = [student.network, *([adapters] if adapters else [])]
+    states = None
+    if distributed.is_main():
+        crops = list(islice(_first_crops(args, dataset), INHERITED_CROPS))
+        print(f"fitting the student to {args.teacher_ckpt} at {len(crops)} crops", flush=True)
+        allow_tf32(False)  # until the training decides
+        images = [crop.to(args.device) for crop in crops]
+        try:
+            inherit(student.network, adapters, teacher.network, lambda: map(normalise, images))
+        except ValueError as error:
+            raise CheckpointError(f"--init teacher: {error}") from None
+        states = [
+            {key: value.cpu() for key, value in module.state_dict().items()} for module in modules
+        ]
+    for module, state in zip(modules, distributed.from_main(states), strict=True):
+        module.load_state_dict(state)
+
+
+def _first_crops(args: argparse.Namespace, dataset: CrowdDataset) -> Iterator[Tensor]:
+    sampler = CropSampler(len(dataset), args.crops_per_image, args.batch_size, args.seed)
+    for sampler.epoch in count():
+        for indices in sampler:
+            yield from dataset[indices]["image"].split(1)
