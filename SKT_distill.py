@@ -42,7 +42,7 @@ from utils.options import Parser, checked, choices, fail, number, select_device
 from utils.pixels import normalise
 from utils.precision import allow_tf32
 
-INHERITED_CROPS = 128  # at which --init teacher fits a student
+INHERITED_CROPS = 128  # to which --init teacher fits a student
 
 
 def parse_args() -> argparse.Namespace:
@@ -94,7 +94,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def check_terms(args: argparse.Namespace, parser: Parser) -> None:
-    """Ends with an error where an option belongs to a term that is off, or the teacher lacks."""
+    """Ends with an error if an option belongs to a term that is off, or the teacher is missing."""
     for name, term in TERMS.items():
         if name not in args.terms:
             options = [term.options[0], *term.belongs]
@@ -114,7 +114,10 @@ def check_terms(args: argparse.Namespace, parser: Parser) -> None:
 
 
 def build_student(args: argparse.Namespace) -> Counter:
-    """Builds the student, from --student_ckpt or at random."""
+    """Builds the student, from --student_ckpt or with random weights.
+
+    Original: --student_ckpt also restores epoch and optimiser, as --resume does here.
+    """
     if args.student_ckpt is None:
         width = args.width or parse_width("1/4")
         student = Counter(build_network(args.arch, width), args.arch, width, adapters={})
@@ -130,10 +133,10 @@ def build_student(args: argparse.Namespace) -> Counter:
 def build_adapters(
     args: argparse.Namespace, student: Counter, teacher: Counter
 ) -> tuple[Adapters, list[Tap], list[Tap]]:
-    """Builds the adapters from the student to the teacher, from --student_ckpt or at random.
+    """Builds the adapters from student to teacher, from --student_ckpt or with random weights.
 
     Returns:
-        The adapters, and the taps of student and teacher that they join.
+        The adapters, and the taps of student and teacher that they connect.
     """
     try:
         pairs = match_taps(student.network.taps, teacher.network.taps)
@@ -164,9 +167,9 @@ def inherit_weights(
     teacher: Counter,
     dataset: CrowdDataset,
 ) -> None:
-    """Fits the student and its adapters to the teacher on the first crops, in their own colours.
+    """Fits the student and its adapters to the teacher on the first crops, with unchanged colours.
 
-    The main process does so, and the others get the result. A resumed run needs none of it.
+    The main process does so, and the others get the result. Does nothing in a resumed run.
     """
     if student.arch != teacher.arch:
         raise CheckpointError(
@@ -185,7 +188,7 @@ def inherit_weights(
     if distributed.is_main():
         crops = list(islice(_first_crops(args, dataset), INHERITED_CROPS))
         print(f"fitting the student to {args.teacher_ckpt} at {len(crops)} crops", flush=True)
-        allow_tf32(False)  # until the training decides
+        allow_tf32(False)  # until `prepare_device` decides
         images = [crop.to(args.device) for crop in crops]
         try:
             inherit(student.network, adapters, teacher.network, lambda: map(normalise, images))
@@ -212,15 +215,15 @@ def choose_asking(
     dataset: CrowdDataset,
     precision: torch.dtype,
 ) -> tuple[Ask | None, str]:
-    """Decides how the teacher is asked: at every step, or beforehand, as --teacher-cache says.
+    """Chooses by --teacher-cache whether the teacher is asked at every step or beforehand.
 
-    "auto" asks beforehand where it pays: a GPU makes features faster than it reads them.
+    "auto" asks beforehand where that pays: a GPU computes features faster than it reads them.
 
     Args:
-        taps: of the first teacher, whose features are imitated.
+        taps: the first teacher's taps that are imitated.
 
     Returns:
-        What asks it, None where no term compares with a teacher; and "live" or "kept".
+        The function that asks, or None if no term needs a teacher; and "live" or "kept".
     """
     if not need_teacher(args.terms):
         return None, "live"
