@@ -82,7 +82,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def check_terms(args: argparse.Namespace, parser: Parser) -> None:
-    """Ends with an error where an option belongs to a term that is off, or the teacher lacks."""
+    """Ends with an error if an option belongs to a term that is off, or the teacher is missing."""
     for name, term in TERMS.items():
         if name not in args.terms:
             options = [term.options[0], *term.belongs]
@@ -102,7 +102,10 @@ def check_terms(args: argparse.Namespace, parser: Parser) -> None:
 
 
 def build_student(args: argparse.Namespace) -> Counter:
-    """Builds the student, from --student_ckpt or at random."""
+    """Builds the student, from --student_ckpt or with random weights.
+
+    Original: --student_ckpt also restores epoch and optimiser, as --resume does here.
+    """
     if args.student_ckpt is None:
         width = args.width or parse_width("1/4")
         student = Counter(build_network(args.arch, width), args.arch, width, adapters={})
@@ -118,10 +121,10 @@ def build_student(args: argparse.Namespace) -> Counter:
 def build_adapters(
     args: argparse.Namespace, student: Counter, teacher: Counter
 ) -> tuple[Adapters, list[Tap], list[Tap]]:
-    """Builds the adapters from the student to the teacher, from --student_ckpt or at random.
+    """Builds the adapters from student to teacher, from --student_ckpt or with random weights.
 
     Returns:
-        The adapters, and the taps of student and teacher that they join.
+        The adapters, and the taps of student and teacher that they connect.
     """
     try:
         pairs = match_taps(student.network.taps, teacher.network.taps)

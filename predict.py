@@ -47,7 +47,7 @@ from utils.pixels import as_batch, normalise
 from utils.precision import allow_tf32
 
 UNREADABLE, ALARM, STOPPED = 1, 3, 130  # exit codes
-PATIENCE_S = 2  # before a progress bar shows
+PATIENCE_S = 2  # seconds before a progress bar shows
 
 
 def parse_args() -> argparse.Namespace:
@@ -96,7 +96,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def build_predictor(args: argparse.Namespace, counter: Counter) -> Predictor:
-    """Builds the engine, and what rates pictures if the checkpoint has a guard."""
+    """Builds the predictor, which rates pictures if the checkpoint has a guard."""
     network, guard = build_eager(counter.network.eval(), args.device), counter.guard
 
     def rate(glance: np.ndarray) -> float:
@@ -109,7 +109,7 @@ def build_predictor(args: argparse.Namespace, counter: Counter) -> Predictor:
 
 
 def say(line: str, file: TextIO | None = None) -> None:
-    """Prints a line, on a terminal above the progress bars."""
+    """Prints a line; on a terminal, above the progress bars."""
     if sys.stderr.isatty():
         tqdm.write(line, file)
     else:
@@ -118,7 +118,7 @@ def say(line: str, file: TextIO | None = None) -> None:
 
 @dataclass
 class Tally:
-    """What all pictures share, and what has happened so far."""
+    """What all pictures share, and how many alarms and problems there were."""
 
     predictor: Predictor
     outputs: Outputs
@@ -128,13 +128,13 @@ class Tally:
     problems: int = 0
 
     def complain(self, error: Exception | str) -> None:
-        """Says what could not be read, in one line."""
+        """Prints an error in one line, and counts it."""
         self.problems += 1
         say(f"error: {' '.join(str(error).split())}", sys.stderr)
 
 
 def find_all(tally: Tally, inputs: Sequence[str]) -> list[Source]:
-    """Returns what the inputs stand for; those that stand for nothing are complained of."""
+    """Returns the sources that the inputs name; prints an error for inputs that name none."""
     sources = []
     for text in inputs:
         try:
@@ -145,7 +145,7 @@ def find_all(tally: Tally, inputs: Sequence[str]) -> list[Source]:
 
 
 def count_picture(tally: Tally, source: Source) -> None:
-    """Counts a picture, prints its line and writes what was asked for.
+    """Counts a picture, prints its line and writes the requested files.
 
     Raises:
         DataError, RegionError, EngineError: it cannot be counted.
@@ -163,7 +163,7 @@ def count_video(tally: Tally, source: Source, every: int) -> None:
 
     Raises:
         VideoError, RegionError, EngineError: it cannot be counted, or not to its end; what was
-            counted till then is written.
+            counted before is written.
     """
     video, timeline = Video(source.place), Timeline()
     stem, fps = tally.outputs.names.take(source.stem), None if video.is_live else video.fps / every
@@ -187,7 +187,7 @@ def count_video(tally: Tally, source: Source, every: int) -> None:
 
 
 def count_frame(tally: Tally, name: str, frame: Frame, timeline: Timeline, film: Film) -> None:
-    """Counts a frame, and writes what was asked for."""
+    """Counts a frame, and writes the requested files."""
     reading, density = tally.predictor.read(frame.image, name, frame.number, frame.seconds)
     if timeline.add(reading):
         say(f"{reading} at {frame.seconds:.1f} s")
@@ -196,7 +196,7 @@ def count_frame(tally: Tally, name: str, frame: Frame, timeline: Timeline, film:
 
 
 def main(args: argparse.Namespace) -> int:
-    sys.stdout.reconfigure(line_buffering=True)  # whoever watches an alarm waits for its line
+    sys.stdout.reconfigure(line_buffering=True)  # so that alarms appear at once
     allow_tf32(False)
     predictor = build_predictor(args, read_counter(args.checkpoint))
     outputs = Outputs(args.out, args.npy, predictor.regions)

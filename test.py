@@ -113,7 +113,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def print_costs() -> None:
-    """Prints the cost of the paper's networks, computed, with a remark where the paper differs."""
+    """Prints the computed cost of the paper's networks, with a remark where the paper differs."""
     for dataset, rows in PAPER.items():
         size = DATASETS[dataset].size
         print(
@@ -135,7 +135,7 @@ def print_costs() -> None:
 
 
 def load_checked(args: argparse.Namespace) -> Counter:
-    """Reads the checkpoint and sees that it is what --version and --transform say."""
+    """Reads the checkpoint, and checks that it is what --version and --transform say."""
     counter = read_counter(args.checkpoint)
     if args.version and args.version.lower() != counter.label.lower():
         raise CheckpointError(f"{args.checkpoint} is a {counter.label}, not a {args.version}")
@@ -148,7 +148,7 @@ def load_checked(args: argparse.Namespace) -> Counter:
 def count_images(
     args: argparse.Namespace, engine: nn.Module | Engine, loader: DataLoader, protocol: str
 ) -> list[CountResult]:
-    """Counts a loader's images, and draws them where --save-maps asks for it."""
+    """Counts a loader's images, and draws them if --save-maps is given."""
     if args.save_maps:
         args.save_maps.mkdir(parents=True, exist_ok=True)
     results = []
@@ -174,8 +174,8 @@ def draw_densities(
 ) -> None:
     """Counts some images again, and draws their true and predicted maps.
 
-    For --worst these have the greatest errors; for --examples they stand for all, as their errors
-    lie in the middle of equal parts of the ranking.
+    The images of --worst have the largest errors. Those of --examples represent all: each has the
+    middle error of an equal part of the ranking.
     """
     errors = {result.name: abs(result.predicted - result.heads) for result in results}
     ranked = sorted(samples, key=lambda sample: -errors[str(sample.image)])
@@ -200,9 +200,9 @@ def compare_counts(
     results: list[CountResult],
     protocol: str,
 ) -> float | None:
-    """Returns the greatest difference of all processes' counts to eager float32's.
+    """Returns the largest difference of all processes' counts from eager float32's.
 
-    None if they are eager.
+    None if the engine is eager.
     """
     if args.engine == "eager":
         return None
@@ -221,7 +221,7 @@ def write_counts(path: Path, results: list[CountResult]) -> None:
 def measure_latencies(
     args: argparse.Namespace, network: nn.Module, engine: nn.Module | Engine
 ) -> dict[str, Latency | None]:
-    """Returns the engine's latency by type of device; eager's on the CPU, too, beside a GPU's."""
+    """Returns the engine's latency by type of device; for eager on a GPU, the CPU's as well."""
     latencies = {"cuda": None, "cpu": None}
     latencies[args.device.type] = measure_latency(engine, args.size, args.device)
     if args.engine == "eager" and args.device.type != "cpu":
@@ -231,9 +231,9 @@ def measure_latencies(
 
 
 def measure(args: argparse.Namespace, counter: Counter) -> dict[str, Any] | None:
-    """Returns everything that is measured of a checkpoint, under the names of --json.
+    """Returns all measurements of a checkpoint, under the names of --json.
 
-    Several processes count together, and the main one measures the rest.
+    Several processes share the images. The main one measures the rest; the others return None.
     """
     protocol = args.protocol or choose_protocol(counter.arch, args.dataset)
     engine = build_engine(args.engine, counter.network, counter.fingerprint, args.device)
@@ -272,7 +272,10 @@ def measure(args: argparse.Namespace, counter: Counter) -> dict[str, Any] | None
 
 
 def report(args: argparse.Namespace, measured: dict[str, Any]) -> None:
-    """Prints how things were measured, and the table: the paper's rows, earlier ones, this one."""
+    """Prints the table (the paper's rows, earlier ones, this one), and how things were measured.
+
+    Original: errors against map sums, not against annotated heads.
+    """
     rows = list(PAPER.get(args.dataset, ()))
     rows += [_row(result) for result in [*args.beside, measured]]
     print_table(rows)
@@ -311,7 +314,7 @@ def _row(measured: dict[str, Any]) -> tuple[Any, ...]:
     keys = ("mae", "rmse", "params", "flops_g", "gpu_ms", "cpu_s")
     values = [measured[key] for key in keys]
     values[2] /= 1e6
-    engine = Path(measured.get("engine", "eager")).name  # older results name none
+    engine = Path(measured.get("engine", "eager")).name  # older results have none
     return (f"ours: {measured['model']}{'' if engine == 'eager' else f', {engine}'}", *values)
 
 

@@ -54,12 +54,12 @@ def parse_args() -> argparse.Namespace:
 
 
 def parse_init(text: str) -> str | Path:
-    """Reads --init: a word, or else a checkpoint."""
+    """Reads --init: imagenet, kaiming, or else a checkpoint."""
     return text if text in ("imagenet", "kaiming") else find_checkpoint(text)
 
 
 def width_of_start() -> dict[str, str]:
-    """Returns the default of --width where --init is a counter; empty where it is not."""
+    """Returns the default of --width if --init is a counter; empty if it is not."""
     early = Parser(add_help=False)
     early.add_argument("--init", type=parse_init)
     init = early.parse_known_args()[0].init
@@ -70,14 +70,14 @@ def width_of_start() -> dict[str, str]:
 
 
 def build_teacher(args: argparse.Namespace) -> nn.Module:
-    """Builds the network with the initial weights that --init asks for."""
+    """Builds the network with the initial weights of --init."""
     network = build_network(args.arch, args.width)
     if args.resume:
-        return network  # whose weights the run's own checkpoint holds
+        return network  # the run's checkpoint has its weights
     if args.init == "kaiming":
         init_kaiming(network)
         *_, output = convolutions(network).values()
-        nn.init.normal_(output.weight, std=0.01)  # first maps of a crowd's size
+        nn.init.normal_(output.weight, std=0.01)  # or the first counts are far too large
         return network
     init_normal(network)
     start, state = None, None
@@ -107,13 +107,13 @@ def fill_from_imagenet(
 
 
 def download_imagenet(arch: str) -> dict[str, Tensor]:
-    """Returns torchvision's ImageNet weights that a network's trunk begins with."""
+    """Returns torchvision's ImageNet weights for a network's trunk."""
     from torchvision.models import get_weight  # takes seconds to import, and only this needs it
 
     weights = get_weight(ARCHITECTURES[arch].imagenet)
     try:
         return weights.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # no network; a download that was cut
+    except (OSError, RuntimeError) as error:  # no connection, or it broke off
         raise CheckpointError(
             f"{weights.url} cannot be downloaded ({error}); --init FILE takes a copy"
         ) from None

@@ -44,7 +44,7 @@ class Outputs:
     def save_picture(
         self, stem: str, image: np.ndarray, density: np.ndarray, reading: Reading
     ) -> None:
-        """Writes the overlay and map of a picture, those that were asked for."""
+        """Writes the overlay and the map of a picture, if they are requested."""
         if not (self.overlays or self.maps):
             return
         stem = self.names.take(stem)
@@ -79,7 +79,7 @@ class Outputs:
                 os.replace(unfinished(path), path)
 
     def save_timeline(self, stem: str, timeline: "Timeline", alarm: float | None) -> None:
-        """Draws a video's count over time, and its alarm unless that is for regions."""
+        """Plots a video's count over time, and the alarm's level unless that is for regions."""
         alarm = None if self.regions else alarm
         if self.overlays:
             with written_whole(self.overlays / f"{stem}_counts.png") as path:

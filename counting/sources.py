@@ -17,7 +17,7 @@ class Source:
     place: Path | int
     is_video: bool
     name: str  # the path or camera, such as photos/IMG_1.jpg or camera:0
-    stem: str  # for names of files that are written about it, such as IMG_1
+    stem: str  # for the names of its output files, such as IMG_1
 
 
 class SourceError(ValueError):

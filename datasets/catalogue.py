@@ -1,4 +1,4 @@
-"""The data sets by name, and what differs from one to another: an entry of DATASETS each."""
+"""The data sets, each described by one entry of DATASETS."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -8,24 +8,24 @@ from datasets.splits import PART_A_VALIDATION
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set, and what the programs have to know of it.
+    """A data set, and what the programs need to know about it.
 
     Args:
         prefix: of its lists' names, such as A in A_train.json.
-        root: its default folder, from the project's.
-        layout: how images and annotations lie in it, of preprocess.layouts.LAYOUTS.
+        root: its default folder, relative to the project's.
+        layout: its folder layout, of preprocess.layouts.LAYOUTS.
         part: which of several data sets in one folder it is, for layouts that have parts.
         sigma: the rule of its density maps, of preprocess.density.SIGMA_RULES.
         original_border: what the published code does with a Gaussian's mass beyond the image, of
             preprocess.density.BORDERS.
         boxes: which heads a crop holds, of datasets.points.BOX_RULES; for the Bayesian loss.
         background: reach of the Bayesian loss's background, as a part of the image's short side.
-        recipe: whose published trainings it takes, "SHA" or "QNRF".
+        recipe: whose published recipes it takes, "SHA" or "QNRF".
         size: height and width of images for cost and latency.
-        published: how many images it has in train and test; None: any number.
+        published: its numbers of train and test images; None: any number.
         validation: numbers of the training images that are its published validation images.
         is_large: whether its images and maps are too many for a GPU's memory, 49 GB for UCF-QNRF.
-        demonstration: whether it is drawn, and trainings are short.
+        demonstration: whether it is synthetic, with short trainings.
     """
 
     prefix: str

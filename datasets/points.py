@@ -1,4 +1,4 @@
-"""Heads as points: which of them a crop holds, and how much of each."""
+"""Heads as points: which ones a crop holds, and how much each counts."""
 
 from dataclasses import dataclass
 
@@ -9,9 +9,10 @@ import numpy as np
 class BoxRule:
     """A square around every head decides whether a crop holds it (Ma et al., ICCV 2019).
 
-    Its side is `scale` times the mean distance to the three nearest heads, within `low` and `high`
-    pixels. A head counts where at least the part `least` of its square lies in the crop: as that
-    part if `partial`, else as 1.
+    Its side is `scale` times the mean distance to the three nearest heads, clipped to `low` and
+    `high` pixels; a head alone in its image gets `high`. A head counts if at least the part `least`
+    of its square lies in the crop: as that part if `partial`, else as 1.
+    Original: BL's code fails on images with fewer than four heads.
     """
 
     scale: float

@@ -1,4 +1,4 @@
-"""What differs from one architecture to another: an entry of `models.build.ARCHITECTURES` each."""
+"""Describes an architecture by one entry of `models.build.ARCHITECTURES`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,23 +13,21 @@ def _no_names(_: nn.Module) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network, and what the programs have to know of it.
+    """A network, and what the programs need to know about it.
 
     Args:
-        network: called with a width, returns the network, which maps (B, 3, H, W) normalised RGB to
-            (B, 1, ceil(H/8), ceil(W/8)) heads per cell. It has `stride`, `margin`, `taps` and
+        network: builds the network of a width. It maps (B, 3, H, W) normalised RGB to
+            (B, 1, ceil(H/8), ceil(W/8)) heads per cell, and has `stride`, `margin`, `taps` and
             `forward_part`.
-        imagenet: torchvision's name of the ImageNet weights that its trunk begins with.
-        fill_imagenet: fills the trunk of a network from their state dict; ValueError if they do not
-            fit.
+        imagenet: torchvision's name of the ImageNet weights for its trunk.
+        fill_imagenet: fills a network's trunk from their state dict; ValueError if they do not fit.
         recipe: ("teacher" or "student", "SHA" or "QNRF") -> the options of its published training.
-        fast_teacher: a teacher's options beside the fast recipe's own.
-        demo_teacher: the same beside the demonstration's.
-        protocols: how images are counted in its paper, by "SHA" or "QNRF"; "whole" where none is
-            named.
-        foreign_names: a network -> what checkpoints in circulation call its convolutions, in their
-            order, a list for each naming.
-        foreign_adapters: what such checkpoints call the adapter of a tap: that name -> the tap's.
+        fast_teacher: a teacher's options in addition to the fast recipe's.
+        demo_teacher: a teacher's options in addition to the demonstration's.
+        protocols: how its paper counts images, by "SHA" or "QNRF"; "whole" where not listed.
+        foreign_names: a network -> the names of its convolutions in checkpoints in circulation: one
+            list, in forward order, for every naming scheme.
+        foreign_adapters: names of adapters in such checkpoints -> names of their taps.
     """
 
     network: Callable[..., nn.Module]

@@ -1,4 +1,4 @@
-"""The Bayesian loss (Ma et al., ICCV 2019): a density map against heads as points."""
+"""The Bayesian loss (Ma et al., ICCV 2019), which compares a density map with heads as points."""
 
 from functools import partial
 
@@ -9,8 +9,8 @@ from torch.utils.checkpoint import checkpoint
 from models.distillation import HardLoss, density_loss
 from models.taps import Batch
 
-MOST_ENTRIES = 2**22  # of the posterior at a time: 16 MB in float32
-LEAST_SQUARE = 1e-5  # of the distance to the nearest head, which is divided by
+MOST_ENTRIES = 2**22  # of the posterior that are computed at a time: 16 MB in float32
+LEAST_SQUARE = 1e-5  # lower bound of the squared distance to the nearest head, a divisor
 
 
 def bayesian_loss(
@@ -22,20 +22,19 @@ def bayesian_loss(
     sigma: float = 8.0,
     stride: int = 8,
 ) -> Tensor:
-    """Sum over heads of |target - expected count|, + |expected count of the background|.
+    """Returns the sum over heads of |target - expected count|, plus |the background's count|.
 
-    The expected count of head n is the sum over cells m of p(n|m) D(m). Where nobody is, that is
-    the absolute predicted count. Summed over heads and averaged over the batch; computed in
-    float32, or in the density's type where that is more precise.
+    The expected count of head n is the sum over cells m of p(n|m) D(m). Without heads, the loss is
+    the absolute predicted count. It is averaged over the batch, and computed in float32 or, if that
+    is more precise, in the density's type.
 
     Args:
         density: (B, 1, h, w), heads per cell.
-        points: (B, N, 2) heads in pixels of the crop, x then y; infinite where an image has fewer.
-        targets: (B, N) what each head counts, 0 for the infinite ones.
+        points: (B, N, 2) heads in pixels of the crop, x then y, padded with infinity.
+        targets: (B, N) what each head counts; 0 for padding.
         sides: (B,) shorter side of each whole image, in pixels.
-        background: this part of `sides` is how far the background seems to be from a cell that
-            lies as far from its nearest head.
-        sigma: of the heads' likelihood, in pixels.
+        background: the background's reach as a part of `sides`, see `expected_counts`.
+        sigma: standard deviation of a head's likelihood, in pixels.
         stride: pixels per cell.
 
     Returns:
@@ -50,9 +49,9 @@ def build_hard_loss(name: str, background: float, sigma: float) -> HardLoss:
     """Returns the loss of a (B, 1, h, w) map against a batch's ground truth.
 
     Args:
-        name: "density" compares with the map `density`, "bayesian" with `points`, `targets` and
-            the images' shorter `side`.
-        background: of the Bayesian loss, as is `sigma`.
+        name: "density" compares with the batch's `density`, "bayesian" with its `points`, `targets`
+            and `side`.
+        background: of the Bayesian loss, like `sigma`.
 
     Raises:
         ValueError: there is no loss of that name.
@@ -71,19 +70,20 @@ def build_hard_loss(name: str, background: float, sigma: float) -> HardLoss:
 def expected_counts(
     density: Tensor, points: Tensor, reach: Tensor, sigma: float = 8.0, stride: int = 8
 ) -> Tensor:
-    """Returns (B, N + 1): the sum over cells of posterior times density; the background is last.
+    """Returns the sum over cells of posterior times density: (B, N + 1), the background last.
 
-    A cell m at x_m belongs to head n with the softmax over n of -|x_m - z_n|^2 / (2 sigma^2), and
-    to the background with the squared distance reach^2 / |x_m - z_nearest|^2. The posterior is
-    made for some rows of cells at a time, and again for the gradient, so that memory does not
+    The posterior of a cell at x_m is the softmax over heads at z_n of -|x_m - z_n|^2 / (2 sigma^2).
+    In it, the background has the squared distance reach^2 / |x_m - z_nearest|^2. The posterior is
+    computed for some rows of cells at a time, and again for the gradient, so that memory does not
     grow with cells times heads.
+    Original: BL's code has had this distance and the paper's, (reach - |x_m - z_nearest|)^2.
 
     Args:
         density: (B, 1, h, w), heads per cell.
-        points: (B, N, 2) in pixels, x then y; those that are infinite count nothing.
+        points: (B, N, 2) in pixels, x then y; infinite ones count 0.
         reach: (B,) in pixels.
         sigma: in pixels.
-        stride: pixels per cell; a cell lies at its middle.
+        stride: pixels per cell; a cell's position is its centre.
     """
     precision = torch.promote_types(density.dtype, torch.float32)
     count = partial(_count_rows, points.to(precision), reach.to(precision), sigma)
@@ -105,7 +105,7 @@ def expected_counts(
 def _count_rows(
     points: Tensor, reach: Tensor, sigma: float, x: Tensor, y: Tensor, density: Tensor
 ) -> Tensor:
-    """(B, N, 2) points, (w,) and (h,) positions of cells, (B, h, w) density -> (B, N + 1)."""
+    """Returns `expected_counts` of (B, h, w) density, whose cells lie at x (w,) and y (h,)."""
     across = (points[..., :1] - x).square()  # (B, N, w)
     down = (points[..., 1:] - y).square()  # (B, N, h)
     squares = down[..., None] + across[..., None, :]  # (B, N, h, w)
@@ -116,7 +116,7 @@ def _count_rows(
 
 
 def _nearest(squares: Tensor) -> Tensor:
-    """(B, N, h, w) -> (B, 1, h, w); nobody is infinitely far."""
+    """Returns the least of (B, N, h, w) squared distances: (B, 1, h, w), infinite without heads."""
     if squares.shape[1] == 0:
         return squares.new_full((len(squares), 1, *squares.shape[2:]), torch.inf)
     return squares.amin(1, keepdim=True)

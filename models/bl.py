@@ -1,4 +1,4 @@
-"""The network of Bayesian Loss, "BL" (Ma et al., ICCV 2019): VGG-19, upsampled, and regressed."""
+"""BL, the network of Bayesian Loss (Ma et al., ICCV 2019): VGG-19, upsampling, regression."""
 
 from collections import OrderedDict
 from fractions import Fraction
@@ -20,7 +20,7 @@ BL_REGRESSION = (256, 128)
 
 Size = tuple[int, int]  # height, width
 
-# This project's reading of the paper: the distillation of BL was never published.
+# This project's reading of the paper: code that distils BL was never published.
 BL_TAPS = (
     Tap("features.conv1_1", 1),
     Tap("features.pool1", 2),
@@ -32,12 +32,12 @@ BL_TAPS = (
 
 
 class BL(nn.Module):
-    """Crowd counter of output stride 8; `width` scales every channel count (1/4 is a student's)."""
+    """Crowd counter of output stride 8; `width` scales all channel counts (1/4 for a student)."""
 
     stride = 8
-    margin = 160  # pixels, a multiple of 16, beyond which an image cannot change a cell's density
+    margin = 160  # pixels, a multiple of 16; what lies further away cannot change a cell's density
     taps = BL_TAPS
-    pretrained = "features"  # the part that a VGG-19 of ImageNet fills
+    pretrained = "features"  # the part that ImageNet weights of VGG-19 fill
 
     def __init__(self, width: float | Fraction = 1):
         super().__init__()
@@ -54,13 +54,13 @@ class BL(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps (B, 3, H, W) normalised RGB to (B, 1, ceil(H/8), ceil(W/8)) heads per cell."""
-        # align_corners as in the original, or released checkpoints would count otherwise.
+        # align_corners as in the original, because released checkpoints need it.
         features = F.interpolate(
             self.features(images), scale_factor=2, mode="bilinear", align_corners=True
         )
         grid = tuple((side + self.stride - 1) // self.stride for side in images.shape[-2:])
-        # ceil(ceil(H/8)/2)*2 may be one row more. A graph of all sizes has no branches: it always
-        # resizes, which changes nothing where the sizes agree.
+        # ceil(ceil(H/8)/2)*2 may be one row too many. A graph for all sizes has no branches: it
+        # always resizes, which changes nothing if the sizes agree.
         compiling = torch.compiler.is_compiling() and not self.training
         if compiling or torch.jit.is_tracing() or features.shape[-2:] != grid:
             features = F.interpolate(features, size=grid, mode="bilinear", align_corners=True)
@@ -69,9 +69,9 @@ class BL(nn.Module):
     def forward_part(self, images: Tensor, corner: Size, size: Size) -> Tensor:
         """Maps a part of images of `size` to its part of their density.
 
-        The upsampling depends on the place in the image; it is made here as `forward` makes it for
-        the whole. A part's map is the whole's but for the `margin` at edges that are not the
-        images' own.
+        The upsampling depends on the position in the image, and is computed as `forward` does for
+        the whole image. The map equals the whole image's, except within `margin` of those edges
+        that are not the image's own.
 
         Args:
             images: (B, 3, H, W) normalised RGB.
@@ -92,10 +92,10 @@ class BL(nn.Module):
 
 
 def _upsampling(length: int, source: int, sources: int, target: int, targets: int) -> Tensor:
-    """The weights of `forward`'s upsampling along one side of an image, of `length` pixels.
+    """Returns the weights of `forward`'s upsampling along a side of `length` pixels.
 
-    A block (targets, sources): how much each stride-16 cell, from number `source` on, weighs in
-    each stride-8 cell, from number `target` on.
+    The (targets, sources) matrix holds the weight of each stride-16 cell, from number `source` on,
+    in each stride-8 cell, from number `target` on.
     """
     coarse, fine = -(-length // 16), -(-length // 8)
     doubled = _linear(2 * coarse, coarse, target, targets + 1, source, sources)
@@ -105,7 +105,7 @@ def _upsampling(length: int, source: int, sources: int, target: int, targets: in
 def _linear(
     targets: int, sources: int, target: int, rows: int, source: int, columns: int
 ) -> Tensor:
-    """A block (rows, columns), from (target, source) on, of linear interpolation's weights."""
+    """Returns a (rows, columns) block of linear interpolation's weights, from (target, source)."""
     scale = (sources - 1) / max(1, targets - 1)  # align_corners
     positions = scale * torch.arange(target, target + rows, dtype=torch.float64)
     places = torch.arange(source, source + columns)
@@ -113,7 +113,11 @@ def _linear(
 
 
 def recipe(role: str, dataset: str) -> dict[str, Any]:
-    """Ma et al., ICCV 2019. Its distillation was never published: a student's rate is SKT's."""
+    """Returns the options of BL's training (Ma et al., ICCV 2019).
+
+    Code that distils BL was never published: a student's learning rate is SKT's.
+    Original: validates every 5 epochs from epoch 600 on, and selects by MAE + 2 RMSE.
+    """
     crop, lr = ("512x512", 1e-5) if dataset == "QNRF" else ("256x256", 1e-6)
     return {
         "hard": "bayesian",

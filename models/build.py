@@ -36,7 +36,7 @@ def parse_width(text: str) -> Fraction:
     """Reads a width such as 1/4 or 0.25.
 
     Raises:
-        ValueError: it is no number in (0, 1].
+        ValueError: it is not a number in (0, 1].
     """
     try:
         width = Fraction(text)
@@ -48,7 +48,7 @@ def parse_width(text: str) -> Fraction:
 
 
 def init_normal(network: nn.Module) -> None:
-    """Sets convolutions to normal(0, 0.01), bias 0: a teacher's, where ImageNet fills nothing."""
+    """Sets convolutions to normal(0, 0.01), bias 0: a teacher's, except its ImageNet trunk."""
     for convolution in convolutions(network).values():
         nn.init.normal_(convolution.weight, std=0.01)
         _zero_bias(convolution)

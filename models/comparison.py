@@ -1,8 +1,9 @@
-"""A student's features beside the teacher's, tap by tap and as relations between taps.
+"""Compares a student's feature maps with the teacher's, tap by tap and by relations between taps.
 
-The adapted feature of a tap of stride 1 is as large as the teacher's, and several times that with
-what its derivative keeps. `compare` makes it a part at a time and keeps none of it. Products of its
-vectors with others are computed in the student's channels, which are fewer.
+At a tap of stride 1, the adapted feature map is as large as the teacher's, and automatic
+differentiation would keep several times that. `compare` computes it part by part instead and keeps
+only what is pooled. Dot products of its vectors are computed in the student's channels, which are
+fewer.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,20 +15,20 @@ from torch.nn import functional as F
 
 from models.taps import Tap
 
-# Entries of an adapted feature that are made at a time.
-CPU_ENTRIES = 2**20  # near what stays in a cache: 4 MB in float32
-MOST_ENTRIES = 2**24  # elsewhere, where few large steps are fast: 64 MB in float32
-LEAST_LENGTH = 1e-8  # of a vector that is divided by its length, as in F.cosine_similarity
+# Entries of an adapted feature map that are computed at a time.
+CPU_ENTRIES = 2**20  # about what a cache holds: 4 MB in float32
+MOST_ENTRIES = 2**24  # on other devices, which prefer few large steps: 64 MB in float32
+LEAST_LENGTH = 1e-8  # lower bound of lengths in divisors, as in F.cosine_similarity
 
-# Of vectors s of a student and t of a teacher: their product, their lengths (N,), their channels
-# -> their distance (N,), and a and b (N,) with which its gradient for s is a * s + b * t.
+# For vectors s of a student and t of a teacher: their dot products and lengths, (N,) each, and the
+# number of channels -> their distances (N,), and a and b (N,): the gradient for s is a * s + b * t.
 Measure = Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor]]
 
 
 def cosine_distance(
     product: Tensor, student: Tensor, teacher: Tensor, channels: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """1 - cosine similarity, of vectors' product and lengths; and its a and b, see Measure."""
+    """Returns 1 - cosine similarity, and its a and b, see `Measure`."""
     student = student.clamp(min=LEAST_LENGTH)
     lengths = student * teacher.clamp(min=LEAST_LENGTH)
     similarity = product / lengths
@@ -37,9 +38,10 @@ def cosine_distance(
 def squared_distance(
     product: Tensor, student: Tensor, teacher: Tensor, channels: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean squared difference, the ablation's "L2"; and its a and b.
+    """Returns the mean squared difference of channels, the ablation's "L2", and its a and b.
 
-    The mean, where the paper leaves it open, keeps wide layers from outweighing narrow ones.
+    The paper does not say whether to take the mean or the sum. The mean keeps wide layers from
+    outweighing narrow ones.
     """
     slope = torch.full_like(product, 2 / channels)
     return (student.square() - 2 * product + teacher.square()) / channels, slope, -slope
@@ -51,19 +53,19 @@ INTRA_DISTANCES: dict[str, Measure] = {"cos": cosine_distance, "l2": squared_dis
 def compare(
     student: Tensor, teacher: Tensor, adapter: nn.Conv2d, measure: Measure, pool: int
 ) -> tuple[Tensor, Tensor]:
-    """Adapts a student's feature at a tap, measures its distance to the teacher's, and pools it.
+    """Adapts a student's feature map, measures its distance to the teacher's, and max-pools it.
 
     The distance is computed in float32, or in the features' type where that is more precise.
 
     Args:
         student: (B, C_student, H, W).
-        teacher: (B, C, H, W); no gradient is made for it.
-        adapter: 1x1 convolution from the one's channels to the other's, which ReLU follows.
-        measure: of the channels at one position.
-        pool: side of the squares of which the maximum is taken.
+        teacher: (B, C, H, W); it gets no gradient.
+        adapter: 1x1 convolution from the student's channels to the teacher's; ReLU follows.
+        measure: distance between the two vectors at a position.
+        pool: kernel size and stride of the max-pooling.
 
     Returns:
-        The distance summed over positions, and averaged over images; and the adapted feature,
+        The distance, summed over positions and averaged over images; and the adapted feature map,
         max-pooled, (B, C, ceil(H/pool), ceil(W/pool)).
     """
     images, channels, height, width = teacher.shape
@@ -83,15 +85,15 @@ def compare(
 
 
 def precise(x: Tensor) -> Tensor:
-    """Returns x in float32, or as it is where that is more precise."""
+    """Returns x in float32, or unchanged if its type is more precise."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class _Comparison(torch.autograd.Function):
     """`compare` for some images or rows.
 
-    The distance's gradients are made at once, while the adapted feature is there; nothing as wide
-    is kept but what is pooled.
+    The distance's gradients are computed in the forward pass, while the adapted feature map exists.
+    Of that map, only the pooled part is kept.
     """
 
     @staticmethod
@@ -103,9 +105,9 @@ class _Comparison(torch.autograd.Function):
             adapted = torch.addmm(bias, narrow, weight.T).relu_()
             taught = _channels_last(teacher).flatten(0, 2).to(narrow.dtype)
             lengths = [torch.linalg.vector_norm(x, dim=1) for x in (adapted, taught)]
-            taught = torch.ops.aten.threshold_backward(taught, adapted, 0)  # 0 where ReLU gave it
+            taught = torch.ops.aten.threshold_backward(taught, adapted, 0)  # 0 where ReLU gave 0
             own, others = adapted @ weight, taught @ weight  # (positions, C_student)
-            # Where ReLU lets through, adapted is narrow @ weight.T + bias: so is its product.
+            # Where ReLU gave more than 0, adapted is narrow @ weight.T + bias.
             product = torch.linalg.vecdot(others, narrow).add_(taught @ bias)
             distance, a, b = measure(product, *lengths, len(weight))
             by_student = (a[:, None] * own).addcmul_(b[:, None], others)
@@ -139,7 +141,7 @@ def _channels_last(feature: Tensor) -> Tensor:
 
 
 def _pool(adapted: Tensor, pool: int) -> tuple[Tensor, Tensor | None]:
-    """(B, H, W, C) -> (B, C, h, w) and, for each entry, the position in (H, W) that it is from."""
+    """Max-pools (B, H, W, C) to (B, C, h, w); also returns where in (H, W) each entry is from."""
     adapted = adapted.permute(0, 3, 1, 2)
     if pool == 1:
         return adapted, None
@@ -147,7 +149,7 @@ def _pool(adapted: Tensor, pool: int) -> tuple[Tensor, Tensor | None]:
 
 
 def _unpool(by_pooled: Tensor, places: Tensor | None, shape: torch.Size) -> Tensor:
-    """The gradient (B, h, w, C) of `_pool`'s result -> that of what it pooled, (B * H * W, C)."""
+    """Maps the gradient (B, h, w, C) of `_pool`'s output to that of its input, (B * H * W, C)."""
     by_pooled = by_pooled.flatten(1, 2)
     if places is not None:
         places = _channels_last(places).flatten(1, 2)
@@ -158,9 +160,9 @@ def _unpool(by_pooled: Tensor, places: Tensor | None, shape: torch.Size) -> Tens
 
 
 def inter_layer_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """L_inter: over all pairs of groups, the squared difference of the two relation matrices.
+    """Returns L_inter: the squared difference of relation matrices, summed over pairs of groups.
 
-    Both are lists of groups (B, C_i, h, w) on one grid, see `relation_groups`.
+    Both arguments are lists of groups (B, C_i, h, w) on one grid, see `relation_groups`.
     """
     device = student[0].device.type
     reduced = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
@@ -172,7 +174,7 @@ def inter_layer_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Te
 
 
 def pool_sides(taps: Sequence[Tap], density_stride: int = 8) -> list[int]:
-    """Returns, for the map and then every tap, the cells in a row that the coarsest has one for."""
+    """Returns the pool sizes that bring the map and then every tap onto the coarsest grid."""
     strides = [density_stride, *(tap.stride for tap in taps)]
     return [max(strides) // stride for stride in strides]
 
@@ -188,30 +190,31 @@ def relation_groups(maps: Sequence[Tensor], pools: Sequence[int]) -> list[Tensor
 def normalise_groups(groups: Sequence[Tensor]) -> Tensor:
     """Stacks groups (B, C_i, h, w), normalised per image and channel: (B, C_1 + C_2 + ..., h * w).
 
-    The products of two of its rows are their flow (Yim et al., CVPR 2017), the mean over positions.
+    The dot product of two rows, a mean over positions, is an entry of an FSP matrix (Yim et al.,
+    CVPR 2017).
     """
     stack = torch.cat([precise(group).flatten(2) for group in groups], 1)
     positions = stack.shape[-1]
     scale = stack.new_full([positions], positions**-0.5)
-    return F.layer_norm(stack, [positions], scale)  # over positions alone: an instance norm
+    return F.layer_norm(stack, [positions], scale)  # over positions alone: instance normalisation
 
 
 class RelationDistance(torch.autograd.Function):
-    """The squared difference of relation matrices over all pairs of groups, averaged over images.
+    """The squared difference of relation matrices, summed over pairs and averaged over images.
 
-    Pairs of one group with all before it make one matrix. The gradient is made with the matrices,
-    of which none is kept.
+    A group's pairs with all groups before it form one matrix. The gradient is computed along with
+    the matrices, none of which is kept.
     """
 
     @staticmethod
     def forward(
         ctx, student: Tensor, teacher: Tensor, channels: Sequence[int], products: torch.dtype
     ) -> Tensor:
-        """Takes (B, C, positions) of `normalise_groups`.
+        """Returns the distance of two results of `normalise_groups`, (B, C, positions) each.
 
         Args:
             channels: of each group.
-            products: their type; what is summed up stays in the student's.
+            products: type of the matrix products and of the gradient.
         """
         error = (student - teacher).to(products)
         student, teacher = student.to(products), teacher.to(products)
@@ -220,7 +223,7 @@ class RelationDistance(torch.autograd.Function):
         for count in reversed(channels[1:]):
             first = end - count
             rows, before = slice(first, end), slice(first)
-            # s s' - t t' = s (s - t)' + (s - t) t', of which the rounding is as small as s - t.
+            # s s' - t t' = s (s - t)' + (s - t) t', whose rounding error is relative to s - t.
             difference = torch.bmm(student[:, rows], error[:, before].mT)  # (B, count, first)
             difference.baddbmm_(error[:, rows], teacher[:, before].mT)
             distance = distance + torch.linalg.vector_norm(precise(difference)).square()

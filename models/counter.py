@@ -1,4 +1,4 @@
-"""A counter: a network, what it is, and what comes with it in its file."""
+"""Reads counters from checkpoints: a network, its architecture and width, adapters and guard."""
 
 import hashlib
 from collections.abc import Mapping
@@ -29,10 +29,12 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 
 @dataclass
 class Counter:
-    """A loaded network, what it is, and what came with it.
+    """A network, with its architecture and width.
 
-    That is the state of its `Adapters`, empty where there are none, and its guard. A `new_head` is
-    an output layer that came from no file.
+    Args:
+        adapters: state dict of its `Adapters`; empty if there are none.
+        guard: the guard in its file, if any.
+        new_head: whether its output layer is new, because the file has none.
     """
 
     network: nn.Module
@@ -44,24 +46,24 @@ class Counter:
 
     @property
     def label(self) -> str:
-        """Such as CSRNet or 1/4-CSRNet."""
+        """Its name in tables, such as CSRNet or 1/4-CSRNet."""
         name = type(self.network).__name__
         return name if self.width == 1 else f"{self.width}-{name}"
 
     @property
     def facts(self) -> dict[str, str]:
-        """What files say of the network, so that it can be loaded by that."""
+        """What files record of the network, by which it is loaded again."""
         return {"arch": self.arch, "width": str(self.width)}
 
     def fingerprint(self) -> str:
-        """SHA-256 of the network's float32 weights, the same in whatever file they come."""
+        """Returns the SHA-256 of the network's float32 weights, the same for any file format."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.network.state_dict().items()):
             digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     def mismatch(self, arch: str, width: Fraction) -> str:
-        """Says what this is, and which options fit it; empty where it is that network."""
+        """Returns what this is and which options fit it; empty if it is the given network."""
         with torch.device("meta"):
             if _shapes(self.network) == _shapes(build_network(arch, width)):
                 return ""
@@ -72,7 +74,7 @@ class Counter:
 
 
 def read_counter(path: Path) -> Counter:
-    """Reads the counter that a checkpoint holds, see `load_counter`.
+    """Reads a checkpoint's counter, see `load_counter`.
 
     Raises:
         CheckpointError: the file is unreadable, or holds no counter.
@@ -85,7 +87,7 @@ def read_counter(path: Path) -> Counter:
 
 
 def read_frozen(path: Path, device: torch.device) -> Counter:
-    """Reads a counter that is not to be trained.
+    """Reads a counter and freezes it: evaluation mode, no gradients.
 
     Raises:
         CheckpointError: as `read_counter`.
@@ -97,13 +99,13 @@ def read_frozen(path: Path, device: torch.device) -> Counter:
 
 
 def load_counter(state: Mapping[str, Tensor], facts: Mapping[str, str] = NOTHING) -> Counter:
-    """Builds the network that a state dict belongs to, and fills it; weights become float32.
+    """Builds the network of a state dict with its weights, which become float32.
 
-    Files of ours say `arch` and `width`. Of others, names and shapes tell it: known are those of
-    CSRNet-pytorch, SKT and BL. Adapters and a guard may come along.
+    The facts of this project's files name `arch` and `width`. Other files are recognised by names
+    and shapes: those of CSRNet-pytorch, SKT and BL. Adapters and a guard may come along.
 
     Raises:
-        ValueError: the weights are not those of that network, or of none known here.
+        ValueError: the weights do not fit that network, or no known one.
     """
     weights, adapters, guard = _sort_out(state)
     if {"arch", "width"} <= facts.keys():
@@ -126,7 +128,7 @@ def load_counter(state: Mapping[str, Tensor], facts: Mapping[str, str] = NOTHING
 
 
 def read_start(path: Path) -> tuple[Counter | None, dict[str, Tensor]]:
-    """Reads what a training goes on from: a counter, or weights that may be ImageNet's.
+    """Reads a training's initial weights: a counter, or weights that may be ImageNet's.
 
     Returns:
         The counter, see `load_start`, or None; and the state dict.
@@ -142,13 +144,13 @@ def read_start(path: Path) -> tuple[Counter | None, dict[str, Tensor]]:
 
 
 def load_start(state: dict[str, Tensor], facts: Mapping[str, str] = NOTHING) -> Counter | None:
-    """Builds the counter that a training goes on from; None where the weights may be a VGG's.
+    """Builds the counter that a training starts from; None if the weights may be a VGG's.
 
-    As `load_counter`, but a network that lacks nothing but its output layer gets a new one, as a
-    teacher's: normal(0, 0.01), bias 0.
+    As `load_counter`, but if only the output layer is missing, it gets a teacher's initial weights:
+    normal(0, 0.01), bias 0.
 
     Raises:
-        ValueError: some names are a counter's, but not all, or the shapes are of none.
+        ValueError: only some names are a counter's, or the shapes fit no counter.
     """
     if "width" not in facts and not is_counter(state):
         return None

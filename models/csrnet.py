@@ -24,12 +24,12 @@ CSRNET_TAPS = (
 
 
 class CSRNet(nn.Module):
-    """Crowd counter of output stride 8; `width` scales every channel count (1/4 is a student's)."""
+    """Crowd counter of output stride 8; `width` scales all channel counts (1/4 for a student)."""
 
     stride = 8
-    margin = 144  # pixels, a multiple of 16, beyond which an image cannot change a cell's density
+    margin = 144  # pixels, a multiple of 16; what lies further away cannot change a cell's density
     taps = CSRNET_TAPS
-    pretrained = "frontend"  # the part that a VGG-16 of ImageNet fills
+    pretrained = "frontend"  # the part that ImageNet weights of VGG-16 fill
 
     def __init__(self, width: float | Fraction = 1):
         super().__init__()
@@ -51,12 +51,12 @@ class CSRNet(nn.Module):
     def forward_part(
         self, images: Tensor, corner: tuple[int, int], size: tuple[int, int]
     ) -> Tensor:
-        """Maps a part of images, see BL.forward_part. Its place does not matter to convolutions."""
+        """Maps a part of images, see `BL.forward_part`; here its position does not matter."""
         return self(images)
 
 
 def recipe(role: str, dataset: str) -> dict[str, Any]:
-    """Li et al., 2018, of a teacher; SKT's of a student."""
+    """Returns the options of a training: Li et al., 2018, for a teacher, SKT's for a student."""
     shared = {"hard": "density", "flip": 0.2, "weight_decay": 5e-4, "crops_per_image": 4}
     if role == "teacher":
         return shared | {"epochs": 400, "crop": "0.5", "optimizer": "sgd", "lr": 1e-7}
@@ -64,9 +64,9 @@ def recipe(role: str, dataset: str) -> dict[str, Any]:
 
 
 def foreign_names(network: CSRNet) -> list[list[str]]:
-    """CSRNet-pytorch's names, and those of the published students.
+    """Returns CSRNet-pytorch's names, and those of the published students.
 
-    There conv1_1 is conv0_0.0, the back end conv4, the output conv5.
+    The latter call conv1_1 conv0_0.0, the back end conv4_*, and the output layer conv5_0.
     """
     blocks = [name.removeprefix("conv").split("_") for name in vgg_indices(network.frontend)]
     frontend = [f"conv{int(block) - 1}_{int(i) - 1}.0" for block, i in blocks]

@@ -1,8 +1,8 @@
-"""Structured Knowledge Transfer (Liu et al., ACM MM 2020): the loss and its terms. Student first.
+"""Structured Knowledge Transfer (Liu et al., ACM MM 2020): the loss and its terms.
 
-Every term is summed over positions, as published for single images, and averaged over the batch,
-so that a batch of two gives the mean of its two singles. All are computed in float32, or in the
-networks' type where that is more precise, under autocast too.
+Every term is summed over positions and averaged over the batch. All are computed in float32, or in
+the networks' type if that is more precise, even under autocast. Functions take the student first.
+Original: one image per batch; L_inter reads only the first image of a batch.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -28,16 +28,16 @@ HardLoss = Callable[[Tensor, Batch], Tensor]  # the student's map, a batch -> sc
 
 
 def squared_error(predicted: Tensor, density: Tensor) -> Tensor:
-    """Sum of squared differences of two (B, 1, h, w) maps.
+    """Returns the squared error of two (B, 1, h, w) maps, summed over cells.
 
-    L_hard against the ground truth, L_soft against the teacher's map.
+    It is L_hard against the ground truth, and L_soft against the teacher's map.
     """
     error = F.mse_loss(precise(predicted), precise(density), reduction="sum")
     return error / len(predicted)
 
 
 def density_loss(predicted: Tensor, batch: Batch) -> Tensor:
-    """L_hard of CSRNet: `squared_error` against the batch's ground-truth map, `density`."""
+    """Returns CSRNet's L_hard: `squared_error` against the batch's ground truth, `density`."""
     return squared_error(predicted, batch["density"])
 
 
@@ -48,17 +48,17 @@ def intra_layer_loss(
     pools: Sequence[int],
     distance: str = "cos",
 ) -> tuple[Tensor, list[Tensor]]:
-    """L_intra: over all taps, the sum over positions of one of INTRA_DISTANCES; "cos" is SKT's.
+    """Returns L_intra, the distance summed over taps and positions, and the adapted feature maps.
 
     Args:
         student: (B, C_student, H_i, W_i) of every tap.
         teacher: (B, C_i, H_i, W_i) of every tap.
         adapters: 1x1 convolutions from the student's channels to the teacher's; ReLU follows.
         pools: of every tap, see `pool_sides`.
+        distance: name of INTRA_DISTANCES; "cos" is SKT's.
 
     Returns:
-        The loss, and the adapted features' groups for L_inter, max-pooled by `pools`, because a
-        feature is adapted once for both.
+        The loss, and the adapted feature maps, max-pooled by `pools`, which L_inter reuses.
     """
     compared = [
         compare(s, t, adapter, INTRA_DISTANCES[distance], pool)
@@ -69,13 +69,13 @@ def intra_layer_loss(
 
 @dataclass(frozen=True)
 class Compared:
-    """What the terms compare of a batch: the student's answers beside the teacher's."""
+    """What the terms compare: the student's and the teacher's outputs for a batch."""
 
     predicted: Tensor  # (B, 1, h, w), the student's map
-    taught: Tensor | None  # the teacher's map; None where no term asks a teacher
+    taught: Tensor | None  # the teacher's map; None if no term needs a teacher
     taught_features: Sequence[Tensor]  # the teacher's at the taps, (B, C_i, H_i, W_i) each
     taps: Sequence[Tap]
-    adapted: tuple[Tensor, list[Tensor]] | None  # of `intra_layer_loss`, where a term needs it
+    adapted: tuple[Tensor, list[Tensor]] | None  # of `intra_layer_loss`, if a term needs features
     hard_loss: HardLoss
     batch: Batch
 
@@ -93,13 +93,13 @@ class Term:
 
     Args:
         compute: what is compared -> the unweighted term, a scalar.
-        weight: published, or what to begin with.
-        options: of the command line, the weight's first.
-        meaning: what the weight weighs, for the help.
-        features: whether it reads more of the networks than their maps.
+        weight: by default; the paper's for its terms.
+        options: names of the weight's command-line option, the long one first.
+        meaning: what the term compares, for the help.
+        features: whether it needs features, not only maps.
         taught: whether it needs a teacher.
         published: whether the paper's loss has it.
-        belongs: more options that mean nothing without it.
+        belongs: other options that only this term uses.
     """
 
     compute: Callable[[Compared], Tensor]
@@ -117,6 +117,7 @@ class Term:
         return self.options[0].lstrip("-").replace("-", "_")
 
 
+# Original: L_hard and L_soft have no weights; a weight of 0 turns L_intra or L_inter off.
 TERMS = {
     "hard": Term(
         lambda seen: seen.hard_loss(seen.predicted, seen.batch),
@@ -154,12 +155,12 @@ PUBLISHED_TERMS = ",".join(name for name, term in TERMS.items() if term.publishe
 
 
 def need_features(terms: Collection[str]) -> bool:
-    """Whether any of `terms`, names of TERMS, reads more of the networks than their maps."""
+    """Returns whether any of `terms`, names of TERMS, needs features."""
     return any(TERMS[name].features for name in terms)
 
 
 def need_teacher(terms: Collection[str]) -> bool:
-    """Whether any of `terms`, names of TERMS, compares the student with a teacher."""
+    """Returns whether any of `terms`, names of TERMS, needs a teacher."""
     return any(TERMS[name].taught for name in terms)
 
 
@@ -173,16 +174,16 @@ def distillation_terms(
     intra: str = "cos",
     batch: Batch = MappingProxyType({}),
 ) -> dict[str, Tensor]:
-    """Returns the unweighted loss terms that are asked for, each a scalar, by name.
+    """Returns the requested loss terms by name, unweighted scalars.
 
     Args:
-        terms: of TERMS.
+        terms: names of TERMS.
         student: (B, 1, h, w) map and the taps' features, (B, C_student, H_i, W_i) each.
         teacher: the same of the teacher. Features whose grid differs by rounding are resized.
         adapters: 1x1 convolutions from the student's features to the teacher's.
         hard_loss: the student's map and `batch` -> its loss against the ground truth.
         taps: the student's.
-        intra: of INTRA_DISTANCES.
+        intra: name of INTRA_DISTANCES.
 
     Raises:
         ValueError: a term is unknown.
@@ -209,16 +210,17 @@ def distillation_terms(
 class Criterion(nn.Module):
     """Maps a batch to its unweighted loss terms, by name.
 
-    What is trained is a submodule, the teacher is not.
+    Its submodules are what is trained; the teacher is not among them.
 
     Args:
         terms: names of TERMS.
         model: the network that is trained.
         hard_loss: the model's map and a batch -> its loss against the ground truth.
-        ask: `ask_live` or `ask_kept`, of the teacher; needless where no term compares with it.
-        taps: the model's, where a term needs features; with an adapter for each.
-        intra: of INTRA_DISTANCES.
-        precision: what autocast computes in, where less than float32 will do.
+        ask: from `ask_live` or `ask_kept`; None if no term needs a teacher.
+        taps: the model's, if a term needs features.
+        adapters: one for every tap, if there are any.
+        intra: name of INTRA_DISTANCES.
+        precision: autocast's, for operations that need no float32.
     """
 
     def __init__(
@@ -240,7 +242,7 @@ class Criterion(nn.Module):
 
     @property
     def trained(self) -> dict[str, nn.Module]:
-        """What is trained, under the names that checkpoints have for it."""
+        """The trained modules, under their names in checkpoints."""
         return {name: module for name, module in self.named_children()}
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

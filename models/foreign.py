@@ -1,4 +1,4 @@
-"""Weights of other codes, whose files do not say what they are: names and shapes tell it."""
+"""Recognises weights of other codes by the names and shapes of their tensors."""
 
 import math
 import re
@@ -13,14 +13,14 @@ from models.build import ARCHITECTURES, build_network
 from models.vgg import convolutions, scale_plan
 
 KINDS = ("weight", "bias")
-VGG_NAMES = re.compile(r"features\.\d")  # of torchvision's VGG, and of BL's front end as well
+VGG_NAMES = re.compile(r"features\.\d")  # of torchvision's VGG and of BL's front end
 
 
 def recognise(weights: Mapping[str, Tensor]) -> tuple[str, Fraction, dict[str, Tensor]]:
     """Returns the architecture and width that weights belong to, and the weights under our names.
 
     Raises:
-        ValueError: the names or shapes are of no network known here.
+        ValueError: no network known here has these names and shapes.
     """
     arch, names = _recognise_names(weights)
     weights = {names[name]: tensor for name, tensor in weights.items()}
@@ -28,20 +28,20 @@ def recognise(weights: Mapping[str, Tensor]) -> tuple[str, Fraction, dict[str, T
 
 
 def adapter_taps() -> Mapping[str, str]:
-    """Returns what other codes call the adapters of taps: that name -> the tap's."""
+    """Returns the names of adapters in other codes, each with its tap's name."""
     return dict(ChainMap(*(dict(entry.foreign_adapters) for entry in ARCHITECTURES.values())))
 
 
 def is_counter(state: Mapping[str, Tensor]) -> bool:
-    """Whether any name is a counter's; otherwise the weights may be a VGG's."""
+    """Returns whether any name is a counter's; otherwise the weights may be a VGG's."""
     known = {name for names in _all_namings() for name in names if not VGG_NAMES.match(name)}
     return bool(known & state.keys())
 
 
 def find_missing_head(state: Mapping[str, Tensor]) -> tuple[str, str, int] | None:
-    """Returns weight, bias and input channels of the output layer if a counter lacks that alone.
+    """Returns the output layer's weight, bias and input channels if only that layer is missing.
 
-    The two are named as the rest of `state` is.
+    The two names follow the naming of `state`.
     """
     for *trunk, weight, bias in _all_namings():
         if state.keys() >= set(trunk) and not state.keys() & {weight, bias}:
@@ -50,7 +50,7 @@ def find_missing_head(state: Mapping[str, Tensor]) -> tuple[str, str, int] | Non
 
 
 def _recognise_names(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, str]]:
-    """Returns the architecture, and for every tensor's name in the checkpoint its name here."""
+    """Returns the architecture, and a mapping from the checkpoint's tensor names to ours."""
     namings = [(arch, names) for arch in ARCHITECTURES for names in _namings(arch)]
     for arch, names in namings:
         if names.keys() == weights.keys():
@@ -66,7 +66,7 @@ def _recognise_names(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, str]
 
 
 def describe_difference(network: str, wanted: set[str], found: set[str]) -> str:
-    """Says which tensors of a network are missing, and which are unknown."""
+    """Returns a message about missing and unknown tensors of a network."""
     faults = [
         f"{len(names)} {fault}, such as {min(names)}"
         for fault, names in (("missing", wanted - found), ("unknown", found - wanted))
@@ -81,7 +81,7 @@ def _all_namings() -> Iterator[dict[str, str]]:
 
 
 def _namings(arch: str) -> list[dict[str, str]]:
-    """For every known naming of an architecture: a tensor's name there -> its name here."""
+    """Returns every known naming of an architecture: a tensor's name there -> its name here."""
     with torch.device("meta"):
         network = build_network(arch)
     ours = list(convolutions(network))
@@ -100,10 +100,10 @@ def _namings(arch: str) -> list[dict[str, str]]:
 
 def _infer_width(arch: str, weights: Mapping[str, Tensor]) -> Fraction:
     with torch.device("meta"):
-        hidden = list(convolutions(build_network(arch)).items())[:-1]  # the last gives 1 channel
+        hidden = list(convolutions(build_network(arch)).items())[:-1]  # the last has 1 channel
     full = [convolution.out_channels for _, convolution in hidden]
     found = [len(weights[f"{name}.weight"]) for name, _ in hidden]
-    # Rounding leaves an interval of widths for every layer; the simplest fraction in all is taken.
+    # Rounding leaves an interval of widths for every layer: take the simplest fraction in all.
     low = max(Fraction(2 * c - 1, 2 * p) for c, p in zip(found, full, strict=True))
     for denominator in range(1, 2 * max(full) + 1):
         width = Fraction(max(1, math.ceil(low * denominator)), denominator)

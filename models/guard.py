@@ -1,4 +1,4 @@
-"""Whether a picture looks to a network like those that it was trained on."""
+"""Detects pictures that are out of distribution for a network."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -8,23 +8,24 @@ from torch import Tensor, nn
 
 from models.vgg import convolutions
 
-SMALLEST = 1e-4  # activation, below which none is told from none at all
-SHRINKAGE = 0.05  # of correlations towards 0: a few hundred pictures know them badly
-FOLDS = 10  # parts of the pictures, each of which is scored by the others
+SMALLEST = 1e-4  # added to mean activations, because the logarithm of 0 is infinite
+SHRINKAGE = 0.05  # of correlations towards 0: a few hundred pictures estimate them poorly
+FOLDS = 10  # of the cross-validation
 
 
 @dataclass(frozen=True)
 class Guard:
-    """The usual features of C channels, see `read_features`, and how far from them is too far."""
+    """The distribution of C features, see `read_features`, and a threshold of distances to it."""
 
     mean: Tensor  # (C,)
-    whitening: Tensor  # (C, C), of the features' inverse covariance
+    whitening: Tensor  # (C, C), a square root of the features' inverse covariance
     threshold: Tensor  # (), a Mahalanobis distance
 
     def score(self, features: Tensor) -> Tensor:
-        """Returns the Mahalanobis distance of (N, C) features by the threshold: above 1, unlike.
+        """Returns the Mahalanobis distance of (N, C) features over the threshold: (N,).
 
-        Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples",
+        Above 1, a picture is out of distribution.
+        Source: Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples",
         NeurIPS 2018, with one class.
         """
         return ((features - self.mean) @ self.whitening).norm(dim=1) / self.threshold
@@ -36,10 +37,12 @@ class Guard:
 
 @torch.no_grad()
 def read_features(network: nn.Module, images: Tensor) -> Tensor:
-    """Returns the log of the mean activation of every channel that the last layer sums up.
+    """Returns the log of the mean activation of each input channel of the last layer: (B, C).
 
-    (B, 3, H, W) normalised RGB gives (B, C). The logarithm makes a silent channel, as where there
-    is no crowd, as remarkable as a loud one.
+    The logarithm makes a silent channel, as without a crowd, as remarkable as a loud one.
+
+    Args:
+        images: (B, 3, H, W) normalised RGB.
     """
     *_, last = convolutions(network).values()
     means: list[Tensor] = []
@@ -61,10 +64,10 @@ def check_number(pictures: int, false_alarms: float) -> None:
 
 
 def fit_guard(features: Tensor, false_alarms: float) -> Guard:
-    """Returns the guard of (N, C) features whose threshold lets that part of new pictures alarm.
+    """Fits a guard to (N, C) features, with `false_alarms` as the expected rate on new pictures.
 
-    The threshold is a quantile of the pictures' own distances, each measured by a fit that has not
-    seen it, and rounded as conformal prediction does (Vovk et al., 2005).
+    The threshold is a quantile of the pictures' distances in a cross-validation, with the rounding
+    of conformal prediction (Vovk et al., 2005).
 
     Raises:
         ValueError: as `check_number`.
@@ -82,7 +85,7 @@ def fit_guard(features: Tensor, false_alarms: float) -> Guard:
 
 def _fit(features: Tensor) -> Guard:
     deviation, mean = torch.std_mean(features, dim=0)
-    deviation = deviation.clamp(min=1e-3)  # of channels that are always silent
+    deviation = deviation.clamp(min=1e-3)  # for channels that are always silent
     correlation = ((features - mean) / deviation).T.cov()
     correlation = (1 - SHRINKAGE) * correlation + SHRINKAGE * torch.eye(len(mean))
     values, vectors = torch.linalg.eigh(correlation)

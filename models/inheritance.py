@@ -1,6 +1,6 @@
-"""Initial weights of a student from its teacher: chosen channels, and filters fitted to them.
+"""Initialises a student from its teacher: selected channels, and filters fitted to them.
 
-This is channel pruning (He et al., ICCV 2017), layer after layer from the image to the map. A layer
+This is channel pruning (He et al., ICCV 2017), layer by layer from the image to the map. A layer
 keeps as many of the teacher's channels as the student has: those that span the others best. Its
 filters are fitted by least squares to these channels' values in the teacher, given the outputs of
 the student's own earlier layers. So each layer corrects errors of those before it.
@@ -15,28 +15,28 @@ from torch.nn import functional as F
 from models.taps import Adapters, FeatureReader
 from models.vgg import convolutions
 
-POSITIONS = 512  # of an image, at which a layer is looked at
-RIDGE = 1e-2  # penalty of a fit, as a part of its inputs' mean square
+POSITIONS = 512  # sampled from an image, for every layer
+RIDGE = 1e-2  # penalty of ridge regression, relative to the inputs' mean square
 
 Images = Callable[[], Iterable[Tensor]]  # gives the same (1, 3, H, W) normalised RGB at each call
 
 
 class _Seen(Exception):
-    """A layer's input has been read: the layers behind it need not run."""
+    """Ends a forward pass once a layer's input has been read."""
 
 
 @torch.no_grad()
 def inherit(
     student: nn.Module, adapters: Adapters | None, teacher: nn.Module, images: Images
 ) -> None:
-    """Fills a student, and the adapters from its features to its teacher's, from the teacher.
+    """Initialises a student, and the adapters from its features to its teacher's, by the teacher.
 
     Args:
-        images: crops of crowds, on which the networks are compared; held one at a time.
+        images: crops of crowds, to which the layers are fitted; only one is held at a time.
 
     Raises:
-        ValueError: the two are of different architectures, the student is the wider one, or the
-            networks have other weights than plain convolutions with biases.
+        ValueError: the architectures differ, the student is the wider one, or the networks have
+            other weights than plain convolutions with biases.
     """
     layers, wider = convolutions(student), convolutions(teacher)
     if layers.keys() != wider.keys() or any(
@@ -65,14 +65,14 @@ def inherit(
 
 
 def choose_channels(products: Tensor, count: int) -> Tensor:
-    """Returns the numbers of `count` of the channels, which span the others best.
+    """Returns the indices of the `count` channels that span the others best: (count,), ascending.
 
-    One after the other: the one that those before it explain least (Cholesky with pivoting).
+    The choice is greedy: each is the one that those before it explain least (pivoted Cholesky).
 
     Args:
-        products: (C, C) sums of the products of every two channels' features.
+        products: (C, C) Gram matrix of the channels.
     """
-    left, chosen = products.clone(), []  # what is not explained yet
+    left, chosen = products.clone(), []  # the part not explained yet
     for _ in range(count):
         unexplained = left.diagonal().clone()
         unexplained[chosen] = -1
@@ -84,14 +84,14 @@ def choose_channels(products: Tensor, count: int) -> Tensor:
 
 
 def _fit(layer: nn.Conv2d, inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> None:
-    """Sets weights and bias so that all images' inputs (N, C * kernel) give outputs (N, D) best."""
+    """Fits weights and bias to every image's inputs, (N, C * kernel), and outputs, (N, D)."""
     products, targets = 0, 0
     for seen, wanted in zip(inputs, outputs, strict=True):
         seen = torch.cat([seen, seen.new_ones(len(seen), 1)], 1)
         products = products + _products(seen, seen)
         targets = targets + _products(seen, wanted)
-    penalised = products.diagonal()[:-1]  # the bias is free
-    penalised += (RIDGE * penalised.mean()).clamp(min=1e-12)  # where nothing is seen at all
+    penalised = products.diagonal()[:-1]  # the bias has no penalty
+    penalised += (RIDGE * penalised.mean()).clamp(min=1e-12)  # if all inputs are 0
     solution = torch.linalg.solve(products, targets)
     layer.weight.copy_(solution[:-1].T.view_as(layer.weight))
     layer.bias.copy_(solution[-1])
@@ -102,7 +102,7 @@ def _products(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _read_inputs(network: nn.Module, layer: nn.Conv2d, images: Images) -> Iterator[Tensor]:
-    """What a layer's kernel covers, see `_sample_patches`, image by image."""
+    """Yields `_sample_patches` of a layer's input, image by image."""
     read: list[Tensor] = []
 
     def stop(_: nn.Module, inputs: tuple[Tensor]) -> None:
@@ -123,7 +123,7 @@ def _read_inputs(network: nn.Module, layer: nn.Conv2d, images: Images) -> Iterat
 def _read_teacher(
     network: nn.Module, images: Images
 ) -> tuple[dict[str, list[Tensor]], list[list[Tensor]]]:
-    """What every layer gives before its ReLU, (N, D) of each image; and `_read_taps`."""
+    """Returns every layer's outputs before ReLU, (N, D) per image; and `_read_taps`."""
     outputs: dict[str, list[Tensor]] = {name: [] for name in convolutions(network)}
 
     def read_of(name: str) -> Callable[[nn.Conv2d, tuple[Tensor]], None]:
@@ -144,7 +144,7 @@ def _read_teacher(
 
 
 def _read_taps(network: nn.Module, images: Images) -> list[list[Tensor]]:
-    """What every tap sees at the same positions, (N, C) each, image by image."""
+    """Returns for every image the taps' vectors at the same positions, (N, C) each."""
     reader = FeatureReader(network, network.taps)
     features = []
     for image in images():
@@ -155,7 +155,7 @@ def _read_taps(network: nn.Module, images: Images) -> list[list[Tensor]]:
 
 
 def _sample_patches(layer: nn.Conv2d, feature: Tensor) -> Tensor:
-    """What a layer's kernel covers at some positions of a (1, C, H, W) input: (N, C * kernel)."""
+    """Returns a layer's patches at some positions of its (1, C, H, W) input: (N, C * kernel)."""
     height, width = feature.shape[-2:]
     (down, across), (padding, _) = layer.kernel_size, layer.padding
     positions = _choose_positions(height * width).to(feature.device)
@@ -171,6 +171,6 @@ def _sample_patches(layer: nn.Conv2d, feature: Tensor) -> Tensor:
 
 
 def _choose_positions(count: int) -> Tensor:
-    """Up to POSITIONS of 0 ... count - 1, the same ones for the same count."""
+    """Returns up to POSITIONS random numbers below `count`, the same ones for the same count."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     return order[:POSITIONS]

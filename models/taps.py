@@ -1,4 +1,4 @@
-"""Taps: where features are read for distillation, in a student and in its teacher."""
+"""Taps: layers of a student and its teacher whose features are read for distillation."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ class Tap:
 
 
 class FeatureReader:
-    """Runs a network and hands out what its taps saw: reader(images) -> (density, features).
+    """Runs a network and returns its features at taps: reader(images) -> (density, features).
 
-    The hooks stay, so that torch.compile sees none come and go, but they keep nothing of images
-    that the network gets from elsewhere.
+    The hooks stay registered, so that torch.compile sees none come and go. They keep nothing when
+    the network is called without the reader.
 
     Raises:
         ValueError: a tap names no submodule of the network.
@@ -44,7 +44,7 @@ class FeatureReader:
                     f"it has {', '.join(name for name in modules if name)}"
                 )
         self._network = network
-        self._features: list[Tensor | None] | None = None  # while a reading goes on
+        self._features: list[Tensor | None] | None = None  # during a call
         self._taps = len(taps)
         self._hooks = [
             modules[tap.module].register_forward_hook(partial(self._keep, number))
@@ -60,7 +60,7 @@ class FeatureReader:
             self._features = None
 
     def remove(self) -> None:
-        """Takes the hooks off the network; the reader reads no more features."""
+        """Removes the hooks; the reader can read no features afterwards."""
         for hook in self._hooks:
             hook.remove()
 
@@ -93,9 +93,8 @@ class Adapters(nn.ModuleDict):
 def match_taps(student: Sequence[Tap], teacher: Sequence[Tap]) -> list[tuple[Tap, Tap]]:
     """Returns each tap of a student with the teacher's tap that it imitates.
 
-    That is the teacher's first tap of the same stride for the student's first one of that stride,
-    the second for the second, and so on. A tap without a counterpart is left out. Two networks of
-    one architecture are matched layer by layer.
+    Taps of the same stride are paired in order; those without a counterpart are left out. Two
+    networks of one architecture are matched layer by layer.
 
     Raises:
         ValueError: no stride is common to both.
@@ -118,11 +117,11 @@ def match_taps(student: Sequence[Tap], teacher: Sequence[Tap]) -> list[tuple[Tap
 
 @torch.no_grad()
 def tap_channels(network: nn.Module, taps: Sequence[Tap] | None = None) -> list[int]:
-    """Returns the channels at a network's own or some other taps, seen on a small picture."""
+    """Returns the number of channels at each of `taps`, by default the network's own."""
     taps = network.taps if taps is None else taps
     image = torch.zeros(1, 3, 32, 32, device=next(network.parameters()).device)
     was_training = network.training
-    reader = FeatureReader(network.eval(), taps)  # batch statistics stay as they are
+    reader = FeatureReader(network.eval(), taps)  # keeps batch normalisation's statistics
     _, features = reader(image)
     reader.remove()
     network.train(was_training)
@@ -130,18 +129,18 @@ def tap_channels(network: nn.Module, taps: Sequence[Tap] | None = None) -> list[
 
 
 def live_tap(network: nn.Module) -> Tap | None:
-    """Returns the tap at a network's first convolution, if it has one there.
+    """Returns the tap at a network's first convolution; None if there is none.
 
-    Its feature is the largest and the cheapest: it is never kept, but made anew from the images.
+    Its feature map is the largest and the cheapest: it is never stored, but always recomputed.
     """
     first = next(iter(convolutions(network)))
     return next((tap for tap in network.taps if tap.module == first), None)
 
 
 def ask_live(teacher: nn.Module, taps: Sequence[Tap] = (), more: Sequence[nn.Module] = ()) -> Ask:
-    """Returns a function that asks a frozen teacher for its map and its features at `taps`.
+    """Returns a function that runs a frozen teacher for its map and its features at `taps`.
 
-    The maps of `more` networks are averaged with the teacher's.
+    The map is averaged with those of `more` networks.
     """
     read = FeatureReader(teacher, taps)
 
@@ -156,9 +155,9 @@ def ask_live(teacher: nn.Module, taps: Sequence[Tap] = (), more: Sequence[nn.Mod
 
 
 def ask_kept(teacher: nn.Module, taps: Sequence[Tap] = ()) -> Ask:
-    """Returns a function that finds the same in batches that bring the answers along.
+    """Returns a function like that of `ask_live`, which takes the stored answers from the batch.
 
-    See CrowdDataset.teach: batches have the features of all the teacher's taps but `live_tap`.
+    `CrowdDataset.teach` adds them: the map, and the features of all taps but `live_tap`.
     """
     live = live_tap(teacher)
     kept = [tap for tap in teacher.taps if tap != live]

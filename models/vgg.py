@@ -1,4 +1,4 @@
-"""Channel plans -> VGG-style stacks of convolutions at any width."""
+"""Builds VGG-style stacks of convolutions from channel plans, at any width."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -32,9 +32,10 @@ def scale_plan(plan: Plan, width: float | Fraction) -> list[int | str]:
 
 
 def build_vgg(plan: Plan, in_channels: int = 3) -> nn.Sequential:
-    """Builds the stack of a plan, "M" being a 2x2 max-pool, under VGG's names.
+    """Builds the stack of a plan, in which "M" is 2x2 max-pooling that rounds sizes up.
 
-    The names are conv1_1, conv1_2, pool1, conv2_1 and so on.
+    Layers have VGG's names: conv1_1, conv1_2, pool1, conv2_1 and so on.
+    Original: SKT's pooling rounds up, too; that of CSRNet-pytorch and BL rounds down.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     block, position = 1, 1
@@ -49,14 +50,14 @@ def build_vgg(plan: Plan, in_channels: int = 3) -> nn.Sequential:
 
 
 def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
-    """Returns a network's convolutions by dotted name, in the order that images pass them."""
+    """Returns a network's convolutions by dotted name, in forward order."""
     return {name: m for name, m in network.named_modules() if isinstance(m, nn.Conv2d)}
 
 
 def vgg_indices(stack: nn.Sequential) -> dict[str, int]:
-    """A stack's convolutions by name -> their index where ReLUs count as layers, as torchvision's.
+    """Returns the index of every convolution in a stack in which ReLUs count as layers.
 
-    With the index, 0, 2, 5, ..., a layer of ours is found in checkpoints of the original codes.
+    The checkpoints of torchvision and of the original codes number layers like that: 0, 2, 5, ...
     """
     indices, index = {}, 0
     for name, layer in stack.named_children():
@@ -90,7 +91,7 @@ def fill_imagenet(network: nn.Module, vgg: Mapping[str, Tensor]) -> None:
 
 
 def numbered_names(network: nn.Module) -> list[str]:
-    """Names of a network's convolutions in codes that count layers, ReLUs and pools among them."""
+    """Returns the names of a network's convolutions in codes that number layers as torchvision."""
     names = []
     for part, stack in network.named_children():
         if isinstance(stack, nn.Sequential):

@@ -18,7 +18,7 @@ class AnnotatedImage:
     annotation: Path
 
     def density_path(self, root: Path, gt_root: Path | None) -> Path:
-        """Returns the path of the image's .h5: beside its annotation, or likewise in `gt_root`."""
+        """Returns the image's .h5: beside its annotation, or in the same folder under `gt_root`."""
         folder = self.annotation.parent
         if gt_root is not None:
             folder = gt_root / folder.relative_to(root)
@@ -114,7 +114,7 @@ def find_split(dataset: Dataset, root: Path, split: str) -> Split:
     """Returns the folders of a data set's `split`: "train", "test" or, of own data, "val".
 
     Raises:
-        DataError: the layout is another.
+        DataError: the layout is different.
     """
     parts = {} if dataset.part is None else {"part": dataset.part}
     return LAYOUTS[dataset.layout](root, split=split, **parts)
@@ -124,7 +124,7 @@ def find_images(dataset: Dataset, root: Path, split: str) -> list[AnnotatedImage
     """Returns the annotated images of a data set's `split`, in order.
 
     Raises:
-        DataError: the layout is another, or image and annotation do not pair up.
+        DataError: the layout is different, or images and annotations do not pair up.
     """
     return find_pairs(find_split(dataset, root, split))
 
@@ -144,7 +144,7 @@ def find_pairs(split: Split) -> list[AnnotatedImage]:
     """Returns the annotated images of a split, in order.
 
     Raises:
-        DataError: there are none, or image and annotation do not pair up.
+        DataError: there are none, or images and annotations do not pair up.
     """
     pairing = pair_up(split)
     if pairing.images:
@@ -196,5 +196,5 @@ def _only(folders: list[Path], name: str, parent: Path) -> Path:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Returns the files in a folder, except hidden ones: systems and killed writers leave some."""
+    """Returns a folder's files, except hidden ones, which systems and killed writers leave."""
     return [path for path in folder.iterdir() if not path.name.startswith(".")]

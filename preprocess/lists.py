@@ -1,4 +1,4 @@
-"""A data set's folders -> its train, validation and test lists, such as A_train.json."""
+"""Makes the train, validation and test lists of a data set's folder, such as A_train.json."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -12,10 +12,10 @@ from preprocess.layouts import find_images, splits_of
 def find_samples(
     dataset: Dataset, split: str, root: Path, gt_root: Path | None
 ) -> tuple[list[Sample], str]:
-    """Returns a split's samples, and a remark where their number is not the published one.
+    """Returns a split's samples, and a remark if their number is not the published one.
 
     Raises:
-        DataError: the layout is another, or an image has no density map.
+        DataError: the layout is different, or an image has no density map.
     """
     root = root.resolve()
     gt_root = gt_root and gt_root.resolve()
@@ -39,11 +39,11 @@ def find_samples(
 
 @dataclass(frozen=True)
 class Validation:
-    """How validation images are chosen among the training images, where none are given."""
+    """How validation images are chosen among the training images, if none are given."""
 
     share: float = 0.2
     seed: int = 0
-    trained_on: bool = False  # Original: always, and the test images chose the checkpoint
+    trained_on: bool = False  # Original: always
 
 
 def choose_validation(
@@ -59,10 +59,10 @@ def choose_validation(
 
 
 def make_lists(name: str, root: Path, gt_root: Path | None, out: Path, wanted: Validation) -> None:
-    """Writes the three lists of the data set `name`, of DATASETS, and says what they hold.
+    """Writes the three lists of the data set `name`, of DATASETS, and prints what they hold.
 
     Raises:
-        DataError: as `find_samples`; or an image stands in two lists; or too few are there.
+        DataError: as `find_samples`; or an image is in two lists; or there are too few.
     """
     dataset = find_dataset(name)
     find = partial(find_samples, dataset, root=root, gt_root=gt_root)

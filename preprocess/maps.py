@@ -1,4 +1,4 @@
-"""The density maps of a data set of the catalogue."""
+"""Makes the density maps of a data set in the catalogue."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,18 +21,18 @@ def make_maps(
     workers: int,
     short_side: tuple[int, int] | None = None,
 ) -> None:
-    """Brings the .h5 of every image up to date, and says what was done.
+    """Brings the .h5 of every image up to date, and prints what was done.
 
     Args:
         splits: such as "train" and "test".
-        label: of the data set, for what is said.
+        label: the data set's, for what is printed.
         out: root of the same tree of .h5 files; None: beside the annotations.
         original: whether to make the published code's maps.
-        short_side: least and most pixels of the images' short sides. Images and annotations are
-            then written into `out`, too, rescaled where they must be.
+        short_side: limits of the images' short sides, in pixels. Images and annotations are then
+            written into `out`, too, rescaled if necessary.
 
     Raises:
-        DataError: the layout is another, or an image or annotation is unreadable.
+        DataError: the layout is different, or an image or annotation is unreadable.
     """
     read_points = READERS[dataset.layout]
     recipe = Recipe(dataset.sigma)

@@ -18,7 +18,7 @@ from preprocess.layouts import AnnotatedImage
 from utils.files import written_whole
 
 Size = tuple[int, int]  # height, width
-# Original: BL's code saves JPEGs with Pillow's default quality, 75.
+# Original: BL's code saves all images again, with Pillow's default quality for JPEG, 75.
 QUALITY = 95
 
 
@@ -47,7 +47,7 @@ def add_short_side(parser: argparse.ArgumentParser) -> None:
 
 
 def check_short_side(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Ends with an error where --short-side has no folder of its own to write to."""
+    """Ends with an error if --short-side has no folder of its own to write to."""
     if args.short_side and (args.out is None or args.out.resolve() == args.root.resolve()):
         parser.error("--short-side needs --out, another folder than --root, for rescaled images")
 

@@ -1,4 +1,4 @@
-"""The paper's table (Liu et al., ACM MM 2020), and how rows are printed beside it."""
+"""The paper's results (Liu et al., ACM MM 2020), and a table that compares others with them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,12 +25,12 @@ LIGHT = {  # published light counters without distillation: MAE, RMSE, parameter
         ("EBC-ZIP T", 56.36, 86.09, 10.5, 213),
     ),
 }
-REFERENCE = "1/4-CSRNet"  # whose latency on the same machine others are compared with
-LIGHT_REFERENCE_MS = 168  # in ONNX Runtime with two threads, where those of LIGHT were taken
+REFERENCE = "1/4-CSRNet"  # others' latency is compared with its latency on the same machine
+LIGHT_REFERENCE_MS = 168  # its latency where LIGHT was measured: ONNX Runtime, two threads
 
 
 def print_table(rows: Sequence[Sequence[Any]]) -> None:
-    """Prints rows of COLUMNS; what was not measured stays empty."""
+    """Prints a table of COLUMNS; what was not measured stays empty."""
     cells = [COLUMNS] + [
         [str(row[0]), *("" if v is None else f"{v:.2f}" for v in row[1:])] for row in rows
     ]

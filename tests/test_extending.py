@@ -1,4 +1,4 @@
-"""An architecture, a loss and a data set are an entry each: toy ones, added from outside, run."""
+"""A toy architecture, loss term and data set, added from outside by one entry each."""
 
 import json
 import re
@@ -40,7 +40,7 @@ ALL = ",".join([*TERMS, "peak"])
 
 
 class Toy(nn.Module):
-    """No VGG: strided convolutions without biases, depthwise ones, and batch normalisation."""
+    """Unlike VGG: strided and depthwise convolutions without biases, and batch normalisation."""
 
     stride, margin = 8, 64
     taps = (Tap("stem", 2), Tap("narrow", 4), Tap("deep", 8))
@@ -127,7 +127,7 @@ def test_toys_are_trained_resumed_tested_and_exported(lists, start, teacher, tmp
     assert list(one["adapters"]) == [
         f"{tap.name}.{kind}" for tap in Toy.taps for kind in ("weight", "bias")
     ]
-    # In training mode for its steps, and in no others: validations left the statistics alone.
+    # The network was in training mode for its steps alone: validations left the statistics alone.
     assert one["model"]["stem.1.num_batches_tracked"] == one["progress"]["steps"] == 4
     assert one["averaged"]["stem.1.num_batches_tracked"] == 4
     assert not torch.equal(one["averaged"]["stem.1.running_mean"], torch.zeros(8))

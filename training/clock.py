@@ -1,4 +1,4 @@
-"""A training's time. On a CPU, what other work took of it, or a stop, does not count."""
+"""Measures a training's time, on a CPU without what other processes or interruptions took."""
 
 import time
 from collections.abc import Callable
@@ -6,22 +6,22 @@ from dataclasses import dataclass, replace
 
 from training.state import Progress
 
-READING_S = 20.0  # shorter readings are joined
-RECENT_S = 300.0  # the last minutes, whose pace is planned with
-DISTURBED = 0.8  # below this part of the most processor time a second that was seen
+READING_S = 20.0  # shorter readings are merged
+RECENT_S = 300.0  # the last minutes, whose pace the plan uses
+DISTURBED = 0.8  # readings below this part of the highest CPU time per second are disturbed
 
 
 @dataclass
 class Reading:
-    """Some pieces of work: steps, or validations."""
+    """The time of some pieces of work: steps, or validations."""
 
     pieces: int
     passed: float  # seconds
-    worked: float  # seconds of the processor, of all threads together
+    worked: float  # CPU seconds of all threads together
 
 
 class Work:
-    """The readings of one kind of work, each piece of which is alike."""
+    """The readings of one kind of work, whose pieces are alike."""
 
     def __init__(self) -> None:
         self._readings: list[Reading] = []
@@ -35,14 +35,14 @@ class Work:
         last.worked += worked
 
     def count(self, before: float | None) -> tuple[float, float | None, float | None]:
-        """Returns the seconds that count, those of a piece lately, and the most of a piece.
+        """Returns the seconds that count, recent seconds per piece, and the most per piece.
 
-        A disturbed reading counts what its pieces take undisturbed. Its processor time would not
-        say it: threads that wait for one that was put aside spend it, too. Which readings were
-        disturbed may show afterwards.
+        A disturbed reading counts the time that its pieces take undisturbed. Its CPU time is no
+        measure, because threads also spend it waiting for a suspended one. Later readings may show
+        that an earlier one was disturbed.
 
         Args:
-            before: seconds a piece before the first reading, if known.
+            before: seconds per piece before the first reading, if known.
         """
         if not self._readings:
             return 0.0, before, None
@@ -64,11 +64,11 @@ class Work:
 
 
 class Clock:
-    """Keeps the times of `progress`, from wherever that stands.
+    """Updates the times of `progress`, which may be those of a resumed training.
 
     Args:
-        shared: whether processor time tells what other work took. A training on a GPU waits for
-            it by right: there all that passes counts.
+        shared: whether CPU time shows what other processes took. It does not where the CPU waits
+            for a GPU: there all time counts.
     """
 
     def __init__(self, progress: Progress, shared: bool):
@@ -80,7 +80,10 @@ class Clock:
         self._read_at = time.perf_counter(), self._worked()
 
     def count_steps(self, steps: int) -> float:
-        """Takes what has passed as that of `steps`, and returns it. The first comes alone."""
+        """Counts the time since the last reading as that of `steps`, and returns it.
+
+        The first step comes alone.
+        """
         passed, worked = self._read()
         if self._started:
             self._steps.add(steps, passed, worked)
@@ -97,7 +100,7 @@ class Clock:
         self._update()
 
     def count_rest(self) -> None:
-        """Takes what has passed as that of other work of the training, such as checkpoints."""
+        """Counts the time since the last reading as other work, such as checkpoints."""
         self._rest += self._read()[0]
 
     def _read(self) -> tuple[float, float]:

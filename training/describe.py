@@ -1,4 +1,4 @@
-"""Says what the shell scripts have to know of a data set and an architecture, in bash."""
+"""Prints what the shell scripts need to know about a data set and an architecture, in bash."""
 
 import argparse
 import shlex
@@ -12,7 +12,7 @@ from training.recipes import choose_protocol  # noqa: E402
 
 
 def describe(arch: str, dataset: str) -> dict[str, str]:
-    """Returns the scripts' variables: prefix of lists, default root, pixels of short sides.
+    """Returns the scripts' variables: prefix of lists, default root, limits of short sides.
 
     Raises:
         ValueError: there is no such architecture or data set.

@@ -1,4 +1,4 @@
-"""A training under way: from a new beginning or an interrupted one, until its schedule ends."""
+"""Runs a training, new or resumed, until its schedule ends."""
 
 import argparse
 import copy
@@ -23,7 +23,7 @@ from utils.interrupt import StopRequest
 from utils.metrics import Scores
 from utils.precision import choose_precision
 
-SLOWER_EXACT = 4  # times, at most, that counting in float32 takes a training in 16 bits
+SLOWER_EXACT = 4  # counting in float32 takes at most so many times as long as in 16 bits
 VALIDATED = {"val": "validation", "val_ema": "validation of averaged weights"}
 
 
@@ -32,17 +32,17 @@ class TrainingError(Exception):
 
 
 class Training:
-    """What is trained, how far it is, when it ends, and the folder that keeps it.
+    """What is trained, its progress, its schedule and its folder.
 
-    With --resume it stands where the run in --out stopped. It is entered for its epochs.
+    With --resume, it continues the run in --out. It is the context manager of its epochs.
 
     Args:
         args: everything that `add_training_options` adds, and `device`.
         criterion: on the device; its `model` is the network that counts.
         weights: of the criterion's terms.
-        facts: what checkpoints say of the model: arch and width.
+        facts: what checkpoints record of the model: arch and width.
         loaders: of crops to train on, validation images and test images.
-        settings: what else a resumed run must share with its beginning.
+        settings: further settings that a resumed run must share.
 
     Raises:
         RunError: --resume does not fit what --out holds.
@@ -77,7 +77,7 @@ class Training:
         self.scored = args.resume and self._resume()
         self.progress = self.state.progress
         if self.folder and not self.scored:
-            self.folder.result.unlink(missing_ok=True)  # of fewer epochs
+            self.folder.result.unlink(missing_ok=True)  # a result of fewer epochs
         self.step = share_step(criterion, args)
         self.clock = Clock(self.progress, shared=self.device.type == "cpu")
         self.planned, self.interval, self.stopped = self._plan(), 1, False  # see `decide`
@@ -107,9 +107,9 @@ class Training:
             )
 
     def epochs(self) -> Iterator[int]:
-        """Yields the number of every epoch that is left, from 1.
+        """Yields the number of every remaining epoch; the first is 1.
 
-        One whose validation was cut off comes again, without steps.
+        An epoch whose validation was interrupted comes again, without steps.
         """
         progress = self.progress
         if not self.finished or progress.kept < progress.steps:
@@ -121,17 +121,17 @@ class Training:
             yield progress.epoch + 1
 
     def decide(self, interval: int) -> None:
-        """Decides with the other processes how to go on.
+        """Agrees with the other processes on the steps in all, the interval, and whether to stop.
 
         Args:
-            interval: steps until the losses are to be read again; the main process's is taken.
+            interval: steps until the losses are read again; the main process's is taken.
         """
         decisions = [self._plan(), interval] if distributed.is_main() else [0, 0]
         planned, interval, stop = distributed.add_up([*decisions, self._stop.requested])
         self.planned, self.interval, self.stopped = int(planned), int(interval), bool(stop)
 
     def show(self, steps: int) -> None:
-        """Moves the progress bar on."""
+        """Advances the progress bar."""
         self._bar.total = self.planned
         self._bar.update(steps)
         sums, done = self.progress.sums, self.progress.step
@@ -139,7 +139,7 @@ class Training:
         self._bar.set_postfix(means, refresh=False)
 
     def save_steps(self) -> None:
-        """Saves where the training stands, if it was stopped or a long validation comes.
+        """Saves a checkpoint if the training was stopped or a validation follows.
 
         Raises:
             SystemExit: it was stopped.
@@ -153,7 +153,7 @@ class Training:
             raise SystemExit(130)
 
     def keep(self, scores: Mapping[str, Scores]) -> None:
-        """Logs and saves an epoch, and what its validation found best.
+        """Logs an epoch, and saves checkpoints: the last one, and those with the best scores.
 
         Args:
             scores: of the state's `networks`; empty without a validation.
@@ -165,7 +165,7 @@ class Training:
         record = {"epoch": progress.epochs, "seconds": round(progress.seconds, 1)}
         record |= {name: value / progress.step for name, value in progress.sums.items()}
         progress.kept = progress.steps
-        if progress.step == self.steps_per_epoch:  # else more time continues within the epoch
+        if progress.step == self.steps_per_epoch:  # else a resumed run goes on within the epoch
             progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
         better = {}
         for name, values in scores.items():
@@ -178,7 +178,7 @@ class Training:
                 progress.best_rmse, better["best_rmse"] = values.rmse, name
         if not self.folder:
             return
-        self.folder.log(record)  # which may be ahead of the last checkpoint
+        self.folder.log(record)  # the log may be ahead of the last checkpoint
         for best, name in better.items():
             save_checkpoint(getattr(self.folder, best), self.state.checkpoint(name))
         save_checkpoint(self.folder.last, self.state.checkpoint())
@@ -197,7 +197,7 @@ class Training:
         return Schedule(args.epochs, args.warmup, args.cosine, 60 * args.max_minutes, closing)
 
     def _resume(self) -> bool:
-        """Takes up the run in the folder, and returns whether it is finished and scored."""
+        """Restores the run in the folder, and returns whether it is finished and scored."""
         last = (read_checkpoint(self.folder.last), self.folder.result.exists())
         checkpoint, scored = distributed.from_main(last)
         self.state.restore(checkpoint, self.args.out / "last.pth")

@@ -26,9 +26,9 @@ def inherit_weights(
     teacher: Counter,
     dataset: CrowdDataset,
 ) -> None:
-    """Fits the student and its adapters to the teacher on the first crops, in their own colours.
+    """Fits the student and its adapters to the teacher on the first crops, with unchanged colours.
 
-    The main process does so, and the others get the result. A resumed run needs none of it.
+    The main process does so, and the others get the result. Does nothing in a resumed run.
     """
     if student.arch != teacher.arch:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""An epoch of a training and its step; losses stay on the device until they are read."""
+"""A training's epochs and steps; losses stay on the device until they are read."""
 
 import math
 from collections.abc import Mapping
@@ -15,15 +15,15 @@ from utils import distributed
 from utils.metrics import Scores, score
 
 READ_EVERY_S = 1.0  # seconds between two readings of the losses: each waits for the device
-MOST_STEPS = 50  # between them
+MOST_STEPS = 50  # between two readings
 
 
 def train_one_epoch(training: Training, loader: DataLoader) -> None:
-    """Takes an optimiser step for every batch that is left of the epoch, or of the schedule.
+    """Takes an optimiser step for every remaining batch of the epoch, until the schedule ends.
 
     Raises:
         TrainingError: the loss is not finite.
-        SystemExit: a signal asked to stop. The last checkpoint stands at that step.
+        SystemExit: a signal stopped the training, and the last checkpoint is of that step.
     """
     training.clock.count_rest()
     training.criterion.train()
@@ -45,7 +45,7 @@ def take_step(training: Training, batch: dict[str, Any], share: float) -> dict[s
     """Takes an optimiser step, and returns its unweighted loss terms.
 
     Args:
-        share: how much this process's batch weighs among those of all processes.
+        share: weight of this process's batch among those of all processes.
     """
     progress, state = training.progress, training.state
     losses = training.step({name: _move(value, training.device) for name, value in batch.items()})
@@ -65,8 +65,11 @@ def take_step(training: Training, batch: dict[str, Any], share: float) -> dict[s
 
 
 def learning_rate(schedule: Schedule, step: int, planned: int) -> float:
-    """Returns the part of the highest learning rate that a step takes, of `planned` steps."""
-    warmup = min(schedule.warmup, planned // 2)  # a short training is to fall, too
+    """Returns the learning rate of a step, of `planned` steps, as a part of the highest.
+
+    Original: constant, as here without a warm-up or `cosine`.
+    """
+    warmup = min(schedule.warmup, planned // 2)  # so that it also falls in a short training
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if not schedule.cosine:
@@ -77,9 +80,10 @@ def learning_rate(schedule: Schedule, step: int, planned: int) -> float:
 
 @torch.no_grad()
 def update_average(averaged: nn.Module, model: nn.Module, decay: float, steps: int) -> None:
-    """Moves an exponential average of weights and buffers towards a model's after `steps` steps.
+    """Updates the exponential moving average of a model's weights and buffers after `steps` steps.
 
-    The initial weights weigh little soon. Buffers of whole numbers are copied.
+    The decay is lower at first, so that the initial weights soon count little. Buffers of integers
+    are copied.
     """
     decay = min(decay, steps / (9 + steps))
     averages, values = (list(network.parameters()) for network in (averaged, model))
@@ -93,9 +97,9 @@ def update_average(averaged: nn.Module, model: nn.Module, decay: float, steps: i
 
 
 def validate(training: Training, loader: DataLoader) -> dict[str, Scores]:
-    """Scores the model, and its averaged weights where there are any.
+    """Returns the scores of the model and, if there are any, of its averaged weights.
 
-    Several processes count together.
+    Several processes share the images.
     """
     training.clock.count_rest()
     scores = {}
@@ -119,13 +123,13 @@ class Losses:
         return len(self._terms)
 
     def add(self, losses: Mapping[str, Tensor], share: float, images: list[str]) -> None:
-        """Keeps a step's terms, of which this process's batch weighs `share`."""
+        """Adds a step's terms, weighted by `share`, and the names of its images."""
         self.names = list(losses)
         self.images.append(images)
         self._terms.append(share * torch.stack([v.detach().float() for v in losses.values()]))
 
     def values(self) -> list[float]:
-        """Returns what is kept, step by step and term by term. Waits for the device."""
+        """Returns the losses, step by step and term by term. Waits for the device."""
         return torch.stack(self._terms).flatten().tolist() if self._terms else []
 
     def clear(self) -> None:
@@ -134,10 +138,7 @@ class Losses:
 
 
 def read_losses(training: Training, losses: Losses) -> None:
-    """Adds the losses of the last steps to the epoch's, and decides with the other processes.
-
-    What is decided: how many steps there will be in all and until the next reading, and whether to
-    stop.
+    """Adds the losses of the last steps to the epoch's, and calls `Training.decide`.
 
     Raises:
         TrainingError: a loss was not finite.
@@ -145,7 +146,7 @@ def read_losses(training: Training, losses: Losses) -> None:
     count, progress = len(losses), training.progress
     seconds = training.clock.count_steps(count)
     interval = min(MOST_STEPS, max(1, int(READ_EVERY_S * count / seconds)))
-    # Before the device is waited for, as it may be for ever where another process is gone.
+    # This must precede waiting for the device, which may last for ever if another process is gone.
     training.decide(interval)
     values = [v / distributed.processes() for v in distributed.add_up(losses.values())]
     for i in range(count):

@@ -1,4 +1,4 @@
-"""What the command lines of trainings have in common."""
+"""The command-line options that trainings share."""
 
 import argparse
 import math
@@ -16,10 +16,10 @@ from utils.precision import PRECISIONS
 
 
 def parse_scale(text: str) -> tuple[float, float]:
-    """Reads LOW:HIGH, factors of enlargement.
+    """Reads LOW:HIGH, the range of scale factors.
 
     Raises:
-        argparse.ArgumentTypeError: they are not from 0.25 to 4, LOW first.
+        argparse.ArgumentTypeError: not 0.25 <= LOW <= HIGH <= 4.
     """
     try:
         low, high = map(float, text.split(":"))
@@ -31,7 +31,7 @@ def parse_scale(text: str) -> tuple[float, float]:
 
 
 def add_experiment_options(parser: argparse.ArgumentParser) -> tuple[str, str, str]:
-    """Adds --arch, --dataset and --recipe, and returns them: other options' defaults follow."""
+    """Adds --arch, --dataset and --recipe, and returns them: other defaults depend on them."""
     for options in (parser, early := Parser(add_help=False)):
         add = options.add_argument_group("experiment").add_argument
         add("--arch", choices=ARCHITECTURES, default="csrnet", help="network")
@@ -42,7 +42,7 @@ def add_experiment_options(parser: argparse.ArgumentParser) -> tuple[str, str, s
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """Adds what every training can be told; a recipe has the defaults."""
+    """Adds the options of every training; a recipe sets their defaults."""
     add = parser.add_argument_group("data").add_argument
     for split in ("train", "val", "test"):
         add(f"{split}_json", type=Path, help=f"list of {split} images")
@@ -94,6 +94,6 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_training_options(args: argparse.Namespace, parser: Parser) -> None:
-    """Ends with an error where an option was given that another one leaves without effect."""
+    """Ends with an error if a given option has no effect because of another one."""
     if args.hard != "bayesian":
         parser.refuse(args, ["--boxes", "--background", "--sigma"], "needs --hard bayesian")

@@ -7,7 +7,7 @@ from datasets.catalogue import find_dataset
 from models.build import find_architecture
 
 RECIPES = ("published", "fast")
-PLAIN = {  # what the published recipes do without
+PLAIN = {  # what all published recipes share
     "batch_size": 1,
     "cosine": False,
     "warmup": 0,
@@ -21,6 +21,7 @@ PLAIN = {  # what the published recipes do without
 }
 
 # The fast recipe: crops of one size in batches that never leave the GPU, in bfloat16.
+# Original: batches of one image and a constant learning rate, as in PLAIN.
 FAST = {
     "crop": "400x400",
     "crops_per_image": 4,
@@ -39,7 +40,7 @@ FAST = {
 FAST_TEACHER = {"epochs": 300}
 FAST_STUDENT = {"epochs": 600, "lr": 5e-4, "teacher_cache": "auto"}
 
-# The demonstration: small crops, random weights and a narrow teacher, minutes on a CPU.
+# The demonstration: small crops, random weights and a narrow teacher, for minutes on a CPU.
 DEMO = {
     "epochs": 7,
     "crop": "96x96",
@@ -55,7 +56,7 @@ DEMO_STUDENT_LR = 1e-3
 
 
 def choose_protocol(arch: str, dataset: str) -> str:
-    """Returns how a data set's images are counted in the paper of a network."""
+    """Returns the protocol by which an architecture's paper counts a data set's images."""
     return find_architecture(arch).protocols.get(find_dataset(dataset).recipe, "whole")
 
 

@@ -1,4 +1,4 @@
-"""The end of a training: the checkpoint of the best validation is scored on the test images."""
+"""Ends a training: scores the checkpoint of the best validation on the test images."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -18,9 +18,10 @@ from utils.plots import draw_counts
 def score_best(training: Training, val: DataLoader, test: DataLoader) -> None:
     """Scores the checkpoint of the best validation MAE once on the test images.
 
-    Leaves result.json and counts.png, and the weights alone in model.safetensors. Counts in
-    float32, and the validation images too if the training was not. Nothing is left to do where a
+    Writes result.json, counts.png and, with the weights alone, model.safetensors. Counts in
+    float32; the validation images, too, if the training used another type. Does nothing if a
     finished run was resumed.
+    Original: scores the test images at every new best MAE or RMSE on validation.
     """
     if training.scored:
         distributed.say(f"{training.args.out} is finished already")
@@ -46,12 +47,12 @@ def write_result(training: Training, progress: Progress, results: Sequence[Count
     """Writes and prints the errors of the chosen checkpoint, whose weights the model has.
 
     Args:
-        progress: of the checkpoint, its best MAE in float32.
+        progress: the checkpoint's, with its best MAE in float32.
         results: of the test images.
     """
     folder, facts, network = training.folder, training.state.facts, training.criterion.model
     scores = score(results)
-    mean = sum(training.heads) / len(training.heads)  # the guess to beat
+    mean = sum(training.heads) / len(training.heads)  # the baseline: always guess the mean
     guessed = score([replace(result, predicted=mean) for result in results])
     held_out = not training.args.train_on_val
     validation = "held out of training" if held_out else "inside the training images"

@@ -11,11 +11,11 @@ from utils.plots import draw_curves
 
 
 class RunError(ValueError):
-    """A run's folder is not as it must be; the message says what would be right."""
+    """--resume does not fit the contents of a run's folder; the message says what to do."""
 
 
 class RunFolder:
-    """A folder of one training. Never mixes two runs.
+    """The folder of a training. It never mixes two runs.
 
     Raises:
         RunError: `resume` does not fit what the folder holds.
@@ -35,21 +35,21 @@ class RunFolder:
         self._tensorboard: SummaryWriter | None = None
 
     def records(self) -> list[dict[str, Any]]:
-        """Returns the log: one record an epoch."""
+        """Returns the log: one record per epoch."""
         if not self._log.exists():
             return []
         lines = self._log.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]  # all but a cut one
+        return [json.loads(line) for line in lines if line.endswith("\n")]  # without a cut one
 
     def rewind(self, epoch: int) -> None:
-        """Drops what was logged after `epoch` epochs, for a training that goes on from there."""
+        """Drops what was logged after epoch `epoch`, from which a training continues."""
         kept = [record for record in self.records() if record["epoch"] <= epoch]
         rewound = self._log.with_suffix(".tmp")
         rewound.write_text("".join(json.dumps(record) + "\n" for record in kept))
         rewound.replace(self._log)
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Appends an epoch's record, and draws the curves where it holds a validation."""
+        """Appends an epoch's record, and draws the curves if it holds a validation."""
         with self._log.open("a") as file:
             file.write(json.dumps(record) + "\n")
         if self._tensorboard is None:

@@ -1,22 +1,22 @@
-"""How long a training lasts."""
+"""Plans how long a training lasts."""
 
 import math
 from dataclasses import dataclass
 
 from training.state import Progress
 
-UNTIMED_CLOSING = 0.1  # of the budget, kept for validation and test until one was timed
+UNTIMED_CLOSING = 0.1  # of the time, reserved for validation and test until a validation was timed
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A number of epochs, or fewer where their time is up.
+    """A number of epochs, or fewer if time is up.
 
     Args:
-        warmup: steps over which the learning rate rises from 0, linearly; at most half of all.
+        warmup: steps over which the learning rate rises linearly from 0; at most half of all.
         cosine: whether it then falls to 0 along half a cosine, or stays.
-        max_seconds: of the whole training, with all its validations and what follows it.
-        closing: how many validations' time the end takes: the last one, and the test.
+        max_seconds: for the whole training, with its validations and the test.
+        closing: time of the last validation and the test, as a multiple of a validation's.
     """
 
     epochs: int
@@ -26,7 +26,7 @@ class Schedule:
     closing: float = 1.0
 
     def plan(self, steps: int, progress: Progress) -> int:
-        """Returns how many steps of `steps` an epoch the training will have taken at its end."""
+        """Returns the number of steps in the whole training, with `steps` per epoch."""
         wanted, done = self.epochs * steps, progress.steps
         if math.isinf(self.max_seconds) or done < 2:
             return wanted
@@ -35,7 +35,7 @@ class Schedule:
         else:
             closing = self.closing * progress.validation
         left = max(0.0, self.max_seconds - closing - progress.seconds)
-        if progress.pace is None:  # nothing was timed since an older version's checkpoint
+        if progress.pace is None:  # resumed from an older version's checkpoint
             each = (progress.seconds - progress.first) / (done - 1)
         else:
             each = progress.pace + progress.between / done

@@ -1,4 +1,4 @@
-"""What a training is set up with, as its options ask for it."""
+"""Sets up a training's device, step, optimiser and settings from its options."""
 
 import argparse
 import sys
@@ -18,16 +18,19 @@ FREE_TO_CHANGE |= {"cache", "compile", "max_minutes", "recipe", "teacher_cache"}
 
 
 def prepare_device(args: argparse.Namespace) -> torch.dtype:
-    """Makes the device ready for --precision and crops of one size, and returns the precision."""
+    """Prepares the device for --precision and --batch-size, and returns the precision.
+
+    Original: float32, with TF32 at PyTorch's defaults.
+    """
     allow_tf32(args.precision != "float32")
     torch.backends.cudnn.benchmark = args.batch_size > 1  # crops of one size
     return choose_precision(args.precision, args.device)
 
 
 def share_step(criterion: Criterion, args: argparse.Namespace) -> nn.Module:
-    """Returns the criterion, compiled if --compile says so, its gradients shared by processes.
+    """Returns the criterion, compiled if --compile is set, with gradients shared by all processes.
 
-    Where torch.compile does not work, a line says so.
+    Prints a line if torch.compile does not work.
     """
     if args.compile and (reason := why_not_compile(args.device)):
         if distributed.is_main():
@@ -45,14 +48,14 @@ def why_not_compile(device: torch.device) -> str:
     try:
         x = torch.ones(8, device=device, requires_grad=True)
         torch.compile(lambda x: (x.sin() * x).sum())(x).backward()
-    except Exception as error:  # whatever compilers, and their absence, lead to
+    except Exception as error:  # compilers, or their absence, may raise anything
         lines = [line for line in str(error).splitlines() if line.strip()]
         return f"torch.compile failed: {(lines or [type(error).__name__])[0]}"
     return ""
 
 
 def build_optimizer(args: argparse.Namespace, trained: nn.Module) -> torch.optim.Optimizer:
-    """Builds the optimiser that --optimizer, --lr and --weight-decay ask for."""
+    """Builds the optimiser of --optimizer, --lr and --weight-decay."""
     options = {"lr": args.lr, "weight_decay": args.weight_decay, "fused": True}
     if args.optimizer == "adam":
         return torch.optim.Adam(trained.parameters(), **options)
@@ -62,10 +65,10 @@ def build_optimizer(args: argparse.Namespace, trained: nn.Module) -> torch.optim
 def run_settings(args: argparse.Namespace, images: int) -> dict[str, str]:
     """Returns what a resumed run must share, as text: options, and the number of training images.
 
-    Of a file only the name counts: data sets and teachers are moved.
+    Of paths only the name counts, because data sets and teachers may be moved.
     """
     values = {name: value for name, value in vars(args).items() if name not in FREE_TO_CHANGE}
-    if not args.cosine:  # then more epochs continue the same training
+    if not args.cosine:  # then more epochs only continue the training
         del values["epochs"]
     return {name: _as_text(value) for name, value in values.items()} | {"images": str(images)}
 

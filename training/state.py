@@ -19,38 +19,38 @@ class Progress:
     epoch: int = 0  # epochs done
     step: int = 0  # batches done in the next one
     steps: int = 0  # batches done in all
-    kept: int = 0  # of these, when the last epoch's validation and log were kept
-    seconds: float = 0.0  # spent so far, on steps and validations; see Clock of what counts
-    uncounted: float = 0.0  # beside these
-    first: float = 0.0  # of `seconds`, on the first step, whose beginnings are slow
-    between: float = 0.0  # of `seconds`, on validations, checkpoints and beginning anew
-    pace: float | None = None  # seconds a step in the last minutes
-    validation: float | None = None  # the longest one's seconds, since the last start
+    kept: int = 0  # `steps` when the last epoch was logged and saved
+    seconds: float = 0.0  # spent so far; see Clock for what counts
+    uncounted: float = 0.0  # seconds that do not count
+    first: float = 0.0  # of `seconds`, on the first step, which is slow
+    between: float = 0.0  # of `seconds`, on validations, checkpoints and resumptions
+    pace: float | None = None  # seconds per step in the last minutes
+    validation: float | None = None  # seconds of the longest validation since the last start
     sums: dict[str, float] = field(default_factory=dict)  # of each loss term over `step` batches
     best_mae: float = math.inf
     best_rmse: float = math.inf
 
     @property
     def epochs(self) -> int:
-        """How many were begun, a last one perhaps cut short by the time."""
+        """The number of epochs begun; the last one may be unfinished."""
         return self.epoch + (self.step > 0)
 
 
 @dataclass
 class TrainingState:
-    """All that a checkpoint holds."""
+    """Everything that a checkpoint holds."""
 
     modules: dict[str, nn.Module]  # of `Criterion.trained`
     optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler  # of float16's gradients
+    scaler: torch.amp.GradScaler  # of gradients in float16
     facts: dict[str, Any]  # plain values: arch, width, settings
-    averaged: nn.Module | None = None  # the model, its weights averaged over steps
-    decay: float = 0.0  # of the average, an exponential moving one
+    averaged: nn.Module | None = None  # exponential moving average of the model
+    decay: float = 0.0  # of the average
     progress: Progress = field(default_factory=Progress)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """What is validated, by what its scores' names begin with."""
+        """The networks that are validated, by the prefix of their scores' names."""
         averaged = {} if self.averaged is None else {"val_ema": self.averaged}
         return {"val": self.modules["model"], **averaged}
 
@@ -58,7 +58,7 @@ class TrainingState:
         """Returns everything needed to resume and to test.
 
         Args:
-            chosen: of `networks`, whose weights are to be tested; to resume, "val".
+            chosen: name in `networks` of the weights to test; "val" to resume.
         """
         averaged = {} if self.averaged is None else {"averaged": self.averaged.state_dict()}
         return {
@@ -72,10 +72,10 @@ class TrainingState:
         }
 
     def restore(self, checkpoint: Mapping[str, Any], path: Path) -> None:
-        """Takes up a checkpoint of the same settings, read from `path`.
+        """Restores a checkpoint with the same settings, read from `path`.
 
         Raises:
-            CheckpointError: it is of no training, or was made with other settings.
+            CheckpointError: it is not a training's, or has other settings.
         """
         if not {"progress", "settings", *self.modules} <= checkpoint.keys():
             raise CheckpointError(f"checkpoint {path} is not of a training that can be resumed")

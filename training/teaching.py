@@ -23,7 +23,7 @@ from utils import distributed
 from utils.pixels import normalise
 from utils.precision import autocast
 
-USABLE = 0.9  # part of a disk's free room that answers may take
+USABLE = 0.9  # part of a disk's free space that answers may take
 
 
 def choose_asking(
@@ -33,15 +33,15 @@ def choose_asking(
     dataset: CrowdDataset,
     precision: torch.dtype,
 ) -> tuple[Ask | None, str]:
-    """Decides how the teacher is asked: at every step, or beforehand, as --teacher-cache says.
+    """Chooses by --teacher-cache whether the teacher is asked at every step or beforehand.
 
-    "auto" asks beforehand where it pays: a GPU makes features faster than it reads them.
+    "auto" asks beforehand where that pays: a GPU computes features faster than it reads them.
 
     Args:
-        taps: of the first teacher, whose features are imitated.
+        taps: the first teacher's taps that are imitated.
 
     Returns:
-        What asks it, None where no term compares with a teacher; and "live" or "kept".
+        The function that asks, or None if no term needs a teacher; and "live" or "kept".
     """
     if not need_teacher(args.terms):
         return None, "live"
@@ -64,20 +64,20 @@ def teach_crops(
     device: torch.device,
     optional: bool = False,
 ) -> bool:
-    """Asks teachers once about every picture of `dataset`, whose crops bring the answers then.
+    """Stores the teachers' answers to every picture of `dataset`, and adds them to its crops.
 
-    What is in the folder already stays. Processes of a machine share the work.
+    Answers already in the folder are reused. Processes of a machine share the work.
 
     Args:
         features: whether the first teacher's are needed, too.
-        precision: of the teachers' passes.
-        optional: leave it where the disk has no room.
+        precision: of the teachers' forward passes.
+        optional: do nothing if the disk has no room.
 
     Returns:
-        Whether it was done.
+        Whether the crops have the answers.
 
     Raises:
-        DataError: the disk has no room, and that is not `optional`; or it cannot be written.
+        DataError: the disk has no room, and this is not `optional`; or it cannot be written.
     """
     asking = [
         _Asking(teacher, folder, features and not number, precision, dataset)
@@ -92,7 +92,7 @@ def teach_crops(
 
 
 class _Asking:
-    """What a teacher is still to answer about the pictures of a data set."""
+    """A teacher's missing answers to the pictures of a data set."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class _Asking:
             folder / f"{teacher.fingerprint()[:16]}-{str(precision).removeprefix('torch.')}",
             {tap.name: tap.stride for tap in self._kept},
         )
-        pictures = dict(zip(dataset.pictures, range(len(dataset)), strict=True))  # none twice
+        pictures = dict(zip(dataset.pictures, range(len(dataset)), strict=True))  # each once
         self.missing: dict[Asked, int] = {
             (name, mirrored): number
             for mirrored in dataset.mirrorings
@@ -120,12 +120,12 @@ class _Asking:
         self.needed = sum(self._bytes(dataset.sizes[number]) for number in self.missing.values())
 
     def _bytes(self, size: Size) -> int:
-        """What the answer to a picture takes on the disk."""
+        """Returns the size on disk of the answer to a picture."""
         features = sum(w * _cells(size, tap.stride) for tap, w in self._kept.items())
         return torch.float32.itemsize * _cells(size, STRIDE) + KEPT_AS.itemsize * features
 
     def fill(self, device: torch.device) -> None:
-        """Lets the teacher answer; each process of the machine takes its part."""
+        """Stores the missing answers; each process of the machine does its share."""
         self.answers.folder.mkdir(parents=True, exist_ok=True)
         read = FeatureReader(self._network, list(self._kept))
         if not self.answers.has((BLANK, False)):
@@ -138,7 +138,7 @@ class _Asking:
         for asked, number in tqdm(share, "asking the teacher", disable=not distributed.is_main()):
             self._keep(read, asked, self._dataset.image(number), device)
         read.remove()
-        distributed.add_up([0])  # the others' parts are there, too
+        distributed.add_up([0])  # waits for the other processes
 
     @torch.no_grad()
     def _keep(
@@ -160,7 +160,7 @@ class _Asking:
 
 
 def _middle(answer: Tensor) -> Tensor:
-    """(1, C, h, w) -> (1, C, 1, 1)."""
+    """Returns the middle cell of (1, C, h, w): (1, C, 1, 1)."""
     return answer[..., answer.shape[2] // 2, answer.shape[3] // 2, None, None]
 
 
@@ -169,10 +169,10 @@ def _cells(size: Size, stride: int) -> int:
 
 
 def _has_room(folder: Path, needed: int, optional: bool) -> bool:
-    """Says what answers will take on the disk, and whether it is there.
+    """Returns whether the disk has room for `needed` bytes of answers, and prints their size.
 
     Raises:
-        DataError: it is not, and they are not `optional`.
+        DataError: it has none, and they are not `optional`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free

@@ -1,4 +1,4 @@
-"""Checkpoint files: read without executing anything, written so that none is ever half there."""
+"""Reads checkpoints without executing code, and writes them completely or not at all."""
 
 import codecs
 import io
@@ -13,11 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-SHIPPED = Path(__file__).resolve().parents[1] / "weights"  # files that go by their names
+SHIPPED = Path(__file__).resolve().parents[1] / "weights"  # weights that can be given by name
 DEFAULT = "skt_csrnet_sha"  # the best shipped student
 WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys under which a state dict may lie
 
-# Old checkpoints hold their best error as a NumPy number, which is data, not code: its type, and
+# Old checkpoints hold their best error as a NumPy scalar, which is data, not code: its type, and
 # its bytes, which codecs.encode restores. The function that joins the two has had two names.
 NUMPY_SCALARS = [codecs.encode, np.dtype]
 NUMPY_SCALARS += [np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType]
@@ -36,13 +36,15 @@ class CheckpointError(ValueError):
 
 
 def find_checkpoint(text: str) -> Path:
-    """Returns the file of a path, or of the name of weights that come with the project."""
+    """Returns the path of a checkpoint, given by its path or by the name of shipped weights."""
     shipped = SHIPPED / f"{text}.safetensors"
     return shipped if text == shipped.stem and shipped.is_file() else Path(text)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Returns what a .pth, .tar or .safetensors file holds, its tensors on the CPU.
+
+    Original: loads with plain torch.load, which may execute code in the file.
 
     Raises:
         CheckpointError: the file is missing, truncated, or holds anything but plain data.
@@ -68,7 +70,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"checkpoint {path} is no checkpoint or holds more than tensors and plain values; "
             "such code is never executed"
         ) from None
-    except Exception as error:  # the readers raise whatever the damaged bytes lead to
+    except Exception as error:  # damaged bytes may raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"checkpoint {path} is truncated or damaged ({reason})") from None
     if not isinstance(checkpoint, dict):
@@ -78,7 +80,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def read_deployed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns the tensors of a .safetensors file, of whatever type, and its metadata.
+    """Returns the tensors of a .safetensors file, of any type, and its metadata.
 
     Raises:
         CheckpointError: as `read_checkpoint`; or it is another kind of file.
@@ -89,9 +91,9 @@ def read_deployed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns a checkpoint's state dict, and what the file says of it in plain text.
+    """Returns a checkpoint's state dict, and the facts about it that the file has as text.
 
-    The state dict is unwrapped, without DataParallel's prefix, with a run's adapters under
+    The state dict is unwrapped and without DataParallel's prefix; it has a run's adapters under
     `adapters.`.
 
     Raises:
@@ -114,7 +116,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Writes a .pth, replacing an older one only when the new one is complete on the disk.
+    """Writes a .pth, which replaces an older one only when it is complete on the disk.
 
     Raises:
         CheckpointError: the disk is full or not writable; the older file is as it was.
@@ -125,7 +127,7 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
 
 
 def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Writes a .safetensors of weights alone, in the same careful way.
+    """Writes a .safetensors of weights alone, in the same way as `save_checkpoint`.
 
     Raises:
         CheckpointError: the disk is full or not writable; the older file is as it was.

@@ -7,7 +7,7 @@ from utils import distributed
 
 
 class StopRequest:
-    """In this context, Ctrl-C or SIGTERM lets the current step end; a second one ends at once.
+    """In this context, Ctrl-C or SIGTERM lets the current step end; a second one stops at once.
 
     Under torchrun further signals are ignored, as it sends several and finally SIGKILL.
     """

@@ -1,4 +1,4 @@
-"""What the programs' command lines have in common."""
+"""What the programs' command lines share."""
 
 import argparse
 import math
@@ -13,8 +13,8 @@ import torch
 from utils import distributed
 from utils.version import VERSION
 
-# Seconds before another than the main process speaks: mostly both say the same, and torchrun ends
-# all with the first.
+# Seconds that other processes wait before they print an error: mostly the main process prints the
+# same, and torchrun ends all when the first ends.
 HEAD_START_S = 3
 WORKERS = min(2, os.cpu_count() or 1)  # by default
 
@@ -30,11 +30,11 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if distributed.local_rank():
-            sys.exit(2)  # another process of this machine has the same options, and says it
+            sys.exit(2)  # the first process of this machine has the same options, and prints it
         self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
 
     def refuse(self, args: argparse.Namespace, options: Iterable[str], reason: str) -> None:
-        """Ends with an error if one of `options`, such as --lr, stands on the command line."""
+        """Ends with an error if one of `options`, such as --lr, is on the command line."""
         unset = object()
         blank = argparse.Namespace(**dict.fromkeys(vars(args), unset))  # keeps defaults away
         given = vars(self.parse_args(namespace=blank))
@@ -44,7 +44,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _say_stopped(kind: type[BaseException], *rest: Any) -> None:
-    """Spares whoever presses Ctrl-C the traceback; Python then ends as by that signal."""
+    """Prints one word instead of Ctrl-C's traceback; Python then ends as by that signal."""
     if issubclass(kind, KeyboardInterrupt):
         print("stopped", file=sys.stderr)
     else:
@@ -52,7 +52,7 @@ def _say_stopped(kind: type[BaseException], *rest: Any) -> None:
 
 
 def fail(error: Exception) -> NoReturn:
-    """Ends the program with a mistake's message in one line."""
+    """Ends the program with an error's message in one line."""
     if not distributed.is_main():
         time.sleep(HEAD_START_S)
     lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -63,7 +63,7 @@ def fail(error: Exception) -> NoReturn:
 
 
 def number(low: float, high: float = math.inf, exclusive: bool = False) -> Callable[[str], float]:
-    """Returns an option type: a finite number of at least, or more than, `low`, and to `high`."""
+    """Returns an option type: a finite number from `low`, which may be excluded, to `high`."""
 
     def parse(text: str) -> float:
         try:
@@ -93,7 +93,7 @@ def whole_number(low: int) -> Callable[[str], int]:
 
 
 def choices(words: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    """Returns an option type: at least one of `words`, with commas between, in their order."""
+    """Returns an option type: at least one of `words`, separated by commas, in their order."""
 
     def parse(text: str) -> tuple[str, ...]:
         chosen = text.split(",")
@@ -139,9 +139,9 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
 
 
 def select_device(args: argparse.Namespace, parser: argparse.ArgumentParser) -> torch.device:
-    """Returns the device that was asked for, or ends with an error where there is none such.
+    """Returns the requested device, or ends with an error if there is no such device.
 
-    Of several processes on a machine each gets a GPU of its own.
+    Each of several processes on a machine gets its own GPU.
     """
     available, processes = torch.cuda.device_count(), distributed.local_processes()
     if args.gpu is not None and processes > 1:
