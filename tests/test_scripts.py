@@ -221,7 +221,7 @@ def test_a_second_run_is_refused_and_loses_nothing(demo):
 @pytest.mark.parametrize(
     ("options", "settings", "message"),
     [
-        ([], {"DATASET": "SHC"}, "the data set must be one of SHA, SHB, QNRF, DEMO, MINE, got 'SHC'"),
+        ([], {"DATASET": "SHC"}, "the data set must be one of SHA, SHB, QNRF"),
         ([], {"ROOT": "/data"}, "ROOT=/data is set: name its DATASET as well"),
         ([], {"TRAIN_ON_VAL": "yes"}, "TRAIN_ON_VAL must be 1, 0 or empty, got yes"),
         (["--out", "x"], {}, "set OUT=... in place of --out"),
