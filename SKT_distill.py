@@ -7,7 +7,7 @@ import torch
 from datasets.loaders import build_loaders, check_options
 from datasets.splits import DataError
 from models.bayesian import build_hard_loss
-from models.build import build_network, init_kaiming, parse_width
+from models.build import build_network, find_architecture, parse_width
 from models.counter import Counter, read_counter, read_frozen
 from models.distillation import (
     INTRA_DISTANCES,
@@ -16,9 +16,12 @@ from models.distillation import (
     Criterion,
     need_features,
     need_teacher,
+    need_truth,
 )
+from models.initial import init_kaiming
 from models.taps import Adapters, Tap, match_taps, tap_channels
 from training.experiment import Training, TrainingError
+from training.imagenet import fill_from_imagenet, parse_init
 from training.inheriting import inherit_weights
 from training.loop import train_one_epoch, validate
 from training.options import add_experiment_options, add_training_options, check_training_options
@@ -47,12 +50,14 @@ def parse_args() -> argparse.Namespace:
         help="checkpoints of any networks, whose maps are averaged with the teacher's",
     )
     add("--student_ckpt", "-sc", type=find_checkpoint, help="what the student starts from")
-    add("--width", type=checked(parse_width), help="of the student (None: --student_ckpt's or 1/4)")
+    width = "of the student (None: --student_ckpt's, or the architecture's: 1/4, mobile 1)"
+    add("--width", type=checked(parse_width), help=width)
     add(
         "--init",
-        choices=["kaiming", "teacher"],
+        type=parse_init,
         default="kaiming",
-        help="a new student's weights: random, or fitted to chosen channels of the teacher",
+        help="a new student's weights. kaiming: random; teacher: fitted to chosen channels of the "
+        "teacher; imagenet, or a file of such weights: torchvision's in the trunk",
     )
 
     add = parser.add_argument_group("distillation").add_argument
@@ -83,9 +88,10 @@ def parse_args() -> argparse.Namespace:
 
 def check_terms(args: argparse.Namespace, parser: Parser) -> None:
     """Ends with an error if an option belongs to a term that is off, or the teacher is missing."""
+    used = {option for name in args.terms for option in TERMS[name].belongs}
     for name, term in TERMS.items():
         if name not in args.terms:
-            options = [term.options[0], *term.belongs]
+            options = [term.options[0], *(o for o in term.belongs if o not in used)]
             parser.refuse(args, options, f"belongs to {name}, which --terms leaves out")
     if args.student_ckpt is not None:
         parser.refuse(args, ["--init"], "is for a new student; --student_ckpt has its weights")
@@ -107,9 +113,12 @@ def build_student(args: argparse.Namespace) -> Counter:
     Original: --student_ckpt also restores epoch and optimiser, as --resume does here.
     """
     if args.student_ckpt is None:
-        width = args.width or parse_width("1/4")
+        entry = find_architecture(args.arch)
+        width = args.width or parse_width(entry.student_width)
         student = Counter(build_network(args.arch, width), args.arch, width, adapters={})
-        init_kaiming(student.network)
+        entry.init_student(student.network)
+        if args.init not in ("kaiming", "teacher") and not (args.resume or args.check):
+            fill_from_imagenet(student.network, args.arch, width, args.init)
     else:
         student = read_counter(args.student_ckpt)
         if mismatch := student.mismatch(args.arch, args.width or student.width):
@@ -153,7 +162,7 @@ def main(args: argparse.Namespace) -> None:
         check_options(args)
         build_student(args)
         return
-    train, val, test = build_loaders(args, [args.hard] if "hard" in args.terms else [])
+    train, val, test = build_loaders(args, [args.hard] if need_truth(args.terms) else [])
 
     torch.manual_seed(args.seed)
     teachers = [

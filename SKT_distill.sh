@@ -11,7 +11,8 @@ set -euo pipefail
 
 TEACHER=${TEACHER:-} # checkpoint; default: train one
 STUDENT=${STUDENT:-} # checkpoint, or shipped weights, that it goes on from; default: a new student
-WIDTH=${WIDTH:-}     # the student's channels, as a part of the plan's; default: STUDENT's, or 1/4
+WIDTH=${WIDTH:-}     # the student's channels, as a part of the plan's; default: STUDENT's, or 1/4;
+                     # of a mobile student 1
 TERMS=${TERMS:-hard,soft,intra,inter} # of the loss; hard alone trains without a teacher
 LAMB_FSP=${LAMB_FSP:-} # weight of the inter-layer relations; default: 0.5
 LAMB_COS=${LAMB_COS:-} # weight of the intra-layer patterns; default: 0.5
@@ -19,7 +20,6 @@ TEACHER_CACHE=${TEACHER_CACHE:-} # folder of the teacher's answers, auto, or non
                                  # and auto for RECIPE=fast: teacher_cache beside OUT
 LR=${LR:-}           # learning rate; default: 1e-4, and 1e-3 for the demonstration
 EPOCHS=${EPOCHS:-}   # default: 1000, and 7 for the demonstration
-[ -n "$STUDENT" ] || WIDTH=${WIDTH:-1/4}
 if [ "$TERMS" = hard ]; then
   [ -n "$STUDENT" ] && kind=tuned || kind=alone
   OUT=${OUT:-$RUNS/${kind}_${ARCH}_$name}
@@ -53,7 +53,7 @@ if [ "$TERMS" != hard ]; then
 fi
 check_options "${options[@]}" "$@" # before a teacher is trained for days
 prepare
-student=${STUDENT:-the $WIDTH student}
+student=${STUDENT:-the ${WIDTH:+$WIDTH }student}
 if [ "$TERMS" = hard ]; then
   stage "Training: $student learns alone, into $OUT"
 else

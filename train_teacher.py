@@ -1,26 +1,21 @@
 """Train a teacher: CSRNet on density maps (CVPR 2018), or BL on points (ICCV 2019)."""
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from datasets.loaders import build_loaders
 from datasets.splits import DataError
 from models.bayesian import build_hard_loss
-from models.build import (
-    ARCHITECTURES,
-    build_network,
-    init_kaiming,
-    init_normal,
-    parse_width,
-)
+from models.build import build_network, parse_width
 from models.counter import read_start
 from models.distillation import Criterion
+from models.initial import init_kaiming, init_normal
 from models.vgg import convolutions
 from training.experiment import Training, TrainingError
+from training.imagenet import fill_from_imagenet, parse_init
 from training.loop import train_one_epoch, validate
 from training.options import add_experiment_options, add_training_options, check_training_options
 from training.recipes import teacher_recipe
@@ -28,7 +23,7 @@ from training.result import score_best
 from training.runlog import RunError
 from training.setup import prepare_device
 from utils import distributed
-from utils.checkpoint import CheckpointError, find_checkpoint
+from utils.checkpoint import CheckpointError
 from utils.distributed import LostProcess
 from utils.options import Parser, checked, fail, select_device
 
@@ -51,11 +46,6 @@ def parse_args() -> argparse.Namespace:
     check_training_options(args, parser)
     args.device = select_device(args, parser)
     return args
-
-
-def parse_init(text: str) -> str | Path:
-    """Reads --init: imagenet, kaiming, or else a checkpoint."""
-    return text if text in ("imagenet", "kaiming") else find_checkpoint(text)
 
 
 def width_of_start() -> dict[str, str]:
@@ -84,7 +74,7 @@ def build_teacher(args: argparse.Namespace) -> nn.Module:
     if args.init != "imagenet":
         start, state = read_start(args.init)
     if start is None:
-        fill_from_imagenet(args, network, state)
+        fill_from_imagenet(network, args.arch, args.width, args.init, state)
         return network
     if mismatch := start.mismatch(args.arch, args.width):
         raise CheckpointError(f"{args.init} {mismatch}")
@@ -92,31 +82,6 @@ def build_teacher(args: argparse.Namespace) -> nn.Module:
         distributed.say(f"{args.init} has no output layer: a new one begins")
     network.load_state_dict(start.network.state_dict())
     return network
-
-
-def fill_from_imagenet(
-    args: argparse.Namespace, network: nn.Module, state: Mapping[str, Tensor] | None
-) -> None:
-    """Fills a network's trunk with ImageNet weights: those of --init's file, or downloaded ones."""
-    if state is None and args.width != 1:
-        raise CheckpointError(f"ImageNet weights need --width 1, got {args.width}")
-    try:
-        ARCHITECTURES[args.arch].fill_imagenet(network, state or download_imagenet(args.arch))
-    except ValueError as error:
-        raise CheckpointError(f"checkpoint {args.init}: {error}") from None
-
-
-def download_imagenet(arch: str) -> dict[str, Tensor]:
-    """Returns torchvision's ImageNet weights for a network's trunk."""
-    from torchvision.models import get_weight  # takes seconds to import, and only this needs it
-
-    weights = get_weight(ARCHITECTURES[arch].imagenet)
-    try:
-        return weights.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # no connection, or it broke off
-        raise CheckpointError(
-            f"{weights.url} cannot be downloaded ({error}); --init FILE takes a copy"
-        ) from None
 
 
 def main(args: argparse.Namespace) -> None:

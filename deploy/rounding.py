@@ -23,18 +23,18 @@ def measure_means(network: nn.Module, images: Iterable[Tensor]) -> list[Tensor]:
     Args:
         images: (1, 3, H, W) normalised RGB each.
     """
-    layers, rows = list(convolutions(network).values()), []
+    layers = list(convolutions(network).values())
+    rows: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers}
 
     def read(layer: nn.Conv2d, taken: tuple[Tensor]) -> None:
-        rows[-1].append(taken[0].mean((0, 2, 3)))
+        rows[layer].append(taken[0].mean((0, 2, 3)))
 
     hooks = [layer.register_forward_pre_hook(read) for layer in layers]
     for image in images:
-        rows.append([])
         network(image)
     for hook in hooks:
         hook.remove()
-    return [torch.stack(means).mean(0) for means in zip(*rows, strict=True)]
+    return [torch.stack(rows[layer]).mean(0) for layer in layers]
 
 
 @torch.no_grad()

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from models.initial import init_kaiming
+
 
 def _no_names(_: nn.Module) -> list[list[str]]:
     return []
@@ -24,6 +26,9 @@ class Architecture:
         recipe: ("teacher" or "student", "SHA" or "QNRF") -> the options of its published training.
         fast_teacher: a teacher's options in addition to the fast recipe's.
         demo_teacher: a teacher's options in addition to the demonstration's.
+        student_width: a student's width where none is given.
+        init_student: sets a new student's random initial weights.
+        teacher: the architecture that scripts train to teach it; its own where this is empty.
         protocols: how its paper counts images, by "SHA" or "QNRF"; "whole" where not listed.
         foreign_names: a network -> the names of its convolutions in checkpoints in circulation: one
             list, in forward order, for every naming scheme.
@@ -36,6 +41,9 @@ class Architecture:
     recipe: Callable[[str, str], dict[str, Any]]
     fast_teacher: Mapping[str, Any]
     demo_teacher: Mapping[str, Any]
+    student_width: str = "1/4"
+    init_student: Callable[[nn.Module], None] = init_kaiming
+    teacher: str = ""
     protocols: Mapping[str, str] = field(default_factory=dict)
     foreign_names: Callable[[nn.Module], Sequence[Sequence[str]]] = _no_names
     foreign_adapters: Mapping[str, str] = field(default_factory=dict)

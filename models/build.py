@@ -1,4 +1,4 @@
-"""Networks by name, and their random initial weights."""
+"""Networks by name."""
 
 from fractions import Fraction
 
@@ -7,9 +7,9 @@ from torch import nn
 from models.architecture import Architecture
 from models.bl import ARCHITECTURE as BL
 from models.csrnet import ARCHITECTURE as CSRNET
-from models.vgg import convolutions
+from models.mobile import MOBILE_L, MOBILE_S
 
-ARCHITECTURES = {"csrnet": CSRNET, "bl": BL}
+ARCHITECTURES = {"csrnet": CSRNET, "bl": BL, "mobile_s": MOBILE_S, "mobile_l": MOBILE_L}
 
 
 def find_architecture(name: str) -> Architecture:
@@ -45,22 +45,3 @@ def parse_width(text: str) -> Fraction:
     if not 0 < width <= 1:
         raise ValueError(f"width must be a number in (0, 1] such as 1/4, got {text!r}")
     return width
-
-
-def init_normal(network: nn.Module) -> None:
-    """Sets convolutions to normal(0, 0.01), bias 0: a teacher's, except its ImageNet trunk."""
-    for convolution in convolutions(network).values():
-        nn.init.normal_(convolution.weight, std=0.01)
-        _zero_bias(convolution)
-
-
-def init_kaiming(network: nn.Module) -> None:
-    """Sets convolutions to Kaiming normal, fan-out, bias 0: a student's initial weights."""
-    for convolution in convolutions(network).values():
-        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-        _zero_bias(convolution)
-
-
-def _zero_bias(convolution: nn.Conv2d) -> None:
-    if convolution.bias is not None:
-        nn.init.zeros_(convolution.bias)

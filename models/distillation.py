@@ -41,6 +41,15 @@ def density_loss(predicted: Tensor, batch: Batch) -> Tensor:
     return squared_error(predicted, batch["density"])
 
 
+def count_error(predicted: Tensor, batch: Batch) -> Tensor:
+    """L_count: absolute difference of a crop's count, mean over the batch.
+
+    The truth is the sum of the map, or of what the heads count, where the batch has those.
+    """
+    truth = batch["density"].flatten(1) if "density" in batch else batch["targets"]
+    return (precise(predicted).flatten(1).sum(1) - truth.sum(1)).abs().mean()
+
+
 def intra_layer_loss(
     student: Sequence[Tensor],
     teacher: Sequence[Tensor],
@@ -98,6 +107,7 @@ class Term:
         meaning: what the term compares, for the help.
         features: whether it needs features, not only maps.
         taught: whether it needs a teacher.
+        truth: whether it needs the ground truth.
         published: whether the paper's loss has it.
         belongs: other options that only this term uses.
     """
@@ -108,6 +118,7 @@ class Term:
     meaning: str
     features: bool = False
     taught: bool = True
+    truth: bool = False
     published: bool = True
     belongs: tuple[str, ...] = ()
 
@@ -125,6 +136,7 @@ TERMS = {
         options=("--lamb_hard",),
         meaning="the ground truth",
         taught=False,
+        truth=True,
         belongs=("--hard", "--boxes", "--background", "--sigma"),
     ),
     "soft": Term(
@@ -149,6 +161,16 @@ TERMS = {
         meaning="inter-layer relations",
         features=True,
     ),
+    "count": Term(
+        lambda seen: count_error(seen.predicted, seen.batch),
+        weight=0.3,
+        options=("--lamb_count",),
+        meaning="the number of people in a crop",
+        taught=False,
+        truth=True,
+        published=False,
+        belongs=("--hard", "--boxes"),
+    ),
 }
 
 PUBLISHED_TERMS = ",".join(name for name, term in TERMS.items() if term.published)
@@ -157,6 +179,11 @@ PUBLISHED_TERMS = ",".join(name for name, term in TERMS.items() if term.publishe
 def need_features(terms: Collection[str]) -> bool:
     """Returns whether any of `terms`, names of TERMS, needs features."""
     return any(TERMS[name].features for name in terms)
+
+
+def need_truth(terms: Collection[str]) -> bool:
+    """Whether any of `terms`, names of TERMS, compares the student with the ground truth."""
+    return any(TERMS[name].truth for name in terms)
 
 
 def need_teacher(terms: Collection[str]) -> bool:

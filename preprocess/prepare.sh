@@ -10,7 +10,7 @@ DATASET=${DATASET:-DEMO}         # SHA, SHB, QNRF, mine: your own, or DEMO: the 
 [ "${DATASET,,}" != mine ] || DATASET=MINE
 ROOT=${ROOT:-}                   # the data set's folder
 GT_ROOT=${GT_ROOT:-}             # where density maps go; default: beside the annotations
-ARCH=${ARCH:-csrnet}             # network: csrnet or bl
+ARCH=${ARCH:-csrnet}             # network: csrnet, bl, mobile_s or mobile_l
 RECIPE=${RECIPE:-published}      # published, or fast: batches, bfloat16, data that stay on the GPU
 NPROC=${NPROC:-1}                # processes that train and count together, a GPU each
 TRAIN_ON_VAL=${TRAIN_ON_VAL:-}   # 1: train on the validation images as well, as the original
@@ -68,6 +68,7 @@ refuse_options() {
 # begin: sets PYTHON, and what follows from DATASET and ARCH: lists, ROOT, short_side, ...
 begin() {
   local facts split prefix=''
+  teacher_arch=$ARCH
   set_up requirements.txt
   facts=$("$PYTHON" "$project/training/describe.py" --arch "$ARCH" --dataset "$DATASET") || exit 1
   eval "$facts"
@@ -116,7 +117,7 @@ prepare() {
 
 # find_teacher: sets TEACHER, unless it is given, to the one that train_teacher.sh makes
 find_teacher() {
-  TEACHER=${TEACHER:-$RUNS/teacher_${ARCH}_$name/best_mae.pth}
+  TEACHER=${TEACHER:-$RUNS/teacher_${teacher_arch}_$name/best_mae.pth}
 }
 
 # check_options OPTION...: ends with SKT_distill.py's error if it refuses these
@@ -126,12 +127,12 @@ check_options() {
 
 # train_teacher: trains the teacher that find_teacher has named, unless it exists
 train_teacher() {
-  local out=$RUNS/teacher_${ARCH}_$name resume=()
+  local out=$RUNS/teacher_${teacher_arch}_$name resume=()
   [ "$TEACHER" = "$out/best_mae.pth" ] || return 0
   if [ -e "$out/result.json" ]; then
     stage "Teacher: $TEACHER is trained already"
     return
   fi
   [ ! -e "$out/last.pth" ] || resume=(--resume)
-  OUT=$out bash "$project/train_teacher.sh" "${resume[@]}"
+  ARCH=$teacher_arch OUT=$out bash "$project/train_teacher.sh" "${resume[@]}"
 }

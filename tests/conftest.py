@@ -17,9 +17,10 @@ from PIL import Image
 
 import predict
 from deploy.exported import FORMATS
-from models.build import build_network, init_kaiming
+from models.build import build_network
 from models.counter import GUARD
 from models.guard import Guard
+from models.initial import init_kaiming
 from preprocess.annotations import write_shanghaitech_points
 from utils.checkpoint import save_checkpoint, save_weights
 

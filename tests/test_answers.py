@@ -13,9 +13,10 @@ from datasets.answers import Answers
 from datasets.crowd import CrowdDataset
 from datasets.splits import DataError
 from datasets.transforms import Augmentation, Draw, FixedCrop
-from models.build import build_network, init_kaiming
+from models.build import build_network
 from models.counter import Counter
 from models.distillation import TERMS, Criterion, density_loss
+from models.initial import init_kaiming
 from models.taps import Adapters, FeatureReader, ask_kept, ask_live, tap_channels
 from training import teaching
 from training.teaching import teach_crops

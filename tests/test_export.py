@@ -24,7 +24,7 @@ from deploy.int8 import quantise_within
 from deploy.rounding import WEIGHT_STEPS, measure_means, rank_layers, round_layers
 from models.build import ARCHITECTURES
 from models.vgg import convolutions
-from utils.checkpoint import save_checkpoint
+from utils.checkpoint import read_checkpoint, save_checkpoint
 from utils.options import fail
 from utils.pixels import normalise, restore
 
@@ -39,7 +39,8 @@ def counter(request, tmp_path_factory):
     last = list_layers(network)[-1]
     last.weight *= 200 / network(normalise(random_image(200, 300))).sum()
     path = tmp_path_factory.mktemp("counter") / f"{request.param}.pth"
-    save_checkpoint(path, network.state_dict())
+    facts = {"arch": request.param, "width": str(WIDTH)}
+    save_checkpoint(path, {"model": network.state_dict(), **facts})
     return network, path
 
 
@@ -299,7 +300,7 @@ def test_the_worst_layers_stay_in_float32_until_the_budget_is_kept():
         quantise_within(*parts, 0.5)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", ["csrnet", "bl"])
 def test_weights_are_rounded_so_that_counts_stay(arch):
     network = random_network(arch, WIDTH)
     images = [normalise(random_image(120, 160, seed)) for seed in range(3)]
@@ -429,7 +430,8 @@ def test_the_two_files_of_an_openvino_model_belong_together(counter, tmp_path, m
     network, checkpoint = counter
     for name, factor in (("a", 1.0), ("b", 1.01)):
         list_layers(network)[0].weight *= factor
-        save_checkpoint(checkpoint, network.state_dict())
+        held = read_checkpoint(checkpoint) | {"model": network.state_dict()}
+        save_checkpoint(checkpoint, held)
         run_export(monkeypatch, checkpoint, tmp_path / f"{name}.xml")
     (tmp_path / "b.bin").replace(tmp_path / "a.bin")
     with pytest.raises(EngineError, match="a.bin does not belong to .*a.xml: export both again"):

@@ -170,8 +170,9 @@ def test_additions_change_no_published_default(toys, lists, start, monkeypatch):
         "prefix": "toy",
         "default_root": "data/toy",
         "short_side": "",
+        "teacher_arch": "toy",
     }
-    with pytest.raises(ValueError, match="arch must be one of csrnet, bl, toy, got 'vgg'"):
+    with pytest.raises(ValueError, match="arch must be one of csrnet, bl, .*, toy, got 'vgg'"):
         describe("vgg", "TOY")
 
 
@@ -183,7 +184,7 @@ def test_the_documented_additions_work(monkeypatch):
         exec(block, names)
     maps = torch.full((2, 1, 3, 4), 0.5), torch.full((2, 1, 3, 4), 0.25)
     seen = Compared(*maps, (), (), None, None, {})
-    assert names["TERMS"]["count"].compute(seen) == 3
+    assert names["TERMS"]["total"].compute(seen) == 3
     assert names["DATASETS"]["STATION"].sigma in SIGMA_RULES
     assert names["DATASETS"]["STATION"].layout in LAYOUTS
 
@@ -195,7 +196,7 @@ def test_entries_of_data_sets_name_what_there_is(name):
     assert entry.layout in LAYOUTS and entry.layout in READERS
     assert entry.boxes in BOX_RULES
     for arch in ARCHITECTURES:
-        assert student_recipe(arch, name).keys() == student_recipe("csrnet", "SHA").keys()
+        assert student_recipe(arch, name).keys() >= student_recipe("csrnet", "SHA").keys()
 
 
 def test_the_version_stands_in_one_place():
@@ -211,5 +212,5 @@ def test_a_file_that_names_an_unknown_architecture_is_refused(toys, monkeypatch,
     torch.save({"model": Toy().state_dict(), "arch": "toy", "width": "1"}, tmp_path / "toy.pth")
     assert read_counter(tmp_path / "toy.pth").arch == "toy"
     monkeypatch.delitem(ARCHITECTURES, "toy")
-    with pytest.raises(ValueError, match=r"toy.pth: arch must be one of csrnet, bl, got 'toy'"):
+    with pytest.raises(ValueError, match=r"toy.pth: arch must be one of csrnet, bl, .*got 'toy'"):
         read_counter(tmp_path / "toy.pth")

@@ -10,9 +10,10 @@ from conftest import assert_one_line_error, run_program
 from pictures import write_picture
 from safetensors import safe_open
 
-from models.build import build_network, init_kaiming
+from models.build import build_network
 from models.counter import load_counter, read_counter
 from models.guard import Guard, fit_guard, read_features
+from models.initial import init_kaiming
 from preprocess.synthetic import draw_scene
 from utils.checkpoint import read_deployed, save_weights
 from utils.pixels import as_batch, is_flat, normalise, shrink_image

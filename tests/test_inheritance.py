@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.build import ARCHITECTURES, build_network, init_kaiming
+from models.build import build_network
 from models.inheritance import choose_channels, inherit
+from models.initial import init_kaiming
 from models.taps import Adapters, FeatureReader, tap_channels
 
 
@@ -49,7 +50,7 @@ def test_chosen_channels_explain_more_than_any_first_ones():
     assert unexplained(chosen) < 0.5 * unexplained(torch.arange(4))
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", ["csrnet", "bl"])
 @torch.no_grad()
 def test_a_student_begins_near_its_teacher_on_images_it_was_not_fitted_to(arch):
     teacher = build(arch, Fraction(1, 4), 0)

@@ -17,8 +17,9 @@ from PIL import Image
 
 import SKT_distill
 import train_teacher
-from models.build import ARCHITECTURES, build_network, init_kaiming
+from models.build import ARCHITECTURES, build_network
 from models.distillation import TERMS, Criterion, density_loss, squared_error
+from models.initial import init_kaiming
 from models.taps import ask_live
 from models.vgg import vgg_indices
 from training.recipes import student_recipe, teacher_recipe
@@ -181,7 +182,8 @@ def test_teacher_and_student_may_differ(crowd_lists, tmp_path, arch, other, taps
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_a_student_learns_alone_in_the_same_program(crowd_lists, tmp_path, arch):
     options = ["--arch", arch, "--width", "1/16", "--terms", "hard", "--epochs", 1]
-    options += ["--crop", "32x32", "--batch-size", 2, "--out", tmp_path / "alone"]
+    options += ["--crop", "64x64", "--batch-size", 2, "--out", tmp_path / "alone"]
+    options += ["--init", "kaiming"]
     result = run_program(DISTIL, *crowd_lists, *FAST, *options)
     assert result.returncode == 0, result.stderr
     assert records(tmp_path / "alone")[0]["hard"] > 0

@@ -19,7 +19,8 @@ from counting.protocols import (
     predict_tiled,
     predict_whole,
 )
-from models.build import ARCHITECTURES, build_network, init_kaiming
+from models.build import ARCHITECTURES, build_network
+from models.initial import init_kaiming
 from utils.pixels import normalise
 
 

@@ -13,9 +13,10 @@ from conftest import run_program
 from torch import nn
 
 import SKT_distill
-from models.build import build_network, init_kaiming
+from models.build import build_network
 from models.csrnet import CSRNET_TAPS
 from models.distillation import TERMS, Criterion, density_loss, distillation_terms
+from models.initial import init_kaiming
 from models.taps import Adapters, ask_live, tap_channels
 from training.clock import Clock
 from training.loop import learning_rate, update_average

@@ -8,6 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from counting.protocols import SHORT_SIDE  # noqa: E402
 from datasets.catalogue import find_dataset  # noqa: E402
+from models.build import find_architecture  # noqa: E402
 from training.recipes import choose_protocol  # noqa: E402
 
 
@@ -20,7 +21,12 @@ def describe(arch: str, dataset: str) -> dict[str, str]:
     entry = find_dataset(dataset)
     rescaled = choose_protocol(arch, dataset) == "rescaled"
     short_side = ":".join(map(str, SHORT_SIDE)) if rescaled else ""
-    return {"prefix": entry.prefix, "default_root": entry.root, "short_side": short_side}
+    return {
+        "prefix": entry.prefix,
+        "default_root": entry.root,
+        "short_side": short_side,
+        "teacher_arch": find_architecture(arch).teacher or arch,
+    }
 
 
 if __name__ == "__main__":

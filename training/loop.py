@@ -52,7 +52,7 @@ def take_step(training: Training, batch: dict[str, Any], share: float) -> dict[s
     loss = sum(training.weights[name] * value for name, value in losses.items())
     for group in state.optimizer.param_groups:
         rate = learning_rate(training.schedule, progress.steps, training.planned)
-        group["lr"] = rate * state.optimizer.defaults["lr"]
+        group["lr"] = rate * group.get("part", 1.0) * state.optimizer.defaults["lr"]
     state.optimizer.zero_grad()
     state.scaler.scale(share * loss if share != 1 else loss).backward()
     state.scaler.step(state.optimizer)

@@ -58,8 +58,13 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     add("--flip", type=number(0, 1), help="probability that a crop is mirrored")
     add("--scale", type=parse_scale, help="LOW:HIGH, between which crops are enlarged at random")
     add("--colour", type=number(0, 0.9), help="brightness, contrast, saturation vary by this part")
-    add("--optimizer", choices=["sgd", "adam"], help="SGD with momentum 0.95, or Adam")
+    add("--optimizer", choices=["sgd", "adam", "adamw"], help="SGD with momentum 0.95, or Adam")
     add("--lr", type=number(0, exclusive=True), help="learning rate")
+    add(
+        "--trunk-lr",
+        type=number(0),
+        help="of the trunk, as a part of it",
+    )
     add(
         "--cosine",
         action=argparse.BooleanOptionalAction,

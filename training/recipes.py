@@ -18,6 +18,7 @@ PLAIN = {  # what all published recipes share
     "cache": "none",
     "compile": False,
     "eval_every": 1,
+    "trunk_lr": 1.0,
 }
 
 # The fast recipe: crops of one size in batches that never leave the GPU, in bfloat16.
@@ -52,7 +53,7 @@ DEMO = {
     "eval_every": 1,
 }
 DEMO_TEACHER = {"width": "1/3", "init": "kaiming", "optimizer": "adam"}
-DEMO_STUDENT_LR = 1e-3
+DEMO_STUDENT = {"lr": 1e-3, "init": "kaiming"}
 
 
 def choose_protocol(arch: str, dataset: str) -> str:
@@ -75,7 +76,7 @@ def student_recipe(arch: str, dataset: str, recipe: str = "published") -> dict[s
     options = {"out": Path(f"runs/skt_{arch}"), "teacher_cache": "none"}
     options |= find_architecture(arch).recipe("student", find_dataset(dataset).recipe)
     fast = FAST_STUDENT if recipe == "fast" else None
-    return _complete(options, arch, dataset, fast, {"lr": DEMO_STUDENT_LR})
+    return _complete(options, arch, dataset, fast, DEMO_STUDENT)
 
 
 def _complete(
@@ -86,7 +87,7 @@ def _complete(
     demo: dict[str, Any],
 ) -> dict[str, Any]:
     entry = find_dataset(dataset)
-    options |= PLAIN | {"protocol": choose_protocol(arch, dataset)}
+    options = PLAIN | options | {"protocol": choose_protocol(arch, dataset)}
     options |= {"boxes": entry.boxes, "background": entry.background}
     if fast is not None:
         options |= FAST | fast

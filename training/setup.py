@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -54,12 +55,26 @@ def why_not_compile(device: torch.device) -> str:
     return ""
 
 
-def build_optimizer(args: argparse.Namespace, trained: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(args: argparse.Namespace, criterion: Criterion) -> torch.optim.Optimizer:
     """Builds the optimiser of --optimizer, --lr and --weight-decay."""
     options = {"lr": args.lr, "weight_decay": args.weight_decay, "fused": True}
-    if args.optimizer == "adam":
-        return torch.optim.Adam(trained.parameters(), **options)
-    return torch.optim.SGD(trained.parameters(), momentum=0.95, **options)
+    groups = split_parameters(criterion, args.trunk_lr)
+    if args.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=0.95, **options)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[args.optimizer]
+    return kind(groups, **options)
+
+
+def split_parameters(criterion: Criterion, trunk_lr: float) -> list[dict[str, Any]]:
+    """Returns groups of parameters, and the `part` of the learning rate that each takes."""
+    everything = list(criterion.parameters())
+    if trunk_lr == 1:
+        return [{"params": everything, "part": 1.0}]
+    trunk = set(getattr(criterion.model, criterion.model.pretrained).parameters())
+    return [
+        {"params": [p for p in everything if p not in trunk], "part": 1.0},
+        {"params": [p for p in everything if p in trunk], "part": trunk_lr},
+    ]
 
 
 def run_settings(args: argparse.Namespace, images: int) -> dict[str, str]:

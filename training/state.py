@@ -80,7 +80,7 @@ class TrainingState:
         if not {"progress", "settings", *self.modules} <= checkpoint.keys():
             raise CheckpointError(f"checkpoint {path} is not of a training that can be resumed")
         for name, value in self.facts["settings"].items():
-            before = checkpoint["settings"].get(name)
+            before = checkpoint["settings"].get(name, value)  # which is younger than that run
             if before != value:
                 raise CheckpointError(f"{path} was trained with {name} {before}, not {value}")
         for name, module in self.modules.items():

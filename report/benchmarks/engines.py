@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from deploy.complexity import measure_cost
 from deploy.engines import CPU_ENGINES, ENGINES, EngineError, build_cudagraph
 from deploy.latency import Latency, measure_in_turn
-from models.build import ARCHITECTURES, build_network, init_kaiming
+from models.build import ARCHITECTURES, build_network
+from models.initial import init_kaiming
 from report.benchmarks.floors import Rates, floor_seconds, measure_rates
 from report.benchmarks.report import COLUMNS, ComparisonError, allocator, describe_run
 

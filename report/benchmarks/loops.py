@@ -18,8 +18,9 @@ from datasets.sampler import CropIndex
 from datasets.splits import Sample
 from datasets.transforms import Augmentation, Size
 from models import comparison, distillation
-from models.build import build_network, init_kaiming
+from models.build import build_network
 from models.counter import Counter
+from models.initial import init_kaiming
 from models.taps import Adapters, FeatureReader, ask_kept, ask_live, tap_channels
 from preprocess.density import density_map, sigmas_by_three_nearest
 from report.benchmarks import published_training as published
