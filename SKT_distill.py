@@ -1,6 +1,7 @@
 """Distil a narrow counter from a trained teacher: Structured Knowledge Transfer (ACM MM 2020)."""
 
 import argparse
+from functools import partial
 
 import torch
 
@@ -54,7 +55,7 @@ def parse_args() -> argparse.Namespace:
     add("--width", type=checked(parse_width), help=width)
     add(
         "--init",
-        type=parse_init,
+        type=partial(parse_init, words=("imagenet", "kaiming", "teacher")),
         default="kaiming",
         help="a new student's weights. kaiming: random; teacher: fitted to chosen channels of the "
         "teacher; imagenet, or a file of such weights: torchvision's in the trunk",

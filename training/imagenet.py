@@ -1,6 +1,6 @@
 """ImageNet weights for the trunk of a network."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from models.build import ARCHITECTURES
 from utils.checkpoint import CheckpointError, find_checkpoint, read_state
 
 
-def parse_init(text: str) -> str | Path:
-    """Reads --init: a word, or otherwise a checkpoint."""
-    return text if text in ("imagenet", "kaiming", "teacher") else find_checkpoint(text)
+def parse_init(text: str, words: Collection[str] = ("imagenet", "kaiming")) -> str | Path:
+    """Reads --init: one of `words`, or otherwise a checkpoint."""
+    return text if text in words else find_checkpoint(text)
 
 
 def fill_from_imagenet(
