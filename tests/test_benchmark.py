@@ -16,7 +16,7 @@ from deploy.complexity import measure_cost
 from deploy.deployed import EngineError
 from deploy.engines import build_eager
 from models.build import build_network
-from models.distillation import TERMS, Criterion, density_loss
+from models.distillation import Criterion, density_loss
 from models.taps import ask_live
 from preprocess.density import density_map
 from report.benchmarks import maps, train
@@ -289,9 +289,9 @@ def test_the_step_that_is_timed_is_the_programs(tmp_path):
     timed.take_step(indices)
     teacher, student = loop.teacher, loop.student
     ask = ask_live(teacher, teacher.taps)
-    criterion = Criterion(list(TERMS), student, density_loss, ask, student.taps, loop.adapters)
-    losses = criterion(loop.crops[indices])
     weights = {"hard": 1, "soft": 1, "intra": LAMBDA, "inter": LAMBDA}
+    criterion = Criterion(list(weights), student, density_loss, ask, student.taps, loop.adapters)
+    losses = criterion(loop.crops[indices])
     sum(weights[name] * loss for name, loss in losses.items()).backward()
     for one, other in ((timed.student, loop.student), (timed.adapters, loop.adapters)):
         for made, expected in zip(one.parameters(), other.parameters(), strict=True):

@@ -15,7 +15,7 @@ from torch import nn
 import SKT_distill
 from models.build import build_network
 from models.csrnet import CSRNET_TAPS
-from models.distillation import TERMS, Criterion, density_loss, distillation_terms
+from models.distillation import PUBLISHED_TERMS, Criterion, density_loss, distillation_terms
 from models.initial import init_kaiming
 from models.taps import Adapters, ask_live, tap_channels
 from training.clock import Clock
@@ -30,6 +30,7 @@ from utils.metrics import CountResult
 from utils.precision import PRECISIONS, choose_precision
 
 CPU = torch.device("cpu")
+TERMS = PUBLISHED_TERMS.split(",")
 FAST = ["--workers", 0, "--cpu", "--width", "1/16", "--terms", "hard", "--crop", "32x32"]
 
 
@@ -230,7 +231,7 @@ def build_criterion(precision, seed=0):
         init_kaiming(module)
     teacher.requires_grad_(False)
     ask, taps = ask_live(teacher, teacher.taps), student.taps
-    return Criterion(list(TERMS), student, density_loss, ask, taps, adapters, precision=precision)
+    return Criterion(TERMS, student, density_loss, ask, taps, adapters, precision=precision)
 
 
 def train(precision, steps, seed=0):

@@ -77,6 +77,8 @@ def measure_infer(args: argparse.Namespace) -> dict[str, Any]:
     rows = []
     rates = partial(measure_rates, args.device)
     for arch, entry in ARCHITECTURES.items():
+        if entry.teacher:  # which has no narrower self for a student
+            continue
         torch.manual_seed(0)
         pair = [build_network(arch, width).eval().requires_grad_(False) for width in (1, STUDENT)]
         for each in pair:

@@ -71,6 +71,8 @@ def measure_layers(args: argparse.Namespace) -> dict[str, Any]:
     """What a student's kernels compute and move in bfloat16, and how long an H100 needs for it."""
     rows = []
     for arch, entry in ARCHITECTURES.items():
+        if entry.teacher:  # which has no narrower self for a student
+            continue
         kernels = list_kernels(build_network(arch, WIDTH), args.size)
         name = f"{WIDTH}-{entry.network.__name__}"
         sizes = sorted({cells for cells, *_ in kernels}, reverse=True)
