@@ -12,8 +12,7 @@ from models.bayesian import build_hard_loss
 from models.build import build_network, parse_width
 from models.counter import read_start
 from models.distillation import Criterion
-from models.initial import init_kaiming, init_normal
-from models.vgg import convolutions
+from models.initial import init_kaiming, init_normal, init_output
 from training.experiment import Training, TrainingError
 from training.imagenet import fill_from_imagenet, parse_init
 from training.loop import train_one_epoch, validate
@@ -66,8 +65,7 @@ def build_teacher(args: argparse.Namespace) -> nn.Module:
         return network  # the run's checkpoint has its weights
     if args.init == "kaiming":
         init_kaiming(network)
-        *_, output = convolutions(network).values()
-        nn.init.normal_(output.weight, std=0.01)  # or the first counts are far too large
+        init_output(network)  # or the first counts are far too large
         return network
     init_normal(network)
     start, state = None, None

@@ -35,9 +35,8 @@ class _Mobile(nn.Module):
     joined: Mapping[str, int]  # blocks of the trunk whose outputs are joined -> their strides
 
     def __init__(self, width: float | Fraction = 1):
-        from torchvision.models import (
-            mobilenet_v2,  # takes seconds to import, and only this needs it
-        )
+        # It takes seconds to import, and only this needs it.
+        from torchvision.models import mobilenet_v2
 
         if not 0 < width <= 1:
             raise ValueError(f"width must be in (0, 1], got {width}")
