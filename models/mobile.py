@@ -9,6 +9,7 @@ from fractions import Fraction
 from itertools import islice
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,6 +27,20 @@ MOBILE_TAPS = (
     Tap("trunk.block13", 16),
     Tap("head.narrow", 8),
 )
+
+
+class _StridedDepthwise(nn.Conv2d):
+    """A convolution that stays float32 under a CPU's autocast.
+
+    In bfloat16, oneDNN takes 30 times as long for its gradient: a third of a training step.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As `nn.Conv2d`'s, in the dtype of what came in."""
+        if not (images.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
+            return super().forward(images)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(images.float()).to(images.dtype)
 
 
 class _Mobile(nn.Module):
@@ -46,6 +61,9 @@ class _Mobile(nn.Module):
         named = OrderedDict((f"block{i}", block) for i, block in enumerate(blocks))
         last = list(named).index(list(self.joined)[-1])
         self.trunk = nn.Sequential(OrderedDict(islice(named.items(), last + 1)))
+        for module in self.trunk.modules():
+            if isinstance(module, nn.Conv2d) and module.groups > 1 and module.stride != (1, 1):
+                module.__class__ = _StridedDepthwise
         self.laterals = nn.ModuleDict(
             {
                 name: nn.Sequential(
