@@ -37,7 +37,8 @@ class FileStore:
         return _lie_in(pixels.permute(2, 0, 1), box)
 
     def density(self, number: int, box: Box) -> Tensor:
-        return torch.from_numpy(read_density(self._samples[number].density, box))
+        path = self._samples[number].density
+        return torch.zeros(box[2:]) if path is None else torch.from_numpy(read_density(path, box))
 
 
 class MemoryStore:

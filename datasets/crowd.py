@@ -37,6 +37,7 @@ class Crowd(TypedDict, total=False):
     side: Tensor  # (B,) float64, the shorter one of the whole image, in the crop's pixels
     colour: Tensor  # (B, 3) float32 factors of brightness, contrast and saturation, to be applied
     taught: Tensor  # (B, 1, ceil(H/8), ceil(W/8)) float32, heads per cell, mean of the teachers
+    empty: Tensor  # (B,) bool, whether the picture is one without a map, which shows nobody
     features: list[Tensor]  # the first teacher's, (B, C, ceil(H/stride), ceil(W/stride)) bfloat16
 
 
@@ -64,6 +65,7 @@ class CrowdDataset(Dataset):
         self._heads = [read_heads(sample) for sample in samples]  # also finds damaged files
         self._samples, self._augmentation = samples, augmentation
         self._boxes, self._density = boxes, density
+        self._with_empty = any(sample.density is None for sample in samples)
         self._store: Store = FileStore(samples)
         self._answers: Sequence[Answers] = ()
         for sample, heads in zip(samples, self._heads, strict=True):
@@ -78,8 +80,9 @@ class CrowdDataset(Dataset):
 
     @property
     def heads(self) -> list[int]:
-        """The number of annotated heads in every image."""
-        return [len(heads.points) for heads in self._heads]
+        """The number of annotated heads in every image that has a map."""
+        both = zip(self._samples, self._heads, strict=True)
+        return [len(heads.points) for sample, heads in both if sample.density is not None]
 
     @property
     def sizes(self) -> list[Size]:
@@ -138,6 +141,9 @@ class CrowdDataset(Dataset):
             crowd |= _place_heads(heads, draws, self._boxes)
         if self._answers:
             crowd |= self._cut_answers(numbers, draws)
+        if self._with_empty:
+            empty = [self._samples[number].density is None for number in numbers]
+            crowd["empty"] = torch.tensor(empty)
         if draws[0].colour:
             crowd["colour"] = torch.tensor([draw.colour for draw in draws])
         return crowd

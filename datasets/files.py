@@ -51,6 +51,8 @@ def read_image(path: Path, upright: bool = False) -> np.ndarray:
 def read_heads(sample: Sample) -> Heads:
     """Returns the heads annotated in a sample's image, without reading its pixels.
 
+    A sample without a map has none.
+
     Raises:
         DataError: the image or the .h5 cannot be opened, or their sizes differ.
     """
@@ -59,7 +61,8 @@ def read_heads(sample: Sample) -> Heads:
             width, height = image.size
     except OSError as error:
         raise DataError(f"{sample.image} is not a readable image ({error})") from None
-    path = sample.density
+    if (path := sample.density) is None:
+        return Heads(np.zeros((0, 2), np.float32), np.zeros(0), (height, width), "sum")
     try:
         with h5py.File(path) as file:
             _check_density(path, file, (height, width))

@@ -13,7 +13,7 @@ from datasets.crowd import Crowd, CrowdDataset
 from datasets.memory import check_memory, crop_bytes, image_bytes
 from datasets.points import BOX_RULES
 from datasets.sampler import CropSampler
-from datasets.splits import DataError, Sample, read_splits
+from datasets.splits import DataError, Sample, check_disjoint, read_empty, read_splits
 from datasets.transforms import Augmentation, FixedCrop
 from utils import distributed
 
@@ -59,13 +59,25 @@ def build_loaders(
         args.train_json, args.val_json, args.test_json, args.train_on_val
     )
     check_options(args)
+    empty = read_empty(args.empty) if args.empty else []
+    check_disjoint("--empty", empty, "test", test)
+    empty_crops = max(1, round(args.empty_share * args.batch_size)) if empty else 0
     rank, processes = distributed.rank(), distributed.processes()
     density, points = "density" in truth, "bayesian" in truth
     sampler = CropSampler(
-        len(train), args.crops_per_image, args.batch_size, args.seed, rank, processes
+        len(train),
+        args.crops_per_image,
+        args.batch_size,
+        args.seed,
+        rank,
+        processes,
+        len(empty),
+        empty_crops,
     )
     augmentation = Augmentation(args.crop, args.flip, args.scale, args.colour)
-    crops = CrowdDataset(train, augmentation, BOX_RULES[args.boxes] if points else None, density)
+    crops = CrowdDataset(
+        train + empty, augmentation, BOX_RULES[args.boxes] if points else None, density
+    )
     pin = args.device.type == "cuda"
     test_loader = build_evaluation_loader(test[rank::processes], args.workers, pin)
     if args.cache == "none":
@@ -95,6 +107,8 @@ def check_options(args: argparse.Namespace) -> None:
             f"--cache ram: --workers {args.workers} would share the RAM by fork, which this system "
             "lacks; --workers 0 needs none"
         )
+    if args.empty and args.batch_size == 1:
+        raise DataError("--empty needs a --batch-size of at least 2: its pictures take a share")
 
 
 def build_evaluation_loader(

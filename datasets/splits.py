@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+PICTURES = frozenset(".jpg .jpeg .png .bmp .tif .tiff .webp .gif .ppm .pgm .jp2".split())
+
 # The numbers n of the 59 training images IMG_n.jpg that CSRNet and SKT validate on.
 # Original: they are trained on as well, and every new best is scored on the test images.
 PART_A_VALIDATION = frozenset(
@@ -21,10 +23,10 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Sample:
-    """One image and its density map's .h5."""
+    """One image and its density map's .h5, or none if it shows nobody."""
 
     image: Path
-    density: Path
+    density: Path | None
 
 
 def read_list(path: Path) -> list[Sample]:
@@ -47,6 +49,20 @@ def read_list(path: Path) -> list[Sample]:
     if not isinstance(entries, list) or not entries:
         raise DataError(f"list {path} must be a JSON list of at least one image")
     return [_read_entry(entry, path) for entry in entries]
+
+
+def read_empty(folder: Path) -> list[Sample]:
+    """Returns the pictures of a folder and its subfolders, which show nobody.
+
+    Raises:
+        DataError: there is no such folder, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"--empty {folder} is not a folder")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+    if not files:
+        raise DataError(f"--empty {folder} holds no pictures; preprocess/make_empty.py draws some")
+    return [Sample(path, None) for path in files]
 
 
 def read_splits(

@@ -281,6 +281,9 @@ class Criterion(nn.Module):
             if self._ask:
                 with torch.no_grad():
                     taught = self._ask(images, batch)
+                    if "empty" in batch:  # the teacher may see people there
+                        nobody = batch["empty"].view(-1, 1, 1, 1)
+                        taught = taught[0].masked_fill(nobody, 0), taught[1]
             adapters = list(self.adapters.values()) if self.adapters else []
             return distillation_terms(
                 self._terms,

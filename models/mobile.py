@@ -84,7 +84,17 @@ class _Mobile(nn.Module):
         init_output(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps (B, 3, H, W) normalised RGB to (B, 1, ceil(H/8), ceil(W/8)) heads per cell."""
+        """Maps (B, 3, H, W) normalised RGB to (B, 1, ceil(H/8), ceil(W/8)) heads per cell.
+
+        Raises:
+            ValueError: in training, a single crop has one cell of the coarsest stride.
+        """
+        coarsest = max(self.joined.values())
+        if self.training and len(images) == 1 and max(images.shape[2:]) <= coarsest:
+            raise ValueError(
+                f"batch normalisation cannot train on one crop of at most {coarsest}x{coarsest}; "
+                "take a larger --crop or --batch-size"
+            )
         x, seen = images, {}
         for name, block in self.trunk.named_children():
             seen[name] = x = block(x)

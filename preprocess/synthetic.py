@@ -142,8 +142,14 @@ def _photograph(rng: Generator, canvas: np.ndarray, far: float) -> np.ndarray:
     return np.clip(image + grain, 0, 255).astype(np.uint8)
 
 
-def draw_scene(rng: Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a crowd, (H, W, 3) uint8 RGB, and its head centres inside, (N, 2) float32 x, y."""
+def draw_scene(
+    rng: Generator, size: tuple[int, int], most: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a crowd of `most` people at most, and its head centres inside.
+
+    Returns:
+        (H, W, 3) uint8 RGB, and (N, 2) float32 x, y.
+    """
     scene, camera = str(rng.choice(list(SCENES))), Camera(rng, size)
     look = {"sun": rng.choice([-1, 1]), "wardrobe": rng.dirichlet(np.full(len(PAINT), 0.5))}
     *_, edge, about = SCENES[scene]
@@ -153,7 +159,8 @@ def draw_scene(rng: Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.nd
         spots.append((rng.choice(about.split()), rng.uniform(0, camera.width), foot))
     things = [Figure(rng, name, (x, y, camera.unit(y)), False, look) for name, x, y in spots]
     count = 5 * 78 ** rng.random() ** 0.63 * size[1] / size[0] / 1.5 * (rng.random() > 0.06)
-    people = _people(rng, _place_heads(rng, camera, int(count), things), look)
+    count = int(count) if most is None else min(int(count), most)
+    people = _people(rng, _place_heads(rng, camera, count, things), look)
     figures = sorted(things + people, key=lambda figure: figure.foot)
     canvas, figures = _paint(_draw_backdrop(rng, camera, scene), figures)
     points = np.array([(f.x, f.y) for f in figures if f.is_person], np.float32).reshape(-1, 2)

@@ -65,6 +65,8 @@ def options(
     """Writes the lists beside the first image, and returns a training's data options."""
     chosen = {
         "train_on_val": False,
+        "empty": None,
+        "empty_share": 0.125,
         "crop": FixedCrop(32, 40),
         "flip": 0.5,
         "scale": None,

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from conftest import assert_one_line_error, run_program
+from torch import nn
 
 from deploy.complexity import measure_cost
 from models.build import build_network
@@ -108,6 +109,28 @@ def test_it_is_distilled_with_a_frozen_trunk_and_resumed(crowd_lists, teacher, t
     assert not torch.equal(model["trunk.block3.conv.0.1.running_mean"], torch.zeros(144))
     result = run_program("SKT_distill.py", *crowd_lists, *options, "--epochs", 2, "--resume")
     assert_one_line_error(result, "was trained with")
+
+
+def test_strided_depthwise_layers_stay_exact_under_autocast():
+    torch.manual_seed(0)
+    network = build_network("mobile_s")
+    strided = [
+        m for m in network.trunk.modules() if getattr(m, "groups", 1) > 1 and m.stride > (1, 1)
+    ]
+    assert len(strided) == 3
+    layer, images = strided[0], torch.randn(2, 96, 16, 16)
+    wanted = layer(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(images), wanted)
+        assert layer(images.bfloat16()).dtype == torch.bfloat16
+        assert nn.Conv2d(96, 8, 1)(images).dtype == torch.bfloat16
+
+
+def test_a_crop_of_one_cell_alone_is_refused_in_one_line(crowd_lists, tmp_path):
+    options = ["--arch", "mobile_l", "--init", "kaiming", "--terms", "hard", "--crop", "32x32"]
+    options += ["--batch-size", 1, "--workers", 0, "--cpu", "--out", tmp_path / "run"]
+    result = run_program("SKT_distill.py", *crowd_lists, *options)
+    assert_one_line_error(result, "one crop of at most 32x32; take a larger --crop", "IMG_")
 
 
 def test_the_recipe_is_of_the_student_and_needs_no_width():

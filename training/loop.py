@@ -46,9 +46,16 @@ def take_step(training: Training, batch: dict[str, Any], share: float) -> dict[s
 
     Args:
         share: weight of this process's batch among those of all processes.
+
+    Raises:
+        TrainingError: the network cannot take the crops.
     """
     progress, state = training.progress, training.state
-    losses = training.step({name: _move(value, training.device) for name, value in batch.items()})
+    batch = {name: _move(value, training.device) for name, value in batch.items()}
+    try:
+        losses = training.step(batch)
+    except ValueError as error:  # the network cannot take crops like these
+        raise TrainingError(f"{error}; images: {', '.join(batch['name'])}") from None
     loss = sum(training.weights[name] * value for name, value in losses.items())
     for group in state.optimizer.param_groups:
         rate = learning_rate(training.schedule, progress.steps, training.planned)
