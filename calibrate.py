@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> None:
     check_disjoint("training", trained, "test", others)
     check_number(len(trained), args.false_alarms)
     tensors, metadata = read_deployed(args.checkpoint)
-    network = read_counter(args.checkpoint).network.eval()
+    network = read_counter(args.checkpoint).network
     guard = fit_guard(read_all(network, trained), args.false_alarms)
     flagged = int((guard.score(read_all(network, others)) > 1).sum())
     tensors |= {f"{GUARD}{name}": tensor for name, tensor in guard.state_dict().items()}

@@ -92,7 +92,7 @@ def quantise(
     """Quantises a float32 model within the budget; returns it and its additional metadata."""
     labelled, names = read_list(args.int8), list(convolutions(counter.network))
     pictures = read_pictures(args.calibrate or args.int8, args.calibrate_images)
-    last = len(names) - 1  # the map's, whose INT8 steps would be whole heads
+    last = names[-1]  # the map's, whose INT8 steps would be whole heads
 
     def measure(model: Any) -> float:
         run, _ = form.open_model(model)
@@ -100,7 +100,7 @@ def quantise(
         loader = build_evaluation_loader(labelled, workers=0)
         return score(evaluate(engine, loader, CPU, "whole")).mae
 
-    def convert(floats: Collection[int]) -> Any:
+    def convert(floats: Collection[str]) -> Any:
         rounded = round_layers(counter.network, means, floats)
         model = form.export(Deployed(rounded, args.preprocess))
         return form.quantise(model, pictures, args.preprocess, floats)
@@ -110,14 +110,14 @@ def quantise(
     print(f"float32: MAE {baseline:.2f} over {images}", flush=True)
     means = measure_means(counter.network, map(normalise, pictures))
 
-    def rank() -> list[int]:
+    def rank() -> list[str]:
         few = list(map(normalise, pictures[:RANKED]))
         return rank_layers(counter.network, few, means, {last})
 
-    found = quantise_within(convert, measure, rank, len(names), {last}, baseline, args.max_mae_rise)
+    found = quantise_within(convert, measure, rank, names, {last}, baseline, args.max_mae_rise)
     facts = {
         "precision": "int8",
-        "float32_layers": " ".join(names[number] for number in found.floats),
+        "float32_layers": " ".join(found.floats),
         "calibration": f"{len(pictures)} images of {(args.calibrate or args.int8).name}",
         "mae": f"{found.mae:.2f}, in float32 {baseline:.2f}, over {images}, each counted whole",
     }

@@ -97,7 +97,7 @@ def parse_args() -> argparse.Namespace:
 
 def build_predictor(args: argparse.Namespace, counter: Counter) -> Predictor:
     """Builds the predictor, which rates pictures if the checkpoint has a guard."""
-    network, guard = build_eager(counter.network.eval(), args.device), counter.guard
+    network, guard = build_eager(counter.network, args.device), counter.guard
 
     def rate(glance: np.ndarray) -> float:
         features = read_features(network, normalise(as_batch(glance).to(args.device)))

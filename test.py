@@ -141,7 +141,6 @@ def load_checked(args: argparse.Namespace) -> Counter:
         raise CheckpointError(f"{args.checkpoint} is a {counter.label}, not a {args.version}")
     if args.transform and not counter.adapters:
         raise CheckpointError(f"{args.checkpoint} holds no adapters (--transform)")
-    counter.network.eval()
     return counter
 
 

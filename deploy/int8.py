@@ -12,31 +12,31 @@ MOST_FLOAT = 0.5  # of the layers; with more of them a model is hardly INT8
 
 @dataclass(frozen=True)
 class Quantised:
-    """A quantised model, the numbers of the layers that stayed in float32, and its MAE."""
+    """A quantised model, the names of the layers that stayed in float32, and its MAE."""
 
     model: Any
-    floats: tuple[int, ...]
+    floats: tuple[str, ...]
     mae: float
 
 
 def quantise_within(
-    quantise: Callable[[Collection[int]], Any],
+    quantise: Callable[[Collection[str]], Any],
     measure: Callable[[Any], float],
-    rank: Callable[[], Sequence[int]],
-    layers: int,
-    always: Collection[int],
+    rank: Callable[[], Sequence[str]],
+    layers: Sequence[str],
+    always: Collection[str],
     baseline: float,
     rise: float,
 ) -> Quantised:
     """Quantises with as many of the worst layers in float32 as the budget needs.
 
     Args:
-        quantise: the numbers of the layers that stay in float32 -> model.
+        quantise: the names of the layers that stay in float32 -> model.
         measure: model -> MAE.
-        rank: returns the numbers of the layers that may be in INT8, the worst first; called only if
+        rank: returns the names of the layers that may be in INT8, the worst first; called only if
             the budget does not allow all of them.
-        layers: how many the model has.
-        always: numbers of the layers that always stay in float32.
+        layers: names of all layers.
+        always: names of those that always stay in float32.
         baseline: MAE of the model in float32.
         rise: the budget, by how much INT8 may raise the MAE.
 
@@ -44,15 +44,17 @@ def quantise_within(
         ExportError: the budget is exceeded even with MOST_FLOAT of the layers in float32.
     """
     rank, rises = cache(rank), []
-    for kept in range(int(MOST_FLOAT * (layers - len(always))) + 1):
-        floats = tuple(sorted([*always, *(rank()[:kept] if kept else ())]))
+    for added in range(int(MOST_FLOAT * (len(layers) - len(always))) + 1):
+        chosen = {*always, *(rank()[:added] if added else ())}
+        floats = tuple(name for name in layers if name in chosen)
         model = quantise(floats)
         mae = measure(model)
-        print(f"INT8 with {len(floats)} of {layers} layers in float32: MAE {mae:.2f}", flush=True)
+        kept = f"{len(floats)} of {len(layers)} layers in float32"
+        print(f"INT8 with {kept}: MAE {mae:.2f}", flush=True)
         if mae <= baseline + rise:
             return Quantised(model, floats, mae)
         rises.append(mae - baseline)
     raise ExportError(
         f"INT8 raises the MAE of {baseline:.2f} by {rises[0]:.2f}, at least by {min(rises):.2f} "
-        f"with up to {len(floats)} of {layers} layers in float32; --max-mae-rise allows {rise:g}"
+        f"with up to {kept}; --max-mae-rise allows {rise:g}"
     )

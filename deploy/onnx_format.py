@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 RUNTIME = "ONNX Runtime"
 PACKAGES = INT8_PACKAGES = ("onnxruntime", "onnx", "onnxscript")
-QUANTISED = ("Conv", "Relu", "MaxPool", "Resize")  # what runs in INT8
+QUANTISED = ("Conv", "Relu", "Clip", "Add", "MaxPool", "Resize")  # what runs in INT8
 
 
 def export(network: Deployed) -> ModelProto:
@@ -94,7 +94,7 @@ def save(model: ModelProto, path: Path, facts: Mapping[str, str]) -> list[Path]:
 
 
 def quantise(
-    model: ModelProto, pictures: Sequence[Tensor], preprocess: bool, floats: Collection[int]
+    model: ModelProto, pictures: Sequence[Tensor], preprocess: bool, floats: Collection[str]
 ) -> ModelProto:
     """Returns a model whose convolutions multiply in INT8.
 
@@ -102,14 +102,15 @@ def quantise(
         model: its weights are multiples of a 64th of their output channel's greatest.
         pictures: (1, 3, H, W) uint8 RGB each, to calibrate the ranges of activations.
         preprocess: whether the model normalises them itself.
-        floats: numbers of the convolutions, in order of execution, that stay in float32.
+        floats: names of the network's convolutions that stay in float32.
 
     Raises:
         EngineError: the package is missing.
     """
     onnx = import_package("onnx")
     quantization = import_package("onnxruntime.quantization")
-    convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    kept = {f"network.{name}.weight" for name in floats}
+    excluded = [n.name for n in model.graph.node if n.op_type == "Conv" and n.input[1] in kept]
     (images,) = model.graph.input
     with tempfile.TemporaryDirectory() as folder, silence():
         path = Path(folder, "float.onnx")
@@ -124,7 +125,7 @@ def quantise(
             reduce_range=True,  # from -64 to 64
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=[convolutions[number] for number in floats],
+            nodes_to_exclude=excluded,
         )
         return onnx.load(path.with_name("int8.onnx"))
 

@@ -120,7 +120,7 @@ def save(model: Model, path: Path, facts: Mapping[str, str]) -> list[Path]:
 
 
 def quantise(
-    model: Model, pictures: Sequence[Tensor], preprocess: bool, floats: Collection[int]
+    model: Model, pictures: Sequence[Tensor], preprocess: bool, floats: Collection[str]
 ) -> Model:
     """Returns a model whose convolutions multiply in INT8.
 
@@ -128,45 +128,58 @@ def quantise(
         model: its weights are multiples of a 64th of their output channel's greatest.
         pictures: (1, 3, H, W) uint8 RGB each, to calibrate the ranges of activations.
         preprocess: whether the model normalises them itself.
-        floats: numbers of the convolutions, in order of execution, that stay in float32.
+        floats: names of the network's convolutions that stay in float32.
 
     Raises:
         EngineError: the package is missing.
     """
     nncf = import_package("nncf")
+    presets = nncf.QuantizationPreset
     estimator = import_package("nncf.quantization.range_estimator").RangeEstimatorParametersSet
     nodes = _convolutions(model)
-    names = [nodes[number].get_friendly_name() for number in floats]
-    weights = [node.input_value(1).get_node().data.copy() for node in nodes]
+    weights = {name: node.input_value(1).get_node().data.copy() for name, node in nodes.items()}
+    depthwise = any(node.get_type_name() == "GroupConvolution" for node in nodes.values())
+    kept = [name for name in weights if _layer(name) in floats]
     with silence():
         model = nncf.quantize(
             model,
             nncf.Dataset(pictures, lambda picture: prepare(picture, preprocess)),
-            preset=nncf.QuantizationPreset.MIXED,  # activations are not symmetric
+            # Activations are not symmetric. But on processors with AMX, OpenVINO 2026.4 crashes in
+            # depthwise layers whose activations are not.
+            preset=presets.PERFORMANCE if depthwise else presets.MIXED,
             subset_size=len(pictures),
-            ignored_scope=nncf.IgnoredScope(names=names, types=["ReduceSum"]),  # the count's
+            ignored_scope=nncf.IgnoredScope(names=kept, types=["ReduceSum"]),  # the count's
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 # The default, the mean of the pictures' maxima, would cut off the densest crowds.
                 activations_range_estimator_params=estimator.MINMAX,
                 disable_bias_correction=True,  # which changes counts more than it corrects
             ),
         )
-    for number, node in enumerate(_convolutions(model)):
-        if number not in floats:
-            _set_weight(node, weights[number])
+    for name, node in _convolutions(model).items():
+        if name not in kept:
+            _set_weight(node, weights[name])
     return model
 
 
-def _convolutions(model: Model) -> list[Node]:
-    return [node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
+def _convolutions(model: Model) -> dict[str, Node]:
+    nodes, kinds = model.get_ordered_ops(), {"Convolution", "GroupConvolution"}
+    return {node.get_friendly_name(): node for node in nodes if node.get_type_name() in kinds}
+
+
+def _layer(name: str) -> str:
+    """Returns the network's name of a convolution: "__module.network.a.b/aten::..." is "a.b"."""
+    return name.partition("/")[0].removeprefix("__module.network.")
 
 
 def _set_weight(node: Node, weight: np.ndarray) -> None:
-    """Replaces the weight that NNCF gave to a convolution, as its steps differ from ours."""
+    """Replaces the weight that NNCF gave to a convolution, as its steps differ from ours.
+
+    A weight is (out, in, 3, 3), one of groups (groups, out / groups, in / groups, 3, 3).
+    """
     constant = import_package("openvino.opset13").constant
     converted, scale = (value.get_node() for value in node.input_value(1).get_node().input_values())
-    step = np.abs(weight).max((1, 2, 3), keepdims=True) / WEIGHT_STEPS
-    steps = np.rint(weight / np.maximum(step, TINY)).astype(np.int8)
+    step = np.maximum(np.abs(weight).max((-3, -2, -1), keepdims=True) / WEIGHT_STEPS, TINY)
+    steps = np.rint(weight / step).astype(np.int8)
     converted.input_value(0).replace(constant(steps).output(0))
     scale.output(0).replace(constant(step).output(0))
 

@@ -1,7 +1,7 @@
 """Rounds the weights of networks to few steps so that counts are preserved."""
 
 import copy
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,43 +17,45 @@ TINY = 1e-12  # the least range, for values that are all 0
 
 
 @torch.no_grad()
-def measure_means(network: nn.Module, images: Iterable[Tensor]) -> list[Tensor]:
-    """Returns the mean input of each convolution, channel by channel.
+def measure_means(network: nn.Module, images: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Returns the mean input of each convolution, channel by channel, by the layer's name.
 
     Args:
         images: (1, 3, H, W) normalised RGB each.
     """
-    layers = list(convolutions(network).values())
-    rows: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers}
+    layers = convolutions(network)
+    rows: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers.values()}
 
     def read(layer: nn.Conv2d, taken: tuple[Tensor]) -> None:
         rows[layer].append(taken[0].mean((0, 2, 3)))
 
-    hooks = [layer.register_forward_pre_hook(read) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(read) for layer in layers.values()]
     for image in images:
         network(image)
     for hook in hooks:
         hook.remove()
-    return [torch.stack(rows[layer]).mean(0) for layer in layers]
+    return {name: torch.stack(rows[layer]).mean(0) for name, layer in layers.items()}
 
 
 @torch.no_grad()
-def round_layers(network: nn.Module, means: Sequence[Tensor], floats: Collection[int]) -> nn.Module:
+def round_layers(
+    network: nn.Module, means: Mapping[str, Tensor], floats: Collection[str]
+) -> nn.Module:
     """Returns a copy of a network whose layers have weights that INT8 holds exactly.
 
-    Activations are positive, so rounding errors of weights would add up. The errors of a kernel
-    therefore cancel each other, and the bias corrects the rest for the mean activations.
+    Most activations are positive, so rounding errors of weights would add up. The errors of a
+    kernel therefore cancel each other, and the bias corrects the rest for the mean activations.
 
     Args:
         means: from `measure_means`.
-        floats: numbers of the layers to leave as they are, in order of execution.
+        floats: names of the layers to leave as they are.
     """
     network = copy.deepcopy(network)
-    for number, layer in enumerate(convolutions(network).values()):
-        if number not in floats:
+    for name, layer in convolutions(network).items():
+        if name not in floats:
             rounded = _round_weight(layer.weight)
             error = (rounded - layer.weight).sum((2, 3))  # (out, in / groups)
-            taken = means[number].view(layer.groups, -1, 1)
+            taken = means[name].view(layer.groups, -1, 1)
             shift = (error.view(layer.groups, -1, error.shape[1]) @ taken).flatten()  # (out,)
             layer.weight.copy_(rounded)
             bias = -shift if layer.bias is None else layer.bias - shift
@@ -65,10 +67,10 @@ def round_layers(network: nn.Module, means: Sequence[Tensor], floats: Collection
 def rank_layers(
     network: nn.Module,
     images: Sequence[Tensor],
-    means: Sequence[Tensor],
-    floats: Collection[int],
-) -> list[int]:
-    """Returns the numbers of all layers but `floats`, those that INT8 harms most first.
+    means: Mapping[str, Tensor],
+    floats: Collection[str],
+) -> list[str]:
+    """Returns the names of all layers but `floats`, those that INT8 harms most first.
 
     Weights and inputs are rounded in one layer at a time. The harm is the mean change of the count,
     relative to the sum of the map's absolute values.
@@ -77,17 +79,16 @@ def rank_layers(
         images: (1, 3, H, W) normalised RGB each.
         means: from `measure_means`.
     """
-    numbers = set(range(len(convolutions(network))))
-    harm = dict.fromkeys(numbers - set(floats), 0.0)
+    names = convolutions(network).keys()
+    harm = dict.fromkeys([name for name in names if name not in floats], 0.0)
     expected = [network(image) for image in images]
-    for number in harm:
-        rounded = round_layers(network, means, numbers - {number})
-        layer = list(convolutions(rounded).values())[number]
-        layer.register_forward_pre_hook(_round_input)
+    for name in harm:
+        rounded = round_layers(network, means, names - {name})
+        rounded.get_submodule(name).register_forward_pre_hook(_round_input)
         for image, density in zip(images, expected, strict=True):
             change = (rounded(image) - density).sum() / density.abs().sum()
-            harm[number] += change.abs().item()
-    return sorted(harm, key=lambda number: -harm[number])
+            harm[name] += change.abs().item()
+    return sorted(harm, key=lambda name: -harm[name])
 
 
 def _round_weight(weight: Tensor) -> Tensor:

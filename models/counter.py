@@ -87,19 +87,19 @@ def read_counter(path: Path) -> Counter:
 
 
 def read_frozen(path: Path, device: torch.device) -> Counter:
-    """Reads a counter and freezes it: evaluation mode, no gradients.
+    """Reads a counter and freezes it.
 
     Raises:
         CheckpointError: as `read_counter`.
     """
     counter = read_counter(path)
     counter.network.to(device, memory_format=torch.channels_last)
-    counter.network.eval().requires_grad_(False)
+    counter.network.requires_grad_(False)
     return counter
 
 
 def load_counter(state: Mapping[str, Tensor], facts: Mapping[str, str] = NOTHING) -> Counter:
-    """Builds the network of a state dict with its weights, which become float32.
+    """Builds the network of a state dict, in evaluation mode; its weights become float32.
 
     The facts of this project's files name `arch` and `width`. Other files are recognised by names
     and shapes: those of CSRNet-pytorch, SKT and BL. Adapters and a guard may come along.
@@ -124,7 +124,7 @@ def load_counter(state: Mapping[str, Tensor], facts: Mapping[str, str] = NOTHING
                 f"found {list(weights[name].shape)}"
             )
     network.load_state_dict(weights)
-    return Counter(network, arch, width, adapters, _build_guard(guard, network))
+    return Counter(network.eval(), arch, width, adapters, _build_guard(guard, network))
 
 
 def read_start(path: Path) -> tuple[Counter | None, dict[str, Tensor]]:

@@ -23,6 +23,7 @@ from deploy.exported import FORMATS, ExportError, check_parity, open_exported
 from deploy.int8 import quantise_within
 from deploy.rounding import WEIGHT_STEPS, measure_means, rank_layers, round_layers
 from models.build import ARCHITECTURES
+from models.counter import read_counter
 from models.vgg import convolutions
 from utils.checkpoint import read_checkpoint, save_checkpoint
 from utils.options import fail
@@ -46,9 +47,15 @@ def counter(request, tmp_path_factory):
 
 @pytest.fixture
 def csrnet(tmp_path):
-    network = random_network("csrnet", WIDTH)
-    save_checkpoint(tmp_path / "csrnet.pth", network.state_dict())
-    return network, tmp_path / "csrnet.pth"
+    return save_random("csrnet", tmp_path)
+
+
+def save_random(arch, folder):
+    """A random network, and its checkpoint in a folder."""
+    network = random_network(arch, WIDTH)
+    facts = {"arch": arch, "width": str(WIDTH)}
+    save_checkpoint(folder / f"{arch}.pth", {"model": network.state_dict(), **facts})
+    return network, folder / f"{arch}.pth"
 
 
 def list_layers(network):
@@ -187,28 +194,32 @@ def test_pixels_are_restored_exactly():
     assert torch.equal(restore(normalise(pixels)), pixels)
 
 
+@pytest.mark.parametrize(
+    ("arch", "layers", "last"), [("csrnet", 17, "output_layer"), ("mobile_s", 45, "head.output")]
+)
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_int8_keeps_the_budget_and_says_how(
-    suffix, csrnet, crowd_lists, tmp_path, monkeypatch, capsys
+    suffix, arch, layers, last, crowd_lists, tmp_path, monkeypatch, capsys
 ):
     need_packages(suffix, int8=True)
+    network, checkpoint = save_random(arch, tmp_path)
     path = tmp_path / f"int8{suffix}"
     options = ["--int8", crowd_lists[0], "--calibrate", crowd_lists[2], "--max-mae-rise", 5]
-    run_export(monkeypatch, csrnet[1], path, *options)
-    assert_rounded(path, csrnet[0])
-    assert "INT8 with 1 of 17 layers in float32: MAE" in capsys.readouterr().out
+    run_export(monkeypatch, checkpoint, path, *options)
+    assert_rounded(path, network)
+    assert f"INT8 with 1 of {layers} layers in float32: MAE" in capsys.readouterr().out
     exported = open_exported(path)
     assert exported.facts["precision"] == "int8"
-    assert exported.facts["float32_layers"] == "output_layer"
+    assert exported.facts["float32_layers"] == last
     assert exported.facts["calibration"] == f"3 images of {crowd_lists[2].name}"
     assert "in float32" in exported.facts["mae"]
     for height, width in SIZES:
         pixels = torch.cat([random_image(height, width, seed) for seed in (0, 1)])
         density, counts = exported.run(prepare(pixels, False))
-        assert density.shape == csrnet[0](normalise(pixels)).shape
+        assert density.shape == network(normalise(pixels)).shape
         np.testing.assert_allclose(density.sum((1, 2, 3)), counts, rtol=1e-4, atol=1e-4)
     images = prepare(export.read_pictures(crowd_lists[2], 1)[0], False)
-    density, expected = exported.run(images)[0], Deployed(csrnet[0]).run(images)[0]
+    density, expected = exported.run(images)[0], Deployed(network).run(images)[0]
     assert abs(density - expected).mean() < 0.1 * abs(expected).mean()  # 8 bits a layer
 
 
@@ -231,29 +242,35 @@ def test_a_budget_that_cannot_be_kept_is_refused_with_the_numbers(
 
 def assert_rounded(path, network):
     """Asserts that a file's convolutions have the weights of `round_layers`, the last its own."""
-    last = len(convolutions(network)) - 1
-    means = [torch.zeros(layer.in_channels) for layer in list_layers(network)]
-    expected = list_layers(round_layers(network, means, {last}))
-    weights = read_onnx_weights(path) if path.suffix == ".onnx" else read_openvino_weights(path)
-    for number, ((weight, is_int8), layer) in enumerate(zip(weights, expected, strict=True)):
-        assert is_int8 == (number != last)
-        np.testing.assert_allclose(weight, layer.weight, rtol=1e-5, atol=1e-7)
+    layers = convolutions(network)
+    last = list(layers)[-1]
+    means = {name: torch.zeros(layer.in_channels) for name, layer in layers.items()}
+    expected = convolutions(Deployed(round_layers(network, means, {last})).network)
+    read = read_onnx_weights if path.suffix == ".onnx" else read_openvino_weights
+    found = {name: (weight, is_int8) for name, weight, is_int8 in read(path)}
+    assert found.keys() == expected.keys()
+    for name, (weight, is_int8) in found.items():
+        assert is_int8 == (name != last)
+        wanted = expected[name].weight.reshape(weight.shape)  # OpenVINO has an axis of groups
+        np.testing.assert_allclose(weight, wanted, rtol=1e-5, atol=1e-7)
 
 
 def read_onnx_weights(path):
-    """Yields the weights of a file's convolutions, and whether they are held as INT8."""
+    """Yields names and weights of a file's convolutions, and whether they are held as INT8."""
     import onnx
 
     graph = onnx.load(path).graph
     values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     made = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
     for node in graph.node:
-        if node.op_type == "Conv" and node.input[1] in made:
-            weight, scale, _ = (values[name] for name in made[node.input[1]].input)
-            assert weight.dtype == np.int8
-            yield weight * scale[:, None, None, None], True
-        elif node.op_type == "Conv":
-            yield values[node.input[1]], False
+        if node.op_type == "Conv":
+            name = node.input[1].removeprefix("network.").partition(".weight")[0]
+            if node.input[1] in made:
+                weight, scale, _ = (values[name] for name in made[node.input[1]].input)
+                assert weight.dtype == np.int8
+                yield name, weight * scale[:, None, None, None], True
+            else:
+                yield name, values[node.input[1]], False
 
 
 def read_openvino_weights(path):
@@ -273,8 +290,9 @@ def read_openvino_weights(path):
         return (first * other if kind == "Multiply" else first - other), is_int8
 
     for node in openvino.Core().read_model(path).get_ordered_ops():
-        if node.get_type_name() == "Convolution":
-            yield compute(node.input_value(1).get_node())
+        if node.get_type_name() in ("Convolution", "GroupConvolution"):
+            name = node.get_friendly_name().partition("/")[0].removeprefix("__module.network.")
+            yield name, *compute(node.input_value(1).get_node())
 
 
 def growing_errors():
@@ -289,12 +307,12 @@ def growing_errors():
 
 
 def test_the_worst_layers_stay_in_float32_until_the_budget_is_kept():
-    errors = {(4,): 14.0, (2, 4): 13.0, (0, 2, 4): 10.9, (0, 1, 2, 4): 10.0}
-    parts = (tuple, lambda floats: errors[floats], lambda: [2, 0, 1, 3], 5, {4}, 10.0)
+    errors = {"e": 14.0, "ce": 13.0, "ace": 10.9, "abce": 10.0}
+    parts = ("".join, errors.__getitem__, lambda: "cabd", "abcde", {"e"}, 10.0)
     found = quantise_within(*parts, 1.0)
-    assert (found.floats, found.mae) == ((0, 2, 4), 10.9)
+    assert (found.floats, found.mae) == (("a", "c", "e"), 10.9)
     unranked = quantise_within(*parts[:2], pytest.fail, *parts[3:], 4.0)
-    assert unranked.floats == (4,)
+    assert unranked.floats == ("e",)
     message = "MAE of 10.00 by 4.00, at least by 0.90 with up to 3 of 5"
     with pytest.raises(ExportError, match=message):
         quantise_within(*parts, 0.5)
@@ -304,12 +322,12 @@ def test_the_worst_layers_stay_in_float32_until_the_budget_is_kept():
 def test_weights_are_rounded_so_that_counts_stay(arch):
     network = random_network(arch, WIDTH)
     images = [normalise(random_image(120, 160, seed)) for seed in range(3)]
-    floats = {1, len(convolutions(network)) - 1}
+    layers = convolutions(network)
+    floats = {list(layers)[1], list(layers)[-1]}
     rounded = round_layers(network, measure_means(network, images), floats)
-    for number, (layer, other) in enumerate(
-        zip(list_layers(network), list_layers(rounded), strict=True)
-    ):
-        if number in floats:
+    for name, layer in layers.items():
+        other = rounded.get_submodule(name)
+        if name in floats:
             assert torch.equal(layer.weight, other.weight) and torch.equal(layer.bias, other.bias)
             continue
         step = layer.weight.abs().amax((1, 2, 3), keepdim=True) / WEIGHT_STEPS
@@ -327,12 +345,13 @@ def test_weights_are_rounded_so_that_counts_stay(arch):
 def test_the_layer_that_eight_bits_hurt_is_the_first():
     network = random_network("csrnet", WIDTH)
     images = [normalise(random_image(64, 96, seed)) for seed in range(2)]
-    before, layer = list_layers(network)[4:6]
+    layers = convolutions(network)
+    before, layer = list(layers.values())[4:6]
     before.weight[0], before.bias[0] = 0, -1  # what the layer takes there is always 0
     layer.weight[:, 0] = 1e3  # and its weights there are so large that all others round to 0
-    ranking = rank_layers(network, images, measure_means(network, images), {16})
-    assert ranking[0] == 5
-    assert sorted(ranking) == list(range(16))
+    ranking = rank_layers(network, images, measure_means(network, images), {"output_layer"})
+    assert layers[ranking[0]] is layer
+    assert {*ranking, "output_layer"} == layers.keys()
 
 
 @pytest.mark.parametrize("options", [{}, {"groups": 4, "bias": False}])
@@ -342,7 +361,8 @@ def test_the_bias_takes_what_kernels_leave_of_the_mean(options):
     images = [5 + torch.randn(1, 8, 40, 60) for _ in range(3)]
     means = measure_means(layer, images)
     kept, lost = (
-        round_layers(layer, how, ()) for how in (means, [torch.zeros_like(m) for m in means])
+        round_layers(layer, how, ())
+        for how in (means, {name: torch.zeros_like(mean) for name, mean in means.items()})
     )
     changes = [
         torch.stack([(rounded(image) - layer(image)).mean((0, 2, 3)) for image in images]).abs()
@@ -497,3 +517,21 @@ def test_the_programs_of_the_page_count_without_this_project(
     assert result.returncode == 0, result.stderr
     count = float(result.stdout.split(" people")[0])
     assert count == pytest.approx(network(normalise(stored)).sum().item(), rel=1e-3)
+
+
+def test_batch_normalisation_becomes_part_of_the_layer_before_it():
+    network = random_network("mobile_s", WIDTH)
+    for norm in network.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+    folded = Deployed(network)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    images = normalise(random_image(96, 160))
+    density, _ = folded(images)
+    torch.testing.assert_close(density, network(images), rtol=1e-4, atol=1e-6)
+
+
+def test_reading_a_counter_does_not_leave_it_in_training_mode(tmp_path):
+    _, path = save_random("mobile_s", tmp_path)
+    assert not any(module.training for module in read_counter(path).network.modules())
