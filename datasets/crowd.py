@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from datasets.answers import Answers, hash_file
 from datasets.cache import FileStore, MemoryStore, Store
-from datasets.cutting import cut_images, cut_maps
+from datasets.cutting import STRIDE, cut_images, cut_maps
 from datasets.files import Heads, read_heads
 from datasets.points import BoxRule
 from datasets.sampler import CropIndex
@@ -65,7 +65,7 @@ class CrowdDataset(Dataset):
         self._heads = [read_heads(sample) for sample in samples]  # also finds damaged files
         self._samples, self._augmentation = samples, augmentation
         self._boxes, self._density = boxes, density
-        self._with_empty = any(sample.density is None for sample in samples)
+        self.empty = [sample.density is None for sample in samples]  # which show nobody
         self._store: Store = FileStore(samples)
         self._answers: Sequence[Answers] = ()
         for sample, heads in zip(samples, self._heads, strict=True):
@@ -81,8 +81,8 @@ class CrowdDataset(Dataset):
     @property
     def heads(self) -> list[int]:
         """The number of annotated heads in every image that has a map."""
-        both = zip(self._samples, self._heads, strict=True)
-        return [len(heads.points) for sample, heads in both if sample.density is not None]
+        both = zip(self._heads, self.empty, strict=True)
+        return [len(heads.points) for heads, empty in both if not empty]
 
     @property
     def sizes(self) -> list[Size]:
@@ -113,6 +113,7 @@ class CrowdDataset(Dataset):
     def teach(self, answers: Sequence[Answers]) -> None:
         """Adds the teachers' answers, which must be stored already, to crops from now on.
 
+        Maps of empty pictures are not needed.
         With features, crops lie on the first teacher's grid and are not enlarged.
         """
         self._answers = answers
@@ -141,9 +142,8 @@ class CrowdDataset(Dataset):
             crowd |= _place_heads(heads, draws, self._boxes)
         if self._answers:
             crowd |= self._cut_answers(numbers, draws)
-        if self._with_empty:
-            empty = [self._samples[number].density is None for number in numbers]
-            crowd["empty"] = torch.tensor(empty)
+        if any(self.empty):
+            crowd["empty"] = torch.tensor([self.empty[number] for number in numbers])
         if draws[0].colour:
             crowd["colour"] = torch.tensor([draw.colour for draw in draws])
         return crowd
@@ -151,12 +151,14 @@ class CrowdDataset(Dataset):
     def _cut_answers(self, numbers: Sequence[int], draws: Sequence[Draw]) -> Crowd:
         asked = [(self.pictures[n], draw.flip) for n, draw in zip(numbers, draws, strict=True)]
         sizes = [self._heads[number].size for number in numbers]
-        maps = [
-            torch.stack([teacher.cut_map(*one) for one in zip(asked, sizes, draws, strict=True)])
-            for teacher in self._answers
-        ]
+        cells = [-(-side // STRIDE) for side in draws[0].size]
+        taught = torch.zeros(len(numbers), 1, *cells)
+        for i, one in enumerate(zip(asked, sizes, draws, strict=True)):
+            if not self.empty[numbers[i]]:
+                maps = [teacher.cut_map(*one) for teacher in self._answers]
+                taught[i, 0] = torch.stack(maps).mean(0)
         return Crowd(
-            taught=torch.stack(maps).mean(0)[:, None],
+            taught=taught,
             features=self._answers[0].cut_features(asked, sizes, draws),
         )
 

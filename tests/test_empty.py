@@ -9,12 +9,17 @@ import torch
 from conftest import assert_one_line_error, run_program
 from pictures import options, write_noise
 from PIL import Image
+from test_answers import build_teacher
 from torch import nn
 
+from datasets.crowd import CrowdDataset
 from datasets.loaders import build_loaders
 from datasets.sampler import CropSampler
+from datasets.splits import read_empty
+from datasets.transforms import Augmentation, FixedCrop
 from models.distillation import Criterion, density_loss
 from preprocess.make_empty import KINDS, draw_empty
+from training.teaching import teach_crops
 
 EMPTY = "preprocess/make_empty.py"
 
@@ -118,3 +123,16 @@ def test_drawn_ones_are_of_all_kinds_and_the_same_again(tmp_path):
     assert_one_line_error(run_program(EMPTY, *asked), "new is not empty; choose another --out")
     refused = run_program(EMPTY, "--out", tmp_path / "other", "--size", "48")
     assert_one_line_error(refused, "must be HEIGHTxWIDTH", "'48'")
+
+
+def test_no_teacher_is_asked_for_the_map_of_a_place_without_people(tmp_path, empty):
+    crowd = write_noise(tmp_path, "crowd", (50, 60), heads=4)
+    augmentation = Augmentation(FixedCrop(32, 40))
+    dataset = CrowdDataset([crowd, *read_empty(empty)], augmentation, density=False)
+    teacher = build_teacher("csrnet")
+    whole = {"precision": torch.float32, "device": torch.device("cpu")}
+    teach_crops(dataset, [teacher], False, tmp_path / "maps", **whole)
+    assert len(list(tmp_path.glob("maps/*/*-map.safetensors"))) == 2  # crowd and blank
+    batch = dataset[[(0, (0,)), (1, (0,))]]
+    assert batch["taught"].shape == (2, 1, 4, 5)
+    assert (batch["taught"] != 0).flatten(1).any(1).tolist() == [True, False]

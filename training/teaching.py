@@ -110,7 +110,13 @@ class _Asking:
             folder / f"{teacher.fingerprint()[:16]}-{str(precision).removeprefix('torch.')}",
             {tap.name: tap.stride for tap in self._kept},
         )
-        pictures = dict(zip(dataset.pictures, range(len(dataset)), strict=True))  # each once
+        pictures = {  # each once; of empty ones the maps are known
+            name: number
+            for number, (name, empty) in enumerate(
+                zip(dataset.pictures, dataset.empty, strict=True)
+            )
+            if features or not empty
+        }
         self.missing: dict[Asked, int] = {
             (name, mirrored): number
             for mirrored in dataset.mirrorings
