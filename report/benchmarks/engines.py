@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from deploy.complexity import measure_cost
 from deploy.engines import CPU_ENGINES, ENGINES, EngineError, build_cudagraph
 from deploy.latency import Latency, measure_in_turn
-from models.build import ARCHITECTURES, build_network
-from models.initial import init_kaiming
+from models.build import ARCHITECTURES, build_network, find_architecture, parse_width
+from models.counter import Counter
 from report.benchmarks.floors import Rates, floor_seconds, measure_rates
 from report.benchmarks.report import COLUMNS, ComparisonError, allocator, describe_run
 
@@ -23,7 +23,6 @@ from report.benchmarks.report import COLUMNS, ComparisonError, allocator, descri
 TOLERANCE = {"cpu": 1e-4, "cuda": 5e-2}
 GPU_BATCH = 16
 PUBLISHED = "eager as published"
-STUDENT = Fraction(1, 4)
 
 
 @dataclass(frozen=True)
@@ -77,14 +76,11 @@ def measure_infer(args: argparse.Namespace) -> dict[str, Any]:
     rows = []
     rates = partial(measure_rates, args.device)
     for arch, entry in ARCHITECTURES.items():
-        if entry.teacher:  # which has no narrower self for a student
-            continue
         torch.manual_seed(0)
-        pair = [build_network(arch, width).eval().requires_grad_(False) for width in (1, STUDENT)]
-        for each in pair:
-            init_kaiming(each)
-        labels = entry.network.__name__, f"{STUDENT}-{entry.network.__name__}"
-        candidates = list_candidates(*pair, labels)
+        teacher = _build(entry.teacher or arch, Fraction(1))
+        student = _build(arch, parse_width(entry.student_width))
+        labels = teacher.label, student.label
+        candidates = list_candidates(teacher.network, student.network, labels)
         rows += compare(candidates, args.size, args.device, args.rounds, rates)
     columns = {
         **COLUMNS,
@@ -102,6 +98,12 @@ def measure_infer(args: argparse.Namespace) -> dict[str, Any]:
     ]
     found = {"title": title, "columns": columns, "rows": rows, "notes": notes}
     return found | describe_run(args.device)
+
+
+def _build(arch: str, width: Fraction) -> Counter:
+    network = build_network(arch, width).eval().requires_grad_(False)
+    find_architecture(arch).init_student(network)
+    return Counter(network, arch, width, {})
 
 
 def compare(

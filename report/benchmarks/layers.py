@@ -2,19 +2,19 @@
 
 import argparse
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.build import ARCHITECTURES, build_network
+from deploy.deployed import fold_normalisation
+from models.build import ARCHITECTURES, build_network, parse_width
+from models.counter import Counter
 from report.benchmarks.floors import Rates, floor_seconds
 from report.benchmarks.report import describe_run
 
 aten = torch.ops.aten
-WIDTH = Fraction(1, 4)
 DTYPE = torch.bfloat16
 # An H100's (SXM): dense bfloat16 tensor cores and HBM3 as published, NVIDIA H100 datasheet.
 H100 = Rates(operations=989e12, bytes=3.35e12)
@@ -71,10 +71,11 @@ def measure_layers(args: argparse.Namespace) -> dict[str, Any]:
     """What a student's kernels compute and move in bfloat16, and how long an H100 needs for it."""
     rows = []
     for arch, entry in ARCHITECTURES.items():
-        if entry.teacher:  # which has no narrower self for a student
-            continue
-        kernels = list_kernels(build_network(arch, WIDTH), args.size)
-        name = f"{WIDTH}-{entry.network.__name__}"
+        width = parse_width(entry.student_width)
+        student = Counter(build_network(arch, width).eval(), arch, width, {})
+        fold_normalisation(student.network)
+        kernels = list_kernels(student.network, args.size)
+        name = student.label
         sizes = sorted({cells for cells, *_ in kernels}, reverse=True)
         pixels = args.size[0] * args.size[1]
         for cells in sizes:
