@@ -9,8 +9,9 @@ set -euo pipefail
 
 ABLATIONS=${ABLATIONS:-widths truth intra inter} # which of them
 EPOCHS=${EPOCHS:-}                # the budget; default: 100, and 7 for the demonstration
-WIDTHS=${WIDTHS:-1/2 1/3 1/4 1/5} # channel preservation rates, with and without SKT
-WIDTH=${WIDTH:-1/4}               # of the others
+WIDTHS=${WIDTHS:-}                # channel preservation rates, with and without SKT; default:
+                                  # 1/2 1/3 1/4 1/5, and 1 for a mobile student
+WIDTH=${WIDTH:-}                  # of the others; default: 1/4, and 1 for a mobile student
 TEACHER=${TEACHER:-}              # checkpoint; default: train one
 LR=${LR:-}                        # learning rate; default: 1e-4, and 1e-3 for the demonstration
 LAMB_FSP=${LAMB_FSP:-}            # weight of the inter-layer relations; default: 0.5
@@ -20,8 +21,8 @@ OUT=${OUT:-$RUNS/ablation_${ARCH}_$name}
 
 for ablation in $ABLATIONS; do
   case $ablation in
-    widths | truth | intra | inter) ;;
-    *) die "ABLATIONS must be of widths, truth, intra and inter, got $ablation" ;;
+    widths | truth | intra | inter | count) ;;
+    *) die "ABLATIONS must be of widths, truth, intra, inter and count, got $ablation" ;;
   esac
 done
 setting+=([--width]=WIDTH [--terms]=ABLATIONS [--intra]=ABLATIONS [--hard]=HARD)
@@ -34,13 +35,16 @@ for option in "$@"; do
     --boxes | --background | --sigma | --lamb_hard | --lamb_soft | --more-teachers)
       die "$option belongs to a term that not every variant has"
       ;;
-    --init)
-      [[ $ABLATIONS != *widths* ]] || die "--init has no place in widths, some of which learn alone"
-      ;;
   esac
 done
+if [[ $ABLATIONS == *widths* && " $* " =~ ' --init'[\ =]'teacher ' ]]; then
+  die "--init teacher has no place in widths, some of which learn alone"
+fi
 
 begin
+WIDTH=${WIDTH:-$student_width}
+[ "$student_width" = 1 ] || WIDTHS=${WIDTHS:-1/2 1/3 1/4 1/5}
+WIDTHS=${WIDTHS:-1}
 find_teacher
 [ "$DATASET" = DEMO ] || EPOCHS=${EPOCHS:-100}
 shared=("${common[@]}" ${EPOCHS:+--epochs "$EPOCHS"} ${LR:+--lr "$LR"} "$@")
@@ -48,7 +52,7 @@ shared=("${common[@]}" ${EPOCHS:+--epochs "$EPOCHS"} ${LR:+--lr "$LR"} "$@")
 # choose WIDTH TERMS [INTRA]: sets options=(...) for a variant
 choose() {
   options=("${shared[@]}" --width "$1" --terms "$2" ${3:+--intra "$3"})
-  [ "$2" = hard ] || options+=(--teacher_ckpt "$TEACHER")
+  [[ ! $2 =~ soft|intra|inter ]] || options+=(--teacher_ckpt "$TEACHER")
   [[ $2 != *hard* ]] || options+=(${HARD:+--hard "$HARD"})
   [[ $2 != *intra* ]] || options+=(${LAMB_COS:+--lamb_cos "$LAMB_COS"})
   [[ $2 != *inter* ]] || options+=(${LAMB_FSP:+--lamb_fsp "$LAMB_FSP"})
@@ -92,6 +96,11 @@ for ablation in $ABLATIONS; do
       variant "$WIDTH" hard,soft
       variant "$WIDTH" hard,soft,intra
       variant "$WIDTH" "$skt"
+      ;;
+    count) # with the crop's count, which is not published
+      variant "$WIDTH" hard,count
+      variant "$WIDTH" hard,soft,count
+      variant "$WIDTH" "$skt,count"
       ;;
   esac
 done

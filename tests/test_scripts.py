@@ -249,7 +249,12 @@ def test_wrong_settings_are_refused_at_once(options, settings, message, tmp_path
 @pytest.mark.parametrize(
     ("options", "settings", "message"),
     [
-        ([], {"ABLATIONS": "inter depth"}, "must be of widths, truth, intra and inter, got depth"),
+        (
+            [],
+            {"ABLATIONS": "inter depth"},
+            "must be of widths, truth, intra, inter and count, got depth",
+        ),
+        (["--init", "teacher"], {}, "--init teacher has no place in widths, some of which learn"),
         (["--resume"], {}, "leave --resume away"),
         (["--hard", "bayesian"], {}, "set HARD=... in place of --hard"),
         (["--lamb_soft", "2"], {}, "--lamb_soft belongs to a term that not every variant has"),

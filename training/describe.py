@@ -13,19 +13,21 @@ from training.recipes import choose_protocol  # noqa: E402
 
 
 def describe(arch: str, dataset: str) -> dict[str, str]:
-    """Returns the scripts' variables: prefix of lists, default root, limits of short sides.
+    """Returns the scripts' variables: prefix of lists, default root, limits of short sides,
+    the teacher's architecture, and the student's width.
 
     Raises:
         ValueError: there is no such architecture or data set.
     """
-    entry = find_dataset(dataset)
+    entry, network = find_dataset(dataset), find_architecture(arch)
     rescaled = choose_protocol(arch, dataset) == "rescaled"
     short_side = ":".join(map(str, SHORT_SIDE)) if rescaled else ""
     return {
         "prefix": entry.prefix,
         "default_root": entry.root,
         "short_side": short_side,
-        "teacher_arch": find_architecture(arch).teacher or arch,
+        "teacher_arch": network.teacher or arch,
+        "student_width": network.student_width,
     }
 
 
