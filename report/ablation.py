@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from models.distillation import PUBLISHED_TERMS  # noqa: E402
@@ -81,23 +82,30 @@ def tabulate(variants: Sequence[Variant]) -> str:
 
 
 def draw_ablation(variants: Sequence[Variant], path: Path) -> None:
-    """Draws the error against the width, with and without SKT, and that of every variant."""
-    size = (12, max(5, 0.4 * len(variants)))
-    figure, (left, right) = plt.subplots(1, 2, figsize=size, layout="constrained")
-    for terms, label in ((PUBLISHED_TERMS, "with SKT"), ("hard", "alone")):
-        runs = [v for v in variants if v.terms == terms and v.intra == "cos"]
-        left.plot([float(v.width) for v in runs], [v.mae for v in runs], ".-", label=label)
+    """Draws the error of every variant and, if there are several widths, against the width."""
     widths = sorted({v.width for v in variants})
-    left.set_xticks([float(width) for width in widths], [str(width) for width in widths])
-    left.set(xlabel="channels, as a part of the plan's", ylabel="MAE")
-    begin_at_zero(left)
-    left.legend()
+    size = (12 if len(widths) > 1 else 8, max(5, 0.4 * len(variants)))
+    figure = plt.figure(figsize=size, layout="constrained")
+    if len(widths) > 1:
+        _draw_widths(figure.add_subplot(1, 2, 1), variants, widths)
+    right = figure.add_subplot(1, 2, 2) if len(widths) > 1 else figure.add_subplot()
     rows, errors = range(len(variants)), [v.mae for v in variants]
     right.bar_label(right.barh(rows, errors, color="0.7"), fmt="%.1f", padding=2)
     right.set_yticks(rows, [f"{v.width}  {v.label}" for v in variants])
     right.invert_yaxis()
     right.set(xlabel="MAE", xlim=(0, 1.1 * max(errors)), title=variants[0].budget)
     save_figure(figure, path)
+
+
+def _draw_widths(axes: Axes, variants: Sequence[Variant], widths: Sequence[Fraction]) -> None:
+    """Draws the error against the width, with and without SKT."""
+    for terms, label in ((PUBLISHED_TERMS, "with SKT"), ("hard", "alone")):
+        runs = [v for v in variants if v.terms == terms and v.intra == "cos"]
+        axes.plot([float(v.width) for v in runs], [v.mae for v in runs], ".-", label=label)
+    axes.set_xticks([float(width) for width in widths], [str(width) for width in widths])
+    axes.set(xlabel="channels, as a part of the plan's", ylabel="MAE")
+    begin_at_zero(axes)
+    axes.legend()
 
 
 def main(folder: Path) -> None:

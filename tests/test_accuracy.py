@@ -9,9 +9,10 @@ import torch
 from conftest import assert_one_line_error, run_program
 
 from models.build import build_network
+from report.release import release
 from report.runs import compare_latencies, compare_seeds, compare_with_paper, read_run
 from training.runlog import RunFolder
-from utils.checkpoint import read_checkpoint, save_checkpoint
+from utils.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from utils.metrics import CountResult, score
 
 PAGE = "report/accuracy.py"
@@ -166,3 +167,23 @@ def test_weights_are_released_in_float16(tmp_path):
     save_checkpoint(path, network.state_dict())
     assert_one_line_error(run_program("report/release.py", path, out), "is not of a training")
     assert not out.exists()
+
+
+def test_several_checkpoints_are_released_as_their_mean(tmp_path):
+    paths = [tmp_path / f"{i}.pth" for i in range(3)]
+    networks = [build_network(arch, 1 / 16) for arch in ("mobile_s", "mobile_s", "csrnet")]
+    networks[0].trunk.block1.conv[0][1].running_mean.fill_(3)
+    for path, network in zip(paths, networks, strict=True):
+        arch = "csrnet" if network is networks[2] else "mobile_s"
+        facts = {"arch": arch, "width": "1/16", "settings": {"dataset": "SHA"}}
+        save_checkpoint(path, {"model": network.state_dict(), **facts})
+    release(paths[:2], tmp_path / "w.safetensors")
+    released = read_checkpoint(tmp_path / "w.safetensors")
+    first, second = (network.state_dict() for network in networks[:2])
+    for name, tensor in released.items():
+        torch.testing.assert_close(
+            tensor.double(), (first[name].double() + second[name]) / 2, rtol=1e-3, atol=1e-6
+        )
+    assert released["trunk.block1.conv.0.1.running_mean"].eq(1.5).all()
+    with pytest.raises(CheckpointError, match="2.pth is a 1/16 csrnet, .*0.pth a 1/16 mobile_s"):
+        release(paths[::2], tmp_path / "w.safetensors")

@@ -136,7 +136,7 @@ def test_toys_are_trained_resumed_tested_and_exported(lists, start, teacher, tmp
     assert (counter.arch, counter.label) == ("toy", "1/2-Toy")
     result = json.loads((whole / "result.json").read_text())
     weights = tmp_path / "toy.safetensors"
-    release(whole / "best_mae.pth", weights)
+    release([whole / "best_mae.pth"], weights)
     for checkpoint, rounded in (("best_mae.pth", 0), ("model.safetensors", 0), (weights, 1e-2)):
         start(test, lists[2], "-c", whole / checkpoint, "-d", "TOY", "--json", whole / "test.json",
               "--workers", 0, "--cpu")  # fmt: skip
