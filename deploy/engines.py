@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from deploy import onnx_format, openvino_format
 from deploy.cudagraph import CapturedNetwork
-from deploy.deployed import Deployed, EngineError, Infer, first_line, prepare
+from deploy.deployed import (
+    Deployed,
+    EngineError,
+    Infer,
+    first_line,
+    fold_normalisation,
+    prepare,
+)
 from deploy.exported import FORMATS, Format, open_exported
 from utils.pixels import restore
 
@@ -32,8 +39,8 @@ class Engine:
 
 
 def build_eager(network: nn.Module, device: torch.device) -> nn.Module:
-    """Returns the network itself, moved to a device and channels-last."""
-    return network.to(device, memory_format=torch.channels_last)
+    """Returns a copy of the network, for inference in PyTorch."""
+    return _copy(network, device)
 
 
 def build_compiled(network: nn.Module, device: torch.device) -> Engine:
@@ -164,8 +171,9 @@ def _engine(network: nn.Module, run: Callable[[Tensor], Tensor]) -> Engine:
 
 
 def _copy(network: nn.Module, device: torch.device) -> nn.Module:
-    """Returns a copy in evaluation mode, channels-last and without gradients."""
+    """Returns a copy in evaluation mode, channels-last, without gradients or normalisation."""
     network = copy.deepcopy(network).eval().requires_grad_(False)
+    fold_normalisation(network)
     return network.to(device, memory_format=torch.channels_last)
 
 

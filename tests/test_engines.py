@@ -81,9 +81,16 @@ def test_engines_leave_the_network_and_earlier_maps_alone(name):
     assert torch.equal(engine(images[0]), kept)
 
 
-def test_eager_is_the_network_itself():
-    engine, network = build_engine("eager", "bl")
-    assert engine is network
+@pytest.mark.parametrize("arch", ["bl", "mobile_s"])
+def test_eager_counts_as_the_network_without_its_normalisation(arch):
+    engine, network = build_engine("eager", arch)
+    images = normalise(random_image(96, 160))
+    torch.testing.assert_close(engine(images), network(images), rtol=1e-4, atol=1e-6)
+    kinds = {type(module) for module in engine.modules()}
+    assert torch.nn.BatchNorm2d not in kinds
+    assert kinds - {torch.nn.Identity} == {type(m) for m in network.modules()} - {
+        torch.nn.BatchNorm2d
+    }
 
 
 @pytest.mark.parametrize("name", CPU_ENGINES)

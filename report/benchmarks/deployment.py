@@ -77,7 +77,7 @@ def _open(
     pixels = draw_pictures(1, *size)
     if path.suffix not in FORMATS:
         counter = read_counter(path)
-        eager = build_eager(counter.network.requires_grad_(False), CPU)
+        eager = build_eager(counter.network, CPU)
         label = f"{path.name}: {counter.label}, PyTorch"
         row = {"label": label, "mb": path.stat().st_size / 1e6}
         images = normalise(pixels)
