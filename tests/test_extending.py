@@ -171,6 +171,7 @@ def test_additions_change_no_published_default(toys, lists, start, monkeypatch):
         "default_root": "data/toy",
         "short_side": "",
         "teacher_arch": "toy",
+        "student_width": "1/4",
     }
     with pytest.raises(ValueError, match="arch must be one of csrnet, bl, .*, toy, got 'vgg'"):
         describe("vgg", "TOY")
