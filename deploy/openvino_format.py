@@ -131,7 +131,7 @@ def quantise(
         floats: names of the network's convolutions that stay in float32.
 
     Raises:
-        EngineError: the package is missing.
+        EngineError: the package is missing, or the model lacks a layer of `floats`.
     """
     nncf = import_package("nncf")
     presets = nncf.QuantizationPreset
@@ -140,6 +140,8 @@ def quantise(
     weights = {name: node.input_value(1).get_node().data.copy() for name, node in nodes.items()}
     depthwise = any(node.get_type_name() == "GroupConvolution" for node in nodes.values())
     kept = [name for name in weights if _layer(name) in floats]
+    if absent := set(floats) - set(map(_layer, kept)):
+        raise EngineError(f"OpenVINO's model has no layer {min(absent)}, which is to stay float32")
     with silence():
         model = nncf.quantize(
             model,

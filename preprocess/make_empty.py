@@ -69,10 +69,8 @@ def _leaves(rng: Generator, size: Size) -> np.ndarray:
 
 def _grass(rng: Generator, size: Size) -> np.ndarray:
     bright = 1 + 0.2 * _noise(rng, size, size[1] / 2, 8)
-    lawn = _strew(
-        rng, size, rng.uniform(4, 20), rng.uniform(0.06, 0.2), rng.choice(LEAF, 3), bright
-    )
-    return lawn
+    length, slimness = rng.uniform(4, 20), rng.uniform(0.06, 0.2)
+    return _strew(rng, size, length, slimness, rng.choice(LEAF, 3), bright)
 
 
 def _stones(rng: Generator, size: Size) -> np.ndarray:

@@ -19,6 +19,7 @@ from datasets.splits import read_empty
 from datasets.transforms import Augmentation, FixedCrop
 from models.distillation import Criterion, density_loss
 from preprocess.make_empty import KINDS, draw_empty
+from preprocess.synthetic import draw_scene
 from training.teaching import teach_crops
 
 EMPTY = "preprocess/make_empty.py"
@@ -111,6 +112,8 @@ def test_user_mistakes_with_them(crowd_lists, empty, tmp_path):
 def test_drawn_ones_are_of_all_kinds_and_the_same_again(tmp_path):
     drawn = [draw_empty(np.random.default_rng(i), (48, 64), i) for i in range(len(KINDS))]
     again = [draw_empty(np.random.default_rng(i), (48, 64), i) for i in range(len(KINDS))]
+    for seed in range(4):
+        assert len(draw_scene(np.random.default_rng(seed), (48, 64), most=0)[1]) == 0
     for image, same in zip(drawn, again, strict=True):
         assert image.shape == (48, 64, 3) and image.dtype == np.uint8
         assert np.array_equal(image, same)
