@@ -61,7 +61,8 @@ def build_loaders(
     check_options(args)
     empty = read_empty(args.empty) if args.empty else []
     check_disjoint("--empty", empty, "test", test)
-    empty_crops = max(1, round(args.empty_share * args.batch_size)) if empty else 0
+    share = max(1, round(args.empty_share * args.batch_size))
+    empty_crops = min(share, args.batch_size - 1) if empty else 0  # the rest are crowds
     rank, processes = distributed.rank(), distributed.processes()
     density, points = "density" in truth, "bayesian" in truth
     sampler = CropSampler(

@@ -71,6 +71,16 @@ def test_crops_of_them_have_no_heads_and_are_marked(tmp_path, empty, truth):
         assert (batch["heads"] > 0).tolist() == (~batch["empty"]).tolist()
 
 
+@pytest.mark.parametrize(("batch", "share", "shown"), [(8, 0.125, 1), (8, 0.25, 2), (2, 0.9, 1)])
+def test_a_share_leaves_room_for_crowds(tmp_path, empty, batch, share, shown):
+    train, val, test = ([write_noise(tmp_path, name, (50, 60), heads=4)] for name in "uvw")
+    chosen = options(
+        train, val, test, crops_per_image=9, batch_size=batch, empty=empty, empty_share=share
+    )
+    first = next(iter(build_loaders(chosen, ["density"])[0]))
+    assert first["empty"].sum() == shown and len(first["empty"]) == batch
+
+
 def test_the_teacher_is_not_believed_where_nobody_is():
     student = nn.Conv2d(3, 1, 8, 8)
     nn.init.zeros_(student.weight), nn.init.zeros_(student.bias)
