@@ -13,18 +13,18 @@ TEACHER=${TEACHER:-} # checkpoint; default: train one
 STUDENT=${STUDENT:-} # checkpoint, or shipped weights, that it goes on from; default: a new student
 WIDTH=${WIDTH:-}     # the student's channels, as a part of the plan's; default: STUDENT's, or 1/4;
                      # of a mobile student 1
-TERMS=${TERMS:-hard,soft,intra,inter} # of the loss; hard alone trains without a teacher
+TERMS=${TERMS:-hard,soft,intra,inter} # of the loss; hard, or hard,count, needs no teacher
 LAMB_FSP=${LAMB_FSP:-} # weight of the inter-layer relations; default: 0.5
 LAMB_COS=${LAMB_COS:-} # weight of the intra-layer patterns; default: 0.5
 TEACHER_CACHE=${TEACHER_CACHE:-} # folder of the teacher's answers, auto, or none; default: none,
                                  # and auto for RECIPE=fast: teacher_cache beside OUT
 LR=${LR:-}           # learning rate; default: 1e-4, and 1e-3 for the demonstration
 EPOCHS=${EPOCHS:-}   # default: 1000, and 7 for the demonstration
-if [ "$TERMS" = hard ]; then
+if ! needs_teacher "$TERMS"; then
   [ -n "$STUDENT" ] && kind=tuned || kind=alone
   OUT=${OUT:-$RUNS/${kind}_${ARCH}_$name}
   [ -z "${INIT:-}" ] || die "INIT=$INIT is where a teacher's training starts; STUDENT=$INIT is a student's"
-  [ -z "$TEACHER" ] || die "TERMS=hard trains without a teacher: TEACHER=$TEACHER is not for it"
+  [ -z "$TEACHER" ] || die "TERMS=$TERMS trains without a teacher: TEACHER=$TEACHER is not for it"
 else
   OUT=${OUT:-$RUNS/skt_${ARCH}_$name}
 fi
@@ -47,18 +47,18 @@ case " $* " in
   *) [ ! -e "$OUT/last.pth" ] || die "$OUT already holds a run; append --resume, or set OUT" ;;
 esac
 begin
-if [ "$TERMS" != hard ]; then
+if needs_teacher "$TERMS"; then
   find_teacher
   options+=(--teacher_ckpt "$TEACHER")
 fi
 check_options "${options[@]}" "$@" # before a teacher is trained for days
 prepare
 student=${STUDENT:-the ${WIDTH:+$WIDTH }student}
-if [ "$TERMS" = hard ]; then
-  stage "Training: $student learns alone, into $OUT"
-else
+if needs_teacher "$TERMS"; then
   train_teacher
   stage "Distillation: $student learns from $TEACHER, into $OUT"
+else
+  stage "Training: $student learns alone, into $OUT"
 fi
 "$PYTHON" "${launch[@]}" "$project/SKT_distill.py" "${lists[@]}" "${options[@]}" "$@"
 

@@ -52,7 +52,7 @@ shared=("${common[@]}" ${EPOCHS:+--epochs "$EPOCHS"} ${LR:+--lr "$LR"} "$@")
 # choose WIDTH TERMS [INTRA]: sets options=(...) for a variant
 choose() {
   options=("${shared[@]}" --width "$1" --terms "$2" ${3:+--intra "$3"})
-  [[ ! $2 =~ soft|intra|inter ]] || options+=(--teacher_ckpt "$TEACHER")
+  ! needs_teacher "$2" || options+=(--teacher_ckpt "$TEACHER")
   [[ $2 != *hard* ]] || options+=(${HARD:+--hard "$HARD"})
   [[ $2 != *intra* ]] || options+=(${LAMB_COS:+--lamb_cos "$LAMB_COS"})
   [[ $2 != *inter* ]] || options+=(${LAMB_FSP:+--lamb_fsp "$LAMB_FSP"})

@@ -115,6 +115,11 @@ prepare() {
   export PREPARED=1
 }
 
+# needs_teacher TERMS: whether a loss of these terms does
+needs_teacher() {
+  [[ $1 =~ soft|intra|inter ]]
+}
+
 # find_teacher: sets TEACHER, unless it is given, to the one that train_teacher.sh makes
 find_teacher() {
   TEACHER=${TEACHER:-$RUNS/teacher_${teacher_arch}_$name/best_mae.pth}

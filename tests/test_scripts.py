@@ -234,6 +234,7 @@ def test_a_second_run_is_refused_and_loses_nothing(demo):
         ([], {"NPROC": "0"}, "NPROC must be a whole number of at least 1, got 0"),
         ([], {"ARCH": "vgg"}, "arch must be one of csrnet, bl, mobile_s, mobile_l, got"),
         ([], {"TERMS": "hard", "TEACHER": "t.pth"}, "TERMS=hard trains without a teacher"),
+        ([], {"TERMS": "hard,count", "TEACHER": "t.pth"}, "TERMS=hard,count trains without a teac"),
         ([], {"TERMS": "hard", "INIT": "s.pth"}, "INIT=s.pth is where a teacher's training starts"),
         (["-sc", "s.pth"], {}, "set STUDENT=... in place of -sc"),
         ([], {"PYTHON": "/bin/false"}, "PYTHON=/bin/false lacks one of"),
