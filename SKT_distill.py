@@ -8,8 +8,8 @@ import torch
 from datasets.loaders import build_loaders, check_options
 from datasets.splits import DataError
 from models.bayesian import build_hard_loss
-from models.build import build_network, find_architecture, parse_width
-from models.counter import Counter, read_counter, read_frozen
+from models.build import find_architecture, parse_width
+from models.counter import Counter, new_student, read_counter, read_frozen
 from models.distillation import (
     INTRA_DISTANCES,
     PUBLISHED_TERMS,
@@ -114,10 +114,8 @@ def build_student(args: argparse.Namespace) -> Counter:
     Original: --student_ckpt also restores epoch and optimiser, as --resume does here.
     """
     if args.student_ckpt is None:
-        entry = find_architecture(args.arch)
-        width = args.width or parse_width(entry.student_width)
-        student = Counter(build_network(args.arch, width), args.arch, width, adapters={})
-        entry.init_student(student.network)
+        width = args.width or parse_width(find_architecture(args.arch).student_width)
+        student = new_student(args.arch, width)
         if args.init not in ("kaiming", "teacher") and not (args.resume or args.check):
             fill_from_imagenet(student.network, args.arch, width, args.init)
     else:

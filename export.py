@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from counting.protocols import evaluate
-from counting.sources import PICTURES
 from datasets.files import read_heads, read_image
 from datasets.loaders import build_evaluation_loader
-from datasets.splits import DataError, read_list
+from datasets.splits import PICTURES, DataError, read_list
 from deploy.deployed import Deployed, EngineError, Infer, import_package
 from deploy.engines import exported_engine
 from deploy.exported import FORMATS, ExportError, Format, check_parity, write_exported

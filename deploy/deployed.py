@@ -34,17 +34,13 @@ class EngineError(RuntimeError):
 class Deployed(nn.Module):
     """A copy of a counter, for inference on the CPU, that returns density maps and counts.
 
-    Batch normalisation right after a convolution becomes part of it.
-
     Args:
         preprocess: whether it takes uint8 pictures and normalises them itself.
     """
 
     def __init__(self, network: nn.Module, preprocess: bool = False):
         super().__init__()
-        network = copy.deepcopy(network).cpu().eval().requires_grad_(False)
-        fold_normalisation(network)
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = copy_for_inference(network, torch.device("cpu"))
         self.preprocess = preprocess
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,6 +74,13 @@ class Deployed(nn.Module):
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         density, count = self(torch.from_numpy(images))
         return density.numpy(), count.numpy()
+
+
+def copy_for_inference(network: nn.Module, device: torch.device) -> nn.Module:
+    """Returns a copy in evaluation mode, channels-last, without gradients or normalisation."""
+    network = copy.deepcopy(network).eval().requires_grad_(False)
+    fold_normalisation(network)
+    return network.to(device, memory_format=torch.channels_last)
 
 
 def fold_normalisation(network: nn.Module) -> None:

@@ -1,6 +1,5 @@
 """Engines that run a network: eager PyTorch, or something that is built from the network."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ from deploy.deployed import (
     Deployed,
     EngineError,
     Infer,
+    copy_for_inference,
     first_line,
-    fold_normalisation,
     prepare,
 )
 from deploy.exported import FORMATS, Format, open_exported
@@ -40,7 +39,7 @@ class Engine:
 
 def build_eager(network: nn.Module, device: torch.device) -> nn.Module:
     """Returns a copy of the network, for inference in PyTorch."""
-    return _copy(network, device)
+    return copy_for_inference(network, device)
 
 
 def build_compiled(network: nn.Module, device: torch.device) -> Engine:
@@ -50,7 +49,7 @@ def build_compiled(network: nn.Module, device: torch.device) -> Engine:
         EngineError: it cannot be compiled, which may show only at the first images.
     """
     try:
-        compiled = torch.compile(_copy(network, device), dynamic=True)
+        compiled = torch.compile(copy_for_inference(network, device), dynamic=True)
     except RuntimeError as error:  # no torch.compile for this Python or system
         raise EngineError(f"torch.compile failed: {first_line(error)}") from None
 
@@ -73,7 +72,7 @@ def build_cudagraph(
     """
     if device.type != "cuda":
         raise EngineError("the engine cudagraph needs a CUDA GPU")
-    return _engine(network, CapturedNetwork(_copy(network, device).to(dtype), dtype))
+    return _engine(network, CapturedNetwork(copy_for_inference(network, device).to(dtype), dtype))
 
 
 def build_onnxruntime(network: nn.Module, device: torch.device) -> Engine:
@@ -168,13 +167,6 @@ def _export_and_open(network: nn.Module, form: Format) -> Engine:
 
 def _engine(network: nn.Module, run: Callable[[Tensor], Tensor]) -> Engine:
     return Engine(run, network.stride, network.margin)
-
-
-def _copy(network: nn.Module, device: torch.device) -> nn.Module:
-    """Returns a copy in evaluation mode, channels-last, without gradients or normalisation."""
-    network = copy.deepcopy(network).eval().requires_grad_(False)
-    fold_normalisation(network)
-    return network.to(device, memory_format=torch.channels_last)
 
 
 def _array(images: Tensor) -> np.ndarray:

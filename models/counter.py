@@ -10,7 +10,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from models.build import build_network, parse_width
+from models.build import build_network, find_architecture, parse_width
 from models.foreign import (
     adapter_taps,
     describe_difference,
@@ -71,6 +71,13 @@ class Counter:
         options += [f"--width {self.width}"] if width != self.width else []
         found, wanted = _name(self.arch, self.width), _name(arch, width)
         return f"is a {found}, not a {wanted}; {' '.join(options)} goes on from it"
+
+
+def new_student(arch: str, width: Fraction) -> Counter:
+    """Returns a counter with a new student's random weights."""
+    network = build_network(arch, width)
+    find_architecture(arch).init_student(network)
+    return Counter(network, arch, width, adapters={})
 
 
 def read_counter(path: Path) -> Counter:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from preprocess.figures import palette  # noqa: E402
 from preprocess.synthetic import draw_scene  # noqa: E402
-from utils.options import Parser, checked, fail, whole_number  # noqa: E402
+from utils.options import Parser, checked, fail, parse_size, whole_number  # noqa: E402
 
 Size = tuple[int, int]  # height, width
 
@@ -161,18 +161,18 @@ def _draw(args: argparse.Namespace, number: int) -> None:
     Image.fromarray(image).save(args.out / f"empty_{number + 1}.jpg", quality=85 + number % 11)
 
 
-def parse_size(text: str) -> Size:
-    height, width = (int(side) if side.isdecimal() else 0 for side in text.partition("x")[::2])
-    if not (32 <= height <= 9999 and 32 <= width <= 9999):
+def parse_sides(text: str) -> Size:
+    sides = parse_size(text)
+    if not 32 <= min(sides) <= max(sides) <= 9999:
         raise ValueError(f"must be HEIGHTxWIDTH, both from 32 to 9999, got {text!r}")
-    return height, width
+    return sides
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder, new or empty")
     parser.add_argument("--pictures", type=whole_number(1), default=90, help="how many")
-    parser.add_argument("--size", type=checked(parse_size), default="512x768", help="HEIGHTxWIDTH")
+    parser.add_argument("--size", type=checked(parse_sides), default="512x768", help="HEIGHTxWIDTH")
     parser.add_argument("--seed", type=whole_number(0), default=0, help="other pictures")
     parser.add_argument("--workers", type=whole_number(1), help="processes; None: one per core")
     return parser.parse_args()

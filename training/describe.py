@@ -13,8 +13,7 @@ from training.recipes import choose_protocol  # noqa: E402
 
 
 def describe(arch: str, dataset: str) -> dict[str, str]:
-    """Returns the scripts' variables: prefix of lists, default root, limits of short sides,
-    the teacher's architecture, and the student's width.
+    """Returns the scripts' variables, of the data set and of the networks.
 
     Raises:
         ValueError: there is no such architecture or data set.

@@ -112,10 +112,8 @@ class _Asking:
         )
         pictures = {  # each once; of empty ones the maps are known
             name: number
-            for number, (name, empty) in enumerate(
-                zip(dataset.pictures, dataset.empty, strict=True)
-            )
-            if features or not empty
+            for number, name in enumerate(dataset.pictures)
+            if features or not dataset.empty[number]
         }
         self.missing: dict[Asked, int] = {
             (name, mirrored): number

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from deploy.complexity import measure_cost
 from deploy.engines import CPU_ENGINES, ENGINES, EngineError, build_cudagraph
 from deploy.latency import Latency, measure_in_turn
-from models.build import ARCHITECTURES, build_network, find_architecture, parse_width
-from models.counter import Counter
+from models.build import ARCHITECTURES, parse_width
+from models.counter import new_student
 from report.benchmarks.floors import Rates, floor_seconds, measure_rates
 from report.benchmarks.report import COLUMNS, ComparisonError, allocator, describe_run
 
@@ -77,10 +77,10 @@ def measure_infer(args: argparse.Namespace) -> dict[str, Any]:
     rates = partial(measure_rates, args.device)
     for arch, entry in ARCHITECTURES.items():
         torch.manual_seed(0)
-        teacher = _build(entry.teacher or arch, Fraction(1))
-        student = _build(arch, parse_width(entry.student_width))
-        labels = teacher.label, student.label
-        candidates = list_candidates(teacher.network, student.network, labels)
+        teacher = new_student(entry.teacher or arch, Fraction(1))  # random weights will do
+        student = new_student(arch, parse_width(entry.student_width))
+        pair = [each.network.eval().requires_grad_(False) for each in (teacher, student)]
+        candidates = list_candidates(*pair, (teacher.label, student.label))
         rows += compare(candidates, args.size, args.device, args.rounds, rates)
     columns = {
         **COLUMNS,
@@ -98,12 +98,6 @@ def measure_infer(args: argparse.Namespace) -> dict[str, Any]:
     ]
     found = {"title": title, "columns": columns, "rows": rows, "notes": notes}
     return found | describe_run(args.device)
-
-
-def _build(arch: str, width: Fraction) -> Counter:
-    network = build_network(arch, width).eval().requires_grad_(False)
-    find_architecture(arch).init_student(network)
-    return Counter(network, arch, width, {})
 
 
 def compare(

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from deploy.deployed import fold_normalisation
-from models.build import ARCHITECTURES, build_network, parse_width
-from models.counter import Counter
+from deploy.deployed import copy_for_inference
+from models.build import ARCHITECTURES, parse_width
+from models.counter import new_student
 from report.benchmarks.floors import Rates, floor_seconds
 from report.benchmarks.report import describe_run
 
@@ -71,10 +71,9 @@ def measure_layers(args: argparse.Namespace) -> dict[str, Any]:
     """What a student's kernels compute and move in bfloat16, and how long an H100 needs for it."""
     rows = []
     for arch, entry in ARCHITECTURES.items():
-        width = parse_width(entry.student_width)
-        student = Counter(build_network(arch, width).eval(), arch, width, {})
-        fold_normalisation(student.network)
-        kernels = list_kernels(student.network, args.size)
+        student = new_student(arch, parse_width(entry.student_width))
+        network = copy_for_inference(student.network, torch.device("cpu"))
+        kernels = list_kernels(network, args.size)
         name = student.label
         sizes = sorted({cells for cells, *_ in kernels}, reverse=True)
         pixels = args.size[0] * args.size[1]
