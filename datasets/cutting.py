@@ -29,7 +29,8 @@ def cut_images(parts: Sequence[Tensor], draws: Sequence[Draw]) -> Tensor:
         part = part.flip(-1) if draw.flip else part
         if part.shape[1:] != draw.box[2:]:
             part = _fill_up(part, draw.box[2:])
-        crop.copy_(_resize(part, draw.size) if draw.resized else part)
+        part = _resize(part, draw.size) if draw.resized else part
+        crop.copy_(draw.corruption.apply(part.to(crop.dtype)) if draw.corruption else part)
     return crops
 
 

@@ -75,7 +75,7 @@ def build_loaders(
         len(empty),
         empty_crops,
     )
-    augmentation = Augmentation(args.crop, args.flip, args.scale, args.colour)
+    augmentation = Augmentation(args.crop, args.flip, args.scale, args.colour, args.corrupt)
     crops = CrowdDataset(
         train + empty, augmentation, BOX_RULES[args.boxes] if points else None, density
     )

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from datasets.corruption import Corruption
+
 LEAST_SIDE = 32  # of a crop, in pixels: two cells of the coarsest grid that relations average over
 
 Size = tuple[int, int]  # height, width
@@ -79,6 +81,7 @@ class Draw:
     enlargement: float = 1.0  # of the image; the box's differs by rounding to `size`
     flip: bool = False
     colour: Sequence[float] | None = None  # factors of brightness, contrast and saturation
+    corruption: Corruption | None = None
 
     @classmethod
     def whole(cls, size: Size) -> "Draw":
@@ -108,6 +111,7 @@ class Augmentation:
         flip: the probability that a crop is mirrored.
         scale: least and greatest factor by which the image is enlarged, drawn log-uniformly.
         colour: brightness, contrast and saturation change by factors within 1 +- this.
+        corrupt: the probability of each kind of `Corruption`.
         grid: a crop's `corner` is a multiple of this many pixels.
     """
 
@@ -115,6 +119,7 @@ class Augmentation:
     flip: float = 0.0
     scale: tuple[float, float] | None = None
     colour: float = 0.0
+    corrupt: float = 0.0
     grid: int = 1
 
     def draw(self, seed: Sequence[int], size: Size) -> Draw:
@@ -124,7 +129,8 @@ class Augmentation:
         box, crop = self.crop(rng, size, enlargement)
         flip = bool(rng.random() < self.flip)
         colour = rng.uniform(1 - self.colour, 1 + self.colour, 3).tolist() if self.colour else None
-        draw = Draw(box, crop, enlargement, flip, colour)
+        corruption = Corruption.draw(rng, self.corrupt) if self.corrupt else None
+        draw = Draw(box, crop, enlargement, flip, colour, corruption)
         return _snap(draw, size, self.grid) if self.grid > 1 else draw
 
 

@@ -71,6 +71,7 @@ def options(
         "flip": 0.5,
         "scale": None,
         "colour": 0.0,
+        "corrupt": 0.0,
         "crops_per_image": 2,
         "batch_size": 3,
         "boxes": "SHA",

@@ -14,7 +14,7 @@ from datasets.transforms import FixedCrop, ScaledCrop
 
 CPU = torch.device("cpu")
 BOTH = ("density", "bayesian")
-AUGMENTED = {"scale": (0.6, 1.6), "colour": 0.3}
+AUGMENTED = {"scale": (0.6, 1.6), "colour": 0.3, "corrupt": 0.5}
 BATCHES = [{"crop": FixedCrop(32, 40)}, {"crop": ScaledCrop(0.5, 1), "batch_size": 1}]
 
 

@@ -10,6 +10,7 @@ import torch
 from pictures import write_noise, write_picture, write_sample
 from torch.nn import functional as F
 
+from datasets.corruption import Corruption
 from datasets.crowd import CrowdDataset
 from datasets.cutting import MEAN_COLOUR, cut_maps, sum_cells
 from datasets.files import read_image
@@ -131,6 +132,39 @@ def test_colour_changes_nothing_else_that_is_drawn():
     assert factors.shape == (300, 3)
     assert (factors.min(0) < 0.63).all() and (factors.max(0) > 1.37).all()
     assert factors.min() >= 0.6 and factors.max() <= 1.4
+
+
+def test_corruption_changes_nothing_else_that_is_drawn():
+    plain = Augmentation(FixedCrop(64, 96), 0.5, (0.5, 2), 0.3)
+    draws = [replace(plain, corrupt=0.2).draw((seed,), (100, 100)) for seed in range(1000)]
+    for seed, draw in enumerate(draws):
+        assert replace(draw, corruption=None) == plain.draw((seed,), (100, 100))
+    kinds = [
+        (c.grey, c.blur is not None, c.noise is not None, c.quality is not None)
+        for c in (draw.corruption for draw in draws)
+    ]
+    shares = np.mean(kinds, 0)
+    assert (abs(shares - 0.2) < 4 * (0.2 * 0.8 / 1000) ** 0.5).all()  # four deviations
+    assert 0 < (np.sum(kinds, 1) > 1).mean() < 0.3  # some crops have several
+
+
+def test_each_corruption_does_what_it_says():
+    image = torch.randint(60, 200, (3, 96, 128), dtype=torch.uint8)
+    flat = torch.full_like(image, 128)
+    same = Corruption(seed=5)
+    assert torch.equal(same.apply(image), image)
+    red = torch.zeros_like(image)
+    red[0] = 255
+    assert (Corruption(grey=True).apply(red) == 76).all()  # 0.299 of 255
+    # White noise of deviation 1 keeps 1 / (2 sigma sqrt(pi)) of it under a Gaussian blur.
+    blurred = Corruption(blur=1.5).apply(image).float()[:, 8:-8, 8:-8]
+    assert blurred.std() / image.float().std() == pytest.approx(0.188, abs=0.02)
+    noisy = Corruption(noise=10.0, seed=1).apply(flat).float()
+    assert noisy.std() == pytest.approx(10, rel=0.02) and abs(noisy.mean() - 128) < 0.2
+    assert torch.equal(Corruption(noise=10.0, seed=1).apply(flat).float(), noisy)
+    compressed = Corruption(quality=30).apply(red).float()
+    assert (compressed - red.float()).abs().max() <= 3  # red stays red
+    assert not torch.equal(Corruption(quality=30).apply(image), image)
 
 
 @pytest.mark.parametrize("share", [0, 0.2, 0.5, 1])

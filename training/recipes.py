@@ -14,6 +14,7 @@ PLAIN = {  # what all published recipes share
     "ema": 0.0,
     "scale": None,
     "colour": 0.0,
+    "corrupt": 0.0,
     "precision": "float32",
     "cache": "none",
     "compile": False,
