@@ -28,7 +28,7 @@ from deploy.engines import (
     parse_engine,
 )
 from deploy.latency import Latency, describe, measure_latency
-from models.build import build_network
+from models.build import ARCHITECTURES, build_network, parse_width
 from models.counter import Counter, read_counter
 from report.paper import PAPER, print_table
 from training.recipes import choose_protocol
@@ -58,7 +58,7 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("test_json", type=Path, nargs="?", help="list of images to count")
     add("--checkpoint", "-c", type=find_checkpoint, help="the network: a file, or shipped weights")
-    add("--cost", action="store_true", help="only print the four networks' parameters and FLOPs")
+    add("--cost", action="store_true", help="only print all networks' parameters and FLOPs")
     add_device_options(parser)
 
     add = parser.add_argument_group("what is measured").add_argument
@@ -112,22 +112,44 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def print_cost(
+    label: str, network: nn.Module, size: tuple[int, int], paper: tuple[str, str] | None = None
+) -> None:
+    """Prints a row of `print_costs`.
+
+    Args:
+        paper: millions of parameters and G FLOPs, where it has them.
+    """
+    cost = measure_cost(network, size)
+    ours = f"{cost.parameters / 1e6:.2f}", f"{cost.flops / 1e9:.2f}"
+    remark = ""
+    if paper not in (None, ours):
+        remark = f"  the paper has {paper[0]} M and {paper[1]} G"
+    macs = cost.macs / 1e9
+    print(f"{label:12}{cost.parameters:12,}{macs:15.2f}{cost.flops / 1e9:11.2f}{remark}")
+
+
 def print_costs() -> None:
-    """Prints the computed cost of the paper's networks, with a remark where the paper differs."""
+    """Prints the computed cost of the paper's networks and of students that it does not have.
+
+    A remark says where the paper differs.
+    """
     for dataset, rows in PAPER.items():
         size = DATASETS[dataset].size
         print(
             f"{size[0]}x{size[1]}\n{'':12}{'parameters':>12}{'conv MACs (G)':>15}{'FLOPs (G)':>11}"
         )
+        listed = set()
         for name, _, _, params, flops, _, _ in rows:
             label = name.removesuffix(" + SKT")
             part, _, arch = label.rpartition("-")
-            cost = measure_cost(build_network(arch.lower(), Fraction(part or 1)), size)
-            ours = f"{cost.parameters / 1e6:.2f}", f"{cost.flops / 1e9:.2f}"
+            listed.add(arch.lower())
             paper = f"{params:.2f}", f"{flops:.2f}"
-            remark = "" if ours == paper else f"  the paper has {paper[0]} M and {paper[1]} G"
-            macs = cost.macs / 1e9
-            print(f"{label:12}{cost.parameters:12,}{macs:15.2f}{cost.flops / 1e9:11.2f}{remark}")
+            print_cost(label, build_network(arch.lower(), Fraction(part or 1)), size, paper)
+        for arch, entry in ARCHITECTURES.items():
+            if arch not in listed:
+                network = build_network(arch, parse_width(entry.student_width))
+                print_cost(type(network).__name__, network, size)
     print(
         "conv MACs: multiply-accumulates of the convolutions. FLOPs: the paper's count, which is "
         "these, + 1 per bias and ReLU output, + 4 per pooled output."

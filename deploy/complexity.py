@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
+RELUS = (aten.relu, aten.relu_, aten.hardtanh, aten.hardtanh_)  # ReLU6 runs as hardtanh
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class _Counter(TorchDispatchMode):
             macs = output.numel() * kernel[0].numel()
             self.macs += macs
             self.flops += macs + (output.numel() if bias is not None else 0)
-        elif operation in (aten.relu, aten.relu_):
+        elif operation in RELUS:
             self.flops += output.numel()
         elif operation is aten.max_pool2d_with_indices:
             self.flops += 4 * output[0].numel()

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from torch import nn
 
 from deploy.complexity import measure_cost
 from models.build import ARCHITECTURES, build_network, parse_width
@@ -31,6 +32,13 @@ def test_cost_is_the_papers(arch, width, size, parameters, flops):
     assert cost.parameters == parameters
     assert round(cost.flops / 1e9, 2) == flops
     assert cost.macs < cost.flops
+
+
+@pytest.mark.parametrize("relu", [nn.ReLU, nn.ReLU6])
+def test_every_relu_output_counts_one(relu):
+    network = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), relu(), relu(inplace=True))
+    cost = measure_cost(network, (5, 7))
+    assert cost.macs == 3 * 4 * 35 and cost.flops == cost.macs + 2 * 4 * 35
 
 
 @pytest.mark.parametrize(
