@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"  # weights that can be given by name
-DEFAULT = "skt_csrnet_sha"  # the best shipped student
+DEFAULT = "skt_mobile_s_sha"  # the best shipped student
 WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys under which a state dict may lie
 
 # Old checkpoints hold their best error as a NumPy scalar, which is data, not code: its type, and
