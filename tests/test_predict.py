@@ -295,10 +295,14 @@ def test_without_weights_a_line_says_how_to_get_some(run, samples, tmp_path, mon
 
 
 @pytest.mark.skipif(not (SHIPPED / f"{DEFAULT}.safetensors").exists(), reason="no weights here")
-def test_with_shipped_weights_black_and_white_show_nobody_and_noise_is_flagged(run, tmp_path):
+def test_shipped_weights_see_nobody_in_black_white_and_noise_and_flag_a_chessboard(run, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
-    for name, pixels in (("black", 0 * noise), ("noise", noise), ("white", 0 * noise + 255)):
+    rows, columns, _ = np.indices(noise.shape)
+    chess = (20 + 200 * ((rows // 40 + columns // 40) % 2)).astype(np.uint8)
+    pictures = {"black": 0 * noise, "chess": chess, "noise": noise, "white": 0 * noise + 255}
+    for name, pixels in pictures.items():
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-    _, (black, noisy, white), _ = run(tmp_path, weights=DEFAULT)
+    _, (black, board, noisy, white), _ = run(tmp_path, weights=DEFAULT)
     assert black.endswith(": 0.0  nothing to see") and white.endswith(": 0.0  nothing to see")
-    assert noisy.endswith("unlike the training pictures")
+    assert board.endswith("unlike the training pictures")
+    assert float(noisy.rpartition(": ")[2].split()[0]) <= 3
