@@ -306,3 +306,5 @@ def test_shipped_weights_see_nobody_in_black_white_and_noise_and_flag_a_chessboa
     assert black.endswith(": 0.0  nothing to see") and white.endswith(": 0.0  nothing to see")
     assert board.endswith("unlike the training pictures")
     assert float(noisy.rpartition(": ")[2].split()[0]) <= 3
+    _, (_, _, noisy, _), _ = run(tmp_path, weights="skt_csrnet_sha")
+    assert noisy.endswith("unlike the training pictures")
