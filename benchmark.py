@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datasets.splits import DataError
+from datasets.splits import DataError, read_list
 from deploy.deployed import EngineError
 from report.benchmarks.deployment import measure_int8
 from report.benchmarks.engines import measure_infer
@@ -23,6 +23,7 @@ from report.benchmarks.report import (
 )
 from report.benchmarks.train import measure_train
 from utils.checkpoint import CheckpointError, find_checkpoint
+from utils.files import check_outputs, write_json
 from utils.options import (
     Parser,
     add_device_options,
@@ -114,15 +115,16 @@ def main(args: argparse.Namespace) -> None:
     if args.command == "report":
         report(args.json, args.out, args.name)
         return
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
+    if "counters" in args:
+        pictures = [sample.image for sample in read_list(args.list)]
+        check_outputs([("--json", args.json)], [args.list, *args.counters, *pictures])
     _, measure = BENCHMARKS[args.command]
     result = measure(args)
     result["command"] = shlex.join(["benchmark.py", *sys.argv[1:]])
     print(f"{result['title']}; {result['device']}\n\n{format_table([result])}\n")
     print(*result["notes"], sep="\n")
     if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+        write_json(args.json, result)
 
 
 if __name__ == "__main__":

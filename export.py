@@ -24,6 +24,7 @@ from deploy.rounding import measure_means, rank_layers, round_layers
 from models.counter import Counter, read_counter
 from models.vgg import convolutions
 from utils.checkpoint import CheckpointError, find_checkpoint
+from utils.files import check_outputs
 from utils.metrics import score
 from utils.options import Parser, checked, fail, number, whole_number
 from utils.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise
@@ -143,10 +144,11 @@ def read_pictures(path: Path, most: int) -> list[Tensor]:
 
 def main(args: argparse.Namespace) -> None:
     form = FORMATS[args.out.suffix]
+    written = [("out", args.out), ("out", args.out.with_suffix(".bin"))]
+    check_outputs(written, [args.checkpoint, args.int8, args.calibrate])
     for package in form.INT8_PACKAGES if args.int8 else form.PACKAGES:
         import_package(package)
     counter = read_counter(args.checkpoint)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     facts = describe(args, counter)
     network = Deployed(counter.network, args.preprocess)
     model = form.export(network)

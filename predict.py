@@ -6,8 +6,8 @@ alarm (even if something could not be read), 130 stopped by Ctrl-C.
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -33,6 +33,7 @@ from deploy.engines import (
 from models.counter import Counter, read_counter
 from models.guard import read_features
 from utils.checkpoint import DEFAULT, CheckpointError, find_checkpoint
+from utils.files import Names, check_outputs
 from utils.interrupt import StopRequest
 from utils.options import (
     Parser,
@@ -87,8 +88,6 @@ def parse_args() -> argparse.Namespace:
         parser.error(f"--roi: each needs a name of its own, got {', '.join(names)}")
     if taken := set(names) & set(COLUMNS):
         parser.error(f"--roi: {min(taken)} is another column's name")
-    if args.csv and args.csv == args.json:
-        parser.error(f"--csv and --json are both {args.csv}")
     args.device = choose_device(args.engine, select_device(args, parser))
     if args.out and any(searches(text, args.out) for text in args.inputs):
         parser.error(f"--out {args.out} is where pictures are read: its overlays would be next")
@@ -133,14 +132,25 @@ class Tally:
         say(f"error: {' '.join(str(error).split())}", sys.stderr)
 
 
-def find_all(tally: Tally, inputs: Sequence[str]) -> list[Source]:
-    """Returns the sources that the inputs name; prints an error for inputs that name none."""
-    sources = []
-    for text in inputs:
+def find_all(tally: Tally, args: argparse.Namespace) -> list[Source]:
+    """Returns the sources that the inputs name, each with a stem of its own.
+
+    Prints an error for inputs that name none.
+
+    Raises:
+        WriteError: an output is an input or another output.
+    """
+    sources, names = [], Names()
+    for text in args.inputs:
         try:
             sources += find_sources(text)
         except SourceError as error:
             tally.complain(error)
+    sources = [replace(source, stem=names.take(source.stem)) for source in sources]
+    outputs = [("--csv", args.csv), ("--json", args.json)]
+    outputs += [file for source in sources for file in tally.outputs.files(source)]
+    read = [args.checkpoint, Path(args.engine), *(Path(str(source.place)) for source in sources)]
+    check_outputs(outputs, read)
     return sources
 
 
@@ -166,7 +176,7 @@ def count_video(tally: Tally, source: Source, every: int) -> None:
             counted before is written.
     """
     video, timeline = Video(source.place), Timeline()
-    stem, fps = tally.outputs.names.take(source.stem), None if video.is_live else video.fps / every
+    stem, fps = source.stem, None if video.is_live else video.fps / every
     shown = {"desc": source.name, "unit": "frame", "leave": False, "delay": PATIENCE_S}
     try:
         with (
@@ -203,7 +213,7 @@ def main(args: argparse.Namespace) -> int:
     stop, names = StopRequest(), [region.name for region in args.roi]
     with open_records(args.csv, args.json, names) as record, stop:
         tally = Tally(predictor, outputs, record, stop)
-        sources = find_all(tally, args.inputs)
+        sources = find_all(tally, args)
         alone = len(sources) < 2
         for source in tqdm(sources, unit="file", leave=False, delay=PATIENCE_S, disable=alone):
             try:

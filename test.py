@@ -35,6 +35,7 @@ from training.recipes import choose_protocol
 from utils import distributed
 from utils.checkpoint import CheckpointError, find_checkpoint
 from utils.distributed import LostProcess
+from utils.files import TEXT, Names, check_outputs, write_json, written_whole
 from utils.metrics import CountResult, score
 from utils.options import (
     WORKERS,
@@ -51,6 +52,7 @@ from utils.precision import allow_tf32
 from utils.version import VERSION
 
 SHOWN = 6  # images of a figure
+WRITTEN = ("json", "per-image", "worst", "examples")  # options that name a file
 
 
 def parse_args() -> argparse.Namespace:
@@ -166,22 +168,42 @@ def load_checked(args: argparse.Namespace) -> Counter:
     return counter
 
 
-def count_images(
-    args: argparse.Namespace, engine: nn.Module | Engine, loader: DataLoader, protocol: str
-) -> list[CountResult]:
-    """Counts a loader's images, and draws them if --save-maps is given."""
+def name_maps(args: argparse.Namespace, samples: Sequence[Sample]) -> list[Path]:
+    """Returns the file of --save-maps for every sample; none without that option.
+
+    Raises:
+        WriteError: an output is an input or another output.
+    """
+    names, maps = Names(), []
     if args.save_maps:
-        args.save_maps.mkdir(parents=True, exist_ok=True)
+        maps = [args.save_maps / f"{names.take(s.image.stem)}.png" for s in samples]
+    outputs = [(f"--{name}", getattr(args, name.replace("-", "_"))) for name in WRITTEN]
+    engine = Path(args.engine) if args.engine not in ENGINES else None
+    inputs = [args.test_json, args.checkpoint, engine, *args.beside]
+    inputs += [path for sample in samples for path in (sample.image, sample.density)]
+    check_outputs([*outputs, *(("--save-maps", path) for path in maps)], inputs)
+    return maps
+
+
+def count_images(
+    args: argparse.Namespace,
+    engine: nn.Module | Engine,
+    loader: DataLoader,
+    protocol: str,
+    maps: Sequence[Path],
+) -> list[CountResult]:
+    """Counts a loader's images, and draws them into `maps`, if there are any."""
     results = []
-    for batch, density, result in predict_each(engine, loader, args.device, PROTOCOLS[protocol]):
+    counted = predict_each(engine, loader, args.device, PROTOCOLS[protocol])
+    for number, (batch, density, result) in enumerate(counted):
         results.append(result)
-        if args.save_maps:
+        if maps:
             draw_overlay(
                 read_image(Path(result.name)),
                 batch["density"][0, 0].numpy(),
                 density[0, 0].cpu().numpy(),
                 result,
-                args.save_maps / f"{Path(result.name).stem}.png",
+                maps[number],
             )
     return results
 
@@ -233,7 +255,7 @@ def compare_counts(
 
 
 def write_counts(path: Path, results: list[CountResult]) -> None:
-    with path.open("w", newline="") as file:
+    with written_whole(path) as begun, begun.open("w", newline="", **TEXT) as file:
         rows = csv.writer(file)
         rows.writerow(["name", "heads", "predicted"])
         rows.writerows([Path(r.name).name, r.heads, f"{r.predicted:.4f}"] for r in results)
@@ -259,9 +281,10 @@ def measure(args: argparse.Namespace, counter: Counter) -> dict[str, Any] | None
     protocol = args.protocol or choose_protocol(counter.arch, args.dataset)
     engine = build_engine(args.engine, counter.network, counter.fingerprint, args.device)
     samples = read_list(args.test_json)
-    own = samples[distributed.rank() :: distributed.processes()]
-    loader = build_evaluation_loader(own, args.workers)
-    results = count_images(args, engine, loader, protocol)
+    maps = name_maps(args, samples)
+    own = slice(distributed.rank(), None, distributed.processes())
+    loader = build_evaluation_loader(samples[own], args.workers)
+    results = count_images(args, engine, loader, protocol, maps[own])
     difference = compare_counts(args, counter.network, loader, results, protocol)
     results = distributed.gather(results)
     if not distributed.is_main():
@@ -298,7 +321,7 @@ def report(args: argparse.Namespace, measured: dict[str, Any]) -> None:
     Original: errors against map sums, not against annotated heads.
     """
     rows = list(PAPER.get(args.dataset, ()))
-    rows += [_row(result) for result in [*args.beside, measured]]
+    rows += [_row(result) for result in [*args.earlier, measured]]
     print_table(rows)
     height, width = args.size
     print(
@@ -343,16 +366,13 @@ def main(args: argparse.Namespace) -> None:
     if args.cost:
         print_costs()
         return
-    for path in (args.json, args.per_image, args.worst, args.examples):
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-    args.beside = [read_result(path) for path in args.beside]
+    args.earlier = [read_result(path) for path in args.beside]
     allow_tf32(False)
     measured = measure(args, load_checked(args))
     if measured is None:
         return
     if args.json:
-        args.json.write_text(json.dumps(measured, indent=1) + "\n")
+        write_json(args.json, measured)
     report(args, measured)
 
 

@@ -15,8 +15,9 @@ from PIL import Image
 from counting.overlay import draw_density
 from counting.readings import NOTES, Reading
 from counting.regions import Region
+from counting.sources import Source
 from counting.video import Frame, VideoWriter
-from utils.files import Names, unfinished, written_whole
+from utils.files import unfinished, written_whole
 from utils.plots import draw_timeline
 
 LEAST_DENSEST = 0.01  # heads per cell, so that noise in empty places is not coloured
@@ -28,26 +29,25 @@ QUALITY = 90  # of JPEG
 class Outputs:
     """Writes overlays, and maps as .npy, to the requested folders.
 
-    Files are named after the pictures; repeated names get a number.
+    Files are named by the sources' stems, which must differ.
     """
 
     overlays: Path | None
     maps: Path | None
     regions: tuple[Region, ...]
-    names: Names = field(default_factory=Names)
 
-    def __post_init__(self) -> None:
-        for folder in (self.overlays, self.maps):
-            if folder:
-                folder.mkdir(parents=True, exist_ok=True)
+    def files(self, source: Source) -> list[tuple[str, Path]]:
+        """Returns the files that a source is written to, except maps of frames, and why."""
+        drawn = ("density.mp4", "counts.png") if source.is_video else ("density.jpg",)
+        files = [self.overlays / f"{source.stem}_{kind}" for kind in drawn if self.overlays]
+        if self.maps and not source.is_video:
+            files.append(self.maps / f"{source.stem}.npy")
+        return [("--npy" if path.suffix == ".npy" else "--out", path) for path in files]
 
     def save_picture(
         self, stem: str, image: np.ndarray, density: np.ndarray, reading: Reading
     ) -> None:
         """Writes the overlay and the map of a picture, if they are requested."""
-        if not (self.overlays or self.maps):
-            return
-        stem = self.names.take(stem)
         self.save_map(stem, density)
         if self.overlays:
             drawn = self._draw(image, density, density.max(), Path(reading.name).name, reading)
@@ -71,6 +71,7 @@ class Outputs:
             yield Film(self, stem, None)
             return
         path = self.overlays / f"{stem}_density.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
         writer = VideoWriter(unfinished(path), fps)
         try:
             yield Film(self, stem, writer)
@@ -82,8 +83,8 @@ class Outputs:
         """Plots a video's count over time, and the alarm's level unless that is for regions."""
         alarm = None if self.regions else alarm
         if self.overlays:
-            with written_whole(self.overlays / f"{stem}_counts.png") as path:
-                draw_timeline(timeline.seconds, timeline.counts, path, stem, alarm)
+            path = self.overlays / f"{stem}_counts.png"
+            draw_timeline(timeline.seconds, timeline.counts, path, stem, alarm)
 
     def _draw(
         self, image: np.ndarray, density: np.ndarray, densest: float, name: str, reading: Reading

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from utils.files import TEXT, without_nan
+
 NOTES = {  # what may be noted about a picture, in words for users
     "alarm": "ALARM",
     "flat": "nothing to see",
@@ -45,27 +47,28 @@ def open_records(
 ) -> Iterator[Callable[[Reading], None]]:
     """Yields a function that writes a reading to the requested files at once.
 
-    The CSV file has COLUMNS and one more for every region. The JSON file has an object per line,
-    with the fields of `Reading`.
+    They are opened for the first one. The CSV file has COLUMNS and one more for every region. The
+    JSON file has an object per line, with the fields of `Reading`.
     """
     with ExitStack() as stack:
-        rows = csv.writer(_start(stack, csv_path)) if csv_path else None
-        lines = _start(stack, json_path) if json_path else None
-        if rows:
-            rows.writerow([*COLUMNS, *regions])
+        files: dict[Path, TextIO] = {}
+
+        def begin(path: Path) -> bool:
+            if begun := path not in files:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                files[path] = stack.enter_context(path.open("w", buffering=1, newline="", **TEXT))
+            return begun
 
         def record(reading: Reading) -> None:
-            if rows:
-                rows.writerow(_row(reading, regions))
-            if lines:
-                lines.write(json.dumps(vars(reading), ensure_ascii=False) + "\n")
+            if csv_path:
+                header = [[*COLUMNS, *regions]] if begin(csv_path) else []
+                csv.writer(files[csv_path]).writerows([*header, _row(reading, regions)])
+            if json_path:
+                begin(json_path)
+                line = json.dumps(without_nan(vars(reading)), ensure_ascii=False, allow_nan=False)
+                files[json_path].write(f"{line}\n")
 
         yield record
-
-
-def _start(stack: ExitStack, path: Path) -> TextIO:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return stack.enter_context(path.open("w", buffering=1, newline="", encoding="utf-8"))
 
 
 def _row(reading: Reading, regions: Sequence[str]) -> list[object]:

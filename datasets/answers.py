@@ -13,7 +13,7 @@ from torch import Tensor
 from datasets.cutting import STRIDE, overlaps
 from datasets.splits import DataError
 from datasets.transforms import Draw, Size
-from utils.files import written_whole
+from utils.files import write_whole
 
 MAP, FEATURES = "map", "features"  # parts of an answer, one file each
 BLANK = "blank"  # name of the blank picture
@@ -54,7 +54,7 @@ class Answers:
         """Writes an answer: a (1, 1, h, w) map of heads per cell, and (1, C, h, w) for every tap.
 
         Raises:
-            DataError: the disk is full or not writable.
+            WriteError: the disk is full or not writable.
         """
         if self.strides:
             kept = {n: f[0].permute(1, 2, 0) for n, f in zip(self.strides, features, strict=True)}
@@ -128,11 +128,7 @@ def hash_file(path: Path) -> str:
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    try:
-        with written_whole(path) as begun:
-            begun.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
-    except OSError as error:
-        raise DataError(f"teacher cache: {path} could not be written ({error})") from None
+    write_whole(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
 
 
 def _read(path: Path, names: Iterable[str]) -> dict[str, Tensor]:

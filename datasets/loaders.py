@@ -2,7 +2,9 @@
 
 import argparse
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import torch
@@ -16,6 +18,7 @@ from datasets.sampler import CropSampler
 from datasets.splits import DataError, Sample, check_disjoint, read_empty, read_splits
 from datasets.transforms import Augmentation, FixedCrop
 from utils import distributed
+from utils.interrupt import STOPPING
 
 CACHES = ("none", "ram", "gpu")
 
@@ -151,5 +154,16 @@ def _read_once(dataset: CrowdDataset, device: torch.device, quiet: bool) -> list
 
 
 def _quiet_worker(_: int) -> None:
-    """Leaves Ctrl-C to the main process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leaves to the main process what a batch system or a terminal sends to all processes."""
+    for number in set(STOPPING) - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey_main_process, daemon=True).start()
+
+
+def _obey_main_process() -> None:
+    """Ends this process on a SIGTERM of its parent's, by which PyTorch ends workers."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from utils.files import write_json
+
 PICTURES = frozenset(".jpg .jpeg .png .bmp .tif .tiff .webp .gif .ppm .pgm .jp2".split())
 
 # The numbers n of the 59 training images IMG_n.jpg that CSRNet and SKT validate on.
@@ -96,7 +98,7 @@ def write_list(path: Path, samples: Sequence[Sample]) -> None:
         else {"image": str(s.image), "density": str(s.density)}
         for s in samples
     ]
-    path.write_text(json.dumps(entries, indent=1) + "\n")
+    write_json(path, entries)
 
 
 def split_validation(samples: Sequence[Sample], share: float, seed: int) -> list[Sample]:

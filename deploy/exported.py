@@ -1,7 +1,6 @@
 """Writes files of exported counters once they are verified, and opens them."""
 
 import os
-import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 
 from deploy import onnx_format, openvino_format
 from deploy.deployed import Deployed, EngineError, Infer, prepare
+from utils.files import unfinished_folder
 
 NEEDED = ("model", "architecture", "precision", "preprocessing", "checkpoint", "weights_sha256")
 CHECKED = ((1, 96, 160), (1, 203, 317), (2, 331, 250))  # images, height and width
@@ -84,9 +84,11 @@ def write_exported(
         check: raises an error to reject the written model; the path is then unchanged.
     """
     form = FORMATS[path.suffix]
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        files = form.save(model, Path(folder, path.name), facts)
+    with unfinished_folder(path) as folder:
+        files = form.save(model, folder / path.name, facts)
         check(form.open_model(files[-1])[0])
+        if len(files) > 1:
+            path.unlink(missing_ok=True)  # killed here, it leaves no pair that does not fit
         for file in files:
             os.replace(file, path.with_name(file.name))
     return [path.with_name(file.name) for file in files]

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from models.distillation import PUBLISHED_TERMS  # noqa: E402
+from utils.files import write_whole  # noqa: E402
 from utils.markdown import format_table  # noqa: E402
 from utils.plots import begin_at_zero, save_figure  # noqa: E402
 
@@ -111,7 +112,7 @@ def _draw_widths(axes: Axes, variants: Sequence[Variant], widths: Sequence[Fract
 def main(folder: Path) -> None:
     variants = read_variants(folder)
     table = tabulate(variants)
-    (folder / "ablation.md").write_text(table + "\n")
+    write_whole(folder / "ablation.md", table + "\n")
     draw_ablation(variants, folder / "ablation.png")
     print(f"{table}\n\n{variants[0].budget}; the figure is {folder / 'ablation.png'}")
 

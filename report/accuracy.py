@@ -28,6 +28,7 @@ from report.runs import (  # noqa: E402
     describe_trainings,
     read_run,
 )
+from utils.files import write_whole  # noqa: E402
 from utils.plots import begin_at_zero, save_figure  # noqa: E402
 
 
@@ -93,7 +94,7 @@ def write_page(
         figure = shutil.copyfile(ablation / "ablation.png", _beside(out, ablation.name))
         parts += [f"## {ablation.name}", (ablation / "ablation.md").read_text().strip()]
         parts += [f"![Errors of the ablation's variants]({figure.name})"]
-    out.write_text("\n\n".join(filter(None, parts)) + "\n")
+    write_whole(out, "\n\n".join(filter(None, parts)) + "\n")
 
 
 def _compare(runs: Sequence[Run], out: Path) -> list[str]:

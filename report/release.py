@@ -18,6 +18,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.checkpoint import CheckpointError, read_checkpoint, save_weights  # noqa: E402
+from utils.files import check_outputs  # noqa: E402
 
 
 def release(checkpoints: Sequence[Path], path: Path) -> str:
@@ -73,6 +74,7 @@ if __name__ == "__main__":
     parser.add_argument("path", type=Path, help=".safetensors file to write")
     options = parser.parse_args()
     try:
+        check_outputs([("path", options.path)], options.checkpoint)
         digest = release(options.checkpoint, options.path)
     except (CheckpointError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -152,6 +153,17 @@ def run(
         return code, printed.out.splitlines(), errors
 
     return run
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Runs a program's `main` in this process; its errors are raised."""
+
+    def call(program: ModuleType, *arguments: object) -> Any:
+        monkeypatch.setattr(sys, "argv", [program.__file__, *map(str, arguments)])
+        return program.main(program.parse_args())
+
+    return call
 
 
 def need_packages(suffix: str, int8: bool = False) -> None:

@@ -21,6 +21,7 @@ from models.taps import Adapters, FeatureReader, ask_kept, ask_live, tap_channel
 from training import teaching
 from training.teaching import teach_crops
 from utils.checkpoint import read_checkpoint
+from utils.files import WriteError
 from utils.pixels import normalise
 
 CPU = torch.device("cpu")
@@ -214,7 +215,7 @@ def test_what_the_disk_cannot_hold_is_refused_with_the_numbers(tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(answers, "save", full)
-    with pytest.raises(DataError, match="could not be written .*No space left"):
+    with pytest.raises(WriteError, match="could not be written .No space left"):
         teach(tmp_path, [other], augmentation)
 
 

@@ -1,5 +1,6 @@
 """Checkpoint files: every naming loads, nothing else does, and none is ever half written."""
 
+import math
 import pickle
 from fractions import Fraction
 from pathlib import Path
@@ -17,9 +18,12 @@ from models.vgg import convolutions, vgg_indices
 from utils.checkpoint import (
     CheckpointError,
     read_checkpoint,
+    read_deployed,
+    read_state,
     save_checkpoint,
     save_weights,
 )
+from utils.files import WriteError
 
 CSRNET_PYTORCH = (
     [f"frontend.{i}" for i in (0, 2, 5, 7, 10, 12, 14, 17, 19, 21)]
@@ -153,6 +157,61 @@ def test_a_truncated_file_is_refused(tmp_path, ending, share):
         read_checkpoint(path)
 
 
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path, ending):
+    path = tmp_path / f"flipped{ending}"
+    state = {f"layer{i}": torch.randn(50) for i in range(4)}
+    if ending == ".pth":
+        save_checkpoint(path, {"state_dict": state})
+    else:
+        save_weights(path, state, {"arch": "csrnet", "width": "1/4"})
+    whole, expected = path.read_bytes(), read_state(path)
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        try:
+            found, facts = read_state(path)
+        except CheckpointError:
+            continue
+        # Bits that say nothing, such as a zip's dates, or the name under which the hash is kept.
+        assert facts.items() >= expected[1].items()
+        assert found.keys() == expected[0].keys()
+        assert all(torch.equal(found[name], state[name]) for name in state)
+
+
+def test_a_pickle_of_lists_in_lists_is_refused(tmp_path):
+    depth = 100_000
+    (tmp_path / "deep.pth").write_bytes(b"\x80\x02" + b"]" * depth + b"a" * (depth - 1) + b".")
+    with pytest.raises(CheckpointError, match="deep.pth"):
+        read_checkpoint(tmp_path / "deep.pth")
+
+
+def test_a_file_without_a_hash_is_read(tmp_path):
+    save_file({"a": torch.ones(2)}, tmp_path / "old.safetensors", {"arch": "bl"})
+    state, facts = read_deployed(tmp_path / "old.safetensors")
+    assert state["a"].tolist() == [1, 1] and facts == {"arch": "bl"}
+
+
+@pytest.mark.parametrize(
+    ("tensor", "reason"),
+    [
+        (torch.tensor([1.0, math.nan]), "not finite"),
+        (torch.tensor([math.inf]), "not finite"),
+        (torch.ones(2, dtype=torch.complex64), "complex"),
+        (torch.ones(2).to_sparse(), "sparse"),
+        (torch.ones(2, device="meta"), "without values"),
+        (torch.ones(1).expand(10**12), "has fewer values"),
+    ],
+)
+def test_weights_that_are_no_plain_finite_numbers_are_refused(tmp_path, tensor, reason):
+    state = build_network("csrnet", 1 / 16).state_dict() | {"frontend.conv1_1.bias": tensor}
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=f"x.pth: frontend.conv1_1.bias .*{reason}"):
+        read_counter(tmp_path / "x.pth")
+
+
 def test_what_is_no_network_of_ours_is_refused_with_the_reason(tmp_path):
     network = build_network("csrnet", 1 / 8)
     state = network.state_dict()
@@ -198,7 +257,9 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(CheckpointError, match=r"last.pth .*No space left .*previous one"):
+    with pytest.raises(
+        WriteError, match=r"last.pth could not be written .No space left .*still is"
+    ):
         save_checkpoint(path, {"value": 2})
     assert read_checkpoint(path) == {"value": 1}
     assert list(tmp_path.iterdir()) == [path]

@@ -4,6 +4,7 @@ import csv
 import glob
 import json
 import os
+import shutil
 import signal
 import sys
 
@@ -28,6 +29,7 @@ from utils.checkpoint import (
     read_checkpoint,
     save_weights,
 )
+from utils.files import WriteError
 
 CPU = torch.device("cpu")
 HALVES = ("--roi", "left:0,0 0.5,0 0.5,1 0,1", "--roi", "right:0.5,0 1,0 1,1 0.5,1")
@@ -267,6 +269,31 @@ def test_overlays_do_not_go_where_pictures_are_read(run, tmp_path, capsys):
         assert run(text, "--out", folder)[0] == 0
 
 
+def test_outputs_never_destroy_what_is_read_or_one_another(run, samples, tmp_path, student):
+    picture = tmp_path / "a.png"
+    shutil.copyfile(samples[0].image, picture)
+    shutil.copyfile(picture, tmp_path / "a_density.jpg")
+    weights = shutil.copyfile(student, tmp_path / "w.safetensors")
+    both = [picture, tmp_path / "a_density.jpg"]
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for inputs, options, message in (
+        ([picture], ["--csv", picture], "--csv .*a.png would overwrite what is read from there"),
+        ([picture], ["--json", weights], "--json .*w.safetensors would overwrite"),
+        ([picture], ["--csv", tmp_path / "x", "--json", tmp_path / "x"], "--csv and --json would"),
+        (both, ["--out", tmp_path], "--out .*a_density.jpg would overwrite"),
+    ):
+        with pytest.raises(WriteError, match=message):
+            run(*inputs, *options, weights=weights)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_old_results_stay_where_nothing_can_be_counted(run, tmp_path):
+    (tmp_path / "old.csv").write_text("old")
+    (tmp_path / "text.jpg").write_text("no picture")
+    code, *_ = run(tmp_path / "no.jpg", tmp_path / "text.jpg", "--csv", tmp_path / "old.csv")
+    assert code == 1 and (tmp_path / "old.csv").read_text() == "old"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -274,7 +301,6 @@ def test_overlays_do_not_go_where_pictures_are_read(run, tmp_path, capsys):
         (["a.jpg", "--roi", "0,0 1,1"], "argument --roi: must be NAME:X,Y X,Y X,Y"),
         (["a.jpg", *HALVES[:2], *HALVES[:2]], "--roi: each needs a name of its own"),
         (["a.jpg", "--roi", "count:0,0 1,0 1,1"], "--roi: count is another column's name"),
-        (["a.jpg", "--csv", "a", "--json", "a"], "--csv and --json are both a"),
         (["a.jpg", "--alarm", "many"], "argument --alarm: must be a number of at least 0"),
         (["a.mp4", "--every", "0"], "argument --every: must be a whole number of at least 1"),
         (["a.jpg", "--engine", "tpu"], "argument --engine: must be one of eager, compile, "),

@@ -139,12 +139,13 @@ class Training:
         self._bar.set_postfix(means, refresh=False)
 
     def save_steps(self) -> None:
-        """Saves a checkpoint if the training was stopped or a validation follows.
+        """Saves a checkpoint if there is none, the training was stopped or a validation follows.
 
         Raises:
             SystemExit: it was stopped.
         """
-        if self.folder and (self.validation_due or self.stopped):
+        first = self.folder and not self.folder.last.exists()  # what holds a log can be resumed
+        if self.folder and (self.validation_due or self.stopped or first):
             save_checkpoint(self.folder.last, self.state.checkpoint())
         if self.stopped:
             self._bar.close()
@@ -198,7 +199,7 @@ class Training:
 
     def _resume(self) -> bool:
         """Restores the run in the folder, and returns whether it is finished and scored."""
-        last = (read_checkpoint(self.folder.last), self.folder.result.exists())
+        last = (read_checkpoint(self.folder.last), self.folder.is_finished)
         checkpoint, scored = distributed.from_main(last)
         self.state.restore(checkpoint, self.args.out / "last.pth")
         if scored and self.state.progress.steps >= self._plan():

@@ -41,6 +41,7 @@ def score_best(training: Training, val: DataLoader, test: DataLoader) -> None:
     results = count(test)
     if folder:
         write_result(training, progress, results)
+        folder.close()
 
 
 def write_result(training: Training, progress: Progress, results: Sequence[CountResult]) -> None:
@@ -56,6 +57,9 @@ def write_result(training: Training, progress: Progress, results: Sequence[Count
     guessed = score([replace(result, predicted=mean) for result in results])
     held_out = not training.args.train_on_val
     validation = "held out of training" if held_out else "inside the training images"
+    draw_counts(results, folder.path / "counts.png", f"test images, MAE {scores.mae:.2f}")
+    named = {name: facts[name] for name in ("arch", "width")}
+    save_weights(folder.weights, network.state_dict(), named)
     folder.write_result(
         {
             **facts,
@@ -69,9 +73,6 @@ def write_result(training: Training, progress: Progress, results: Sequence[Count
             "test_mae_of_mean_training_count": guessed.mae,
         }
     )
-    draw_counts(results, folder.path / "counts.png", f"test images, MAE {scores.mae:.2f}")
-    named = {name: facts[name] for name in ("arch", "width")}
-    save_weights(folder.path / "model.safetensors", network.state_dict(), named)
     print(
         f"{folder.path}: epoch {progress.epochs} of {training.progress.epochs} chosen on "
         f"validation ({validation}); test MAE {scores.mae:.2f}, RMSE {scores.rmse:.2f} over "

@@ -5,34 +5,63 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from torch.utils.tensorboard import SummaryWriter
 
+from utils.files import write_json, write_whole
 from utils.plots import draw_curves
+
+# The files by which a folder is known to hold a run.
+LAST, BEST_MAE, BEST_RMSE = "last.pth", "best_mae.pth", "best_rmse.pth"
+LOG, WEIGHTS, RESULT = "log.jsonl", "model.safetensors", "result.json"
+FILES = (LAST, BEST_MAE, BEST_RMSE, LOG, WEIGHTS, RESULT)
+LINGER_S = 10  # so long a killed training's workers may keep its lock
 
 
 class RunError(ValueError):
     """--resume does not fit the contents of a run's folder; the message says what to do."""
 
 
+def check_folder(path: Path, resume: bool) -> None:
+    """Raises RunError if a training cannot begin in a folder or, with `resume`, go on in it."""
+    held = [name for name in FILES if (path / name).exists()]
+    if resume and LAST not in held:
+        raise RunError(f"--resume: {path} holds no {LAST} to continue from")
+    if not resume and held:
+        advice = "continue it with --resume, or name another" if LAST in held else "name another"
+        raise RunError(f"{path} already holds a run ({held[0]}); {advice}")
+
+
 class RunFolder:
-    """The folder of a training. It never mixes two runs.
+    """The folder of a training. It never mixes two runs, and only one process writes to it.
 
     Raises:
-        RunError: `resume` does not fit what the folder holds.
+        RunError: `resume` does not fit what the folder holds, or another training is at work in it.
     """
 
     def __init__(self, path: Path, resume: bool):
         self.path = path
         self.last, self.best_mae, self.best_rmse = (
-            path / f"{name}.pth" for name in ("last", "best_mae", "best_rmse")
+            path / name for name in (LAST, BEST_MAE, BEST_RMSE)
         )
-        self.result, self._log = path / "result.json", path / "log.jsonl"
-        if resume and not self.last.exists():
-            raise RunError(f"--resume: {path} holds no last.pth to continue from")
-        if not resume and (self.last.exists() or self._log.exists()):
-            raise RunError(f"{path} already holds a run; continue it with --resume or name another")
+        self.result, self.weights, self._log = path / RESULT, path / WEIGHTS, path / LOG
+        check_folder(path, resume)
         path.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(path / ".lock")
+        try:
+            self._lock.acquire(timeout=LINGER_S)
+        except Timeout:
+            raise RunError(f"another training is at work in {path}; name another --out") from None
+        check_folder(path, resume)  # again: the other one may just have ended
         self._tensorboard: SummaryWriter | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the result, which is written last, and the weights are there and whole."""
+        try:
+            return isinstance(json.loads(self.result.read_text()), dict) and self.weights.exists()
+        except (OSError, ValueError):
+            return False
 
     def records(self) -> list[dict[str, Any]]:
         """Returns the log: one record per epoch."""
@@ -44,9 +73,7 @@ class RunFolder:
     def rewind(self, epoch: int) -> None:
         """Drops what was logged after epoch `epoch`, from which a training continues."""
         kept = [record for record in self.records() if record["epoch"] <= epoch]
-        rewound = self._log.with_suffix(".tmp")
-        rewound.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        rewound.replace(self._log)
+        write_whole(self._log, "".join(json.dumps(record) + "\n" for record in kept))
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Appends an epoch's record, and draws the curves if it holds a validation."""
@@ -62,5 +89,9 @@ class RunFolder:
             draw_curves(self.records(), self.path / "curves.png")
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """Writes result.json."""
-        self.result.write_text(json.dumps(result, indent=1) + "\n")
+        """Writes result.json, which says that the run is finished."""
+        write_json(self.result, result)
+
+    def close(self) -> None:
+        """Lets others use the folder."""
+        self._lock.release()

@@ -1,9 +1,11 @@
 """Reads checkpoints without executing code, and writes them completely or not at all."""
 
 import codecs
+import hashlib
 import io
-import os
 import pickle
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from utils.files import write_whole
+
 SHIPPED = Path(__file__).resolve().parents[1] / "weights"  # weights that can be given by name
 DEFAULT = "skt_mobile_s_sha"  # the best shipped student
+HASH = "sha256"  # where the metadata of a .safetensors have the hash of all else in it
 WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys under which a state dict may lie
 
 # Old checkpoints hold their best error as a NumPy scalar, which is data, not code: its type, and
@@ -47,7 +52,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Original: loads with plain torch.load, which may execute code in the file.
 
     Raises:
-        CheckpointError: the file is missing, truncated, or holds anything but plain data.
+        CheckpointError: the file is missing, truncated, damaged (as its checksums show, if it has
+            any), or holds anything but plain data.
     """
     if not path.is_file():
         if path == Path(DEFAULT):
@@ -62,8 +68,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"checkpoint {path} does not exist{known}")
     try:
         if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return _read_weights(path)[0]
+        _check_sums(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
@@ -87,7 +93,7 @@ def read_deployed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     if path.suffix != ".safetensors":
         raise CheckpointError(f"checkpoint {path} must be a .safetensors file, as training leaves")
-    return read_checkpoint(path), _read_metadata(path)
+    return read_checkpoint(path), _read_weights(path)[1]
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -97,61 +103,86 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     `adapters.`.
 
     Raises:
-        CheckpointError: the file is unreadable, or holds no tensors.
+        CheckpointError: the file is unreadable, holds no tensors, or some that are no plain finite
+            numbers.
     """
     checkpoint = read_checkpoint(path)
     if path.suffix == ".safetensors":
-        facts = _read_metadata(path)
+        facts = _read_weights(path)[1]
     else:
         facts = {key: value for key, value in checkpoint.items() if isinstance(value, str)}
     state = next((checkpoint[key] for key in WRAPPERS if key in checkpoint), checkpoint)
     adapters = checkpoint.get("adapters", {})
     if not isinstance(state, dict) or not isinstance(adapters, dict):
         raise CheckpointError(f"checkpoint {path} holds no state dict")
-    return {
+    weights = {
         str(name).removeprefix("module."): tensor
         for name, tensor in [*state.items(), *((f"adapters.{k}", v) for k, v in adapters.items())]
         if isinstance(tensor, Tensor)
-    }, facts
+    }
+    for name, tensor in weights.items():
+        if reason := why_no_weights(tensor):
+            raise CheckpointError(f"checkpoint {path}: {name} {reason}")
+    return weights, facts
+
+
+def why_no_weights(tensor: Tensor) -> str:
+    """Returns why a tensor cannot be a network's weights; empty if it can."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        return "is sparse, quantised or without values; plain weights are needed"
+    if tensor.is_complex():
+        return "has complex values; plain weights are needed"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return f"claims the shape {list(tensor.shape)}, and has fewer values"
+    if tensor.is_floating_point() and not tensor.isfinite().all():
+        return "has values that are not finite: its training failed"
+    return ""
 
 
 def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
     """Writes a .pth, which replaces an older one only when it is complete on the disk.
 
     Raises:
-        CheckpointError: the disk is full or not writable; the older file is as it was.
+        WriteError: the disk is full or not writable; the older file is as it was.
     """
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
-    _write_whole(path, buffer.getbuffer())
+    write_whole(path, buffer.getbuffer())
 
 
-def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
+def save_weights(path: Path, state: dict[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Writes a .safetensors of weights alone, in the same way as `save_checkpoint`.
 
-    Raises:
-        CheckpointError: the disk is full or not writable; the older file is as it was.
+    Its metadata get a hash of all else in it.
     """
-    _write_whole(path, save({k: v.contiguous() for k, v in state.items()}, metadata))
+    state = {name: tensor.contiguous() for name, tensor in state.items()}
+    facts = {key: value for key, value in metadata.items() if key != HASH}
+    write_whole(path, save(state, facts | {HASH: _hash(state, facts)}))
 
 
-def _read_metadata(path: Path) -> dict[str, str]:
+def _read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns a .safetensors file's tensors and metadata, after checking their hash, if any."""
     with safe_open(path, "pt") as file:
-        return file.metadata() or {}
+        metadata = file.metadata() or {}
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    wanted = metadata.pop(HASH, None)
+    if wanted is not None and wanted != _hash(state, metadata):
+        raise ValueError("its content does not fit its hash")
+    return state, metadata
 
 
-def _write_whole(path: Path, data: bytes | memoryview) -> None:
-    unfinished = path.with_name(f"{path.name}.tmp")
-    try:
-        with open(unfinished, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise CheckpointError(
-            f"checkpoint {path} could not be written ({error.strerror}); "
-            "the previous one is as it was"
-        ) from None
-    finally:
-        unfinished.unlink(missing_ok=True)
+def _hash(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Returns the SHA-256 of names, types, shapes, values and metadata."""
+    digest = hashlib.sha256(repr(sorted(metadata.items())).encode())
+    for name, tensor in sorted(state.items()):
+        digest.update(repr((name, str(tensor.dtype), list(tensor.shape))).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _check_sums(path: Path) -> None:
+    """Raises ValueError if a part of a zip file does not fit its checksum, which torch ignores."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            if damaged := file.testzip():
+                raise ValueError(f"{damaged} does not fit its checksum")

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import torch
 
 from utils import distributed
+from utils.interrupt import end_alike
 from utils.version import VERSION
 
 # Seconds that other processes wait before they print an error: mostly the main process prints the
@@ -27,6 +28,7 @@ class Parser(argparse.ArgumentParser):
         if self.add_help:
             self.add_argument("--version", action="version", version=f"SKT {VERSION}")
         sys.excepthook = _say_stopped
+        end_alike()
 
     def error(self, message: str) -> NoReturn:
         if distributed.local_rank():

@@ -11,6 +11,7 @@ matplotlib.use("Agg")  # before pyplot: servers have no screen
 import numpy as np  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402
 
+from utils.files import written_whole  # noqa: E402
 from utils.metrics import CountResult  # noqa: E402
 
 
@@ -126,5 +127,6 @@ def _per_pixel(density: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def save_figure(figure: plt.Figure, path: Path) -> None:
     """Writes a figure and closes it."""
-    figure.savefig(path, dpi=100)
+    with written_whole(path) as begun:
+        figure.savefig(begun, dpi=100)
     plt.close(figure)

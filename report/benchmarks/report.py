@@ -15,6 +15,8 @@ import torch  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402
 
 from deploy.latency import describe  # noqa: E402
+from utils.files import write_whole  # noqa: E402
+from utils.plots import save_figure  # noqa: E402
 
 PACKAGES = ("torch", "numpy", "scipy", "onnxruntime", "openvino", "nncf")
 ALLOCATOR = "MALLOC_MMAP_THRESHOLD_"  # of glibc; see utils/setup.sh
@@ -121,7 +123,6 @@ def check_result(result: Any, path: Path) -> Result:
 
 def write_report(results: Sequence[Result], folder: Path, name: str) -> None:
     """Writes name.md, a table for each title, and name.png into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
     explained = "Times are medians. `ratio` is the baseline's time over ours."
     if any("floor" in result["columns"] for result in results):
         explained += FLOOR
@@ -130,7 +131,7 @@ def write_report(results: Sequence[Result], folder: Path, name: str) -> None:
     for title, group in merge(results).items():
         parts += [f"## {title}", format_table(group)]
         parts += [_format_origin(result) for result in group]
-    (folder / f"{name}.md").write_text("\n\n".join(parts) + "\n")
+    write_whole(folder / f"{name}.md", "\n\n".join(parts) + "\n")
     draw(results, folder / f"{name}.png")
 
 
@@ -151,8 +152,7 @@ def draw(results: Sequence[Result], path: Path) -> None:
     )  # fmt: skip
     for axis, (title, rows) in zip(axes[:, 0], tables.items(), strict=False):
         _draw_rows(axis, title, rows)
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def _draw_rows(axis: plt.Axes, title: str, rows: Sequence[Result]) -> None:
