@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from counting.predictor import GLANCE_PIXELS
-from datasets.files import read_image
+from datasets.pictures import read_image
 from datasets.splits import DataError, Sample, check_disjoint, read_list
 from models.counter import GUARD, read_counter
 from models.guard import check_number, fit_guard, read_features

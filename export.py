@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from counting.protocols import evaluate
-from datasets.files import read_heads, read_image
+from datasets.files import read_heads
 from datasets.loaders import build_evaluation_loader
+from datasets.pictures import read_image
 from datasets.splits import PICTURES, DataError, read_list
 from deploy.deployed import Deployed, EngineError, Infer, import_package
 from deploy.engines import exported_engine

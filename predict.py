@@ -20,7 +20,7 @@ from counting.readings import COLUMNS, Reading, open_records
 from counting.regions import RegionError, parse_region
 from counting.sources import Source, SourceError, find_sources, searches
 from counting.video import Frame, Video, VideoError
-from datasets.files import read_image
+from datasets.pictures import read_image
 from datasets.splits import DataError
 from deploy.engines import (
     ENGINES,

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from counting.protocols import PROTOCOLS, evaluate, predict_each
 from datasets.catalogue import DATASETS
-from datasets.files import read_image
 from datasets.loaders import build_evaluation_loader
+from datasets.pictures import read_image
 from datasets.splits import DataError, Sample, read_list
 from deploy.complexity import measure_cost
 from deploy.engines import (

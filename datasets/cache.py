@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from datasets.files import read_density, read_image
+from datasets.files import read_density
+from datasets.pictures import read_image
 from datasets.splits import Sample
 from datasets.transforms import Box
 

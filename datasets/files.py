@@ -1,18 +1,16 @@
-"""Reads the files of an image: its pixels, its heads and its density map."""
+"""Reads what belongs to an image: its heads and its density map."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
-from PIL import Image, ImageOps
 
+from datasets.pictures import read_size
 from datasets.splits import DataError, Sample
 from datasets.transforms import Box, Size
 
 SHRINKS = ("sum", "bicubic")  # ways to bring a map to stride 8, an attribute of its file
-
-Image.MAX_IMAGE_PIXELS = None  # pictures may have any size
 
 
 @dataclass(frozen=True)
@@ -25,29 +23,6 @@ class Heads:
     shrink: str  # one of SHRINKS
 
 
-def read_image(path: Path, upright: bool = False) -> np.ndarray:
-    """Returns an image file as (H, W, 3) uint8 RGB, whatever its colour space or depth.
-
-    Args:
-        upright: apply its EXIF orientation; annotations refer to the pixels as stored.
-
-    Raises:
-        DataError: the file is no image, or is damaged or truncated.
-    """
-    try:
-        with Image.open(path) as image:
-            if upright:
-                ImageOps.exif_transpose(image, in_place=True)
-            # Original: convert("RGB") in Pillow, which cuts 16-bit greyscale off at 255.
-            if image.mode.startswith("I"):
-                grey = (np.asarray(image) // 256).clip(0, 255).astype(np.uint8)
-                return np.stack([grey] * 3, axis=-1)
-            # Converting an RGB picture would copy it, for which large ones leave no room.
-            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} is not a readable image ({error})") from None
-
-
 def read_heads(sample: Sample) -> Heads:
     """Returns the heads annotated in a sample's image, without reading its pixels.
 
@@ -56,11 +31,7 @@ def read_heads(sample: Sample) -> Heads:
     Raises:
         DataError: the image or the .h5 cannot be opened, or their sizes differ.
     """
-    try:
-        with Image.open(sample.image) as image:
-            width, height = image.size
-    except OSError as error:
-        raise DataError(f"{sample.image} is not a readable image ({error})") from None
+    height, width = read_size(sample.image)
     if (path := sample.density) is None:
         return Heads(np.zeros((0, 2), np.float32), np.zeros(0), (height, width), "sum")
     try:

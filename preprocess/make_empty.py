@@ -148,7 +148,7 @@ KINDS = (_sky, _wall, _leaves, _grass, _stones, _text, _stripes, _grain, _scene)
 def draw_empty(rng: Generator, size: Size, number: int) -> np.ndarray:
     """Returns a picture without people, (H, W, 3) uint8 RGB; the kinds take turns by number."""
     image = KINDS[number % len(KINDS)](rng, size)
-    image = (image - image.mean()) * rng.uniform(0.5, 1.2) + image.mean() * rng.uniform(0.6, 1.2)
+    image = (image - image.mean()) * rng.uniform(0.5, 2) + image.mean() * rng.uniform(0.6, 1.2)
     image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.5))
     if rng.random() < 0.3:
         image = image.mean(axis=2, keepdims=True) * np.ones(3)

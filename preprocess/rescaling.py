@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from datasets.files import read_image
+from datasets.pictures import read_image
 from datasets.splits import DataError
 from preprocess.annotations import write_ucf_points
 from preprocess.generation import run_in_processes

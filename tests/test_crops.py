@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from datasets.corruption import Corruption
 from datasets.crowd import CrowdDataset
 from datasets.cutting import MEAN_COLOUR, cut_maps, sum_cells
-from datasets.files import read_image
+from datasets.pictures import read_image
 from datasets.points import BOX_RULES
 from datasets.transforms import Augmentation, Draw, FixedCrop, ScaledCrop, parse_crop
 from utils.pixels import normalise

@@ -9,8 +9,8 @@ from pictures import write_sample
 from PIL import Image
 
 from datasets.crowd import CrowdDataset
-from datasets.files import read_image
 from datasets.loaders import build_evaluation_loader
+from datasets.pictures import read_image
 from datasets.points import BOX_RULES
 from datasets.splits import (
     PART_A_VALIDATION,

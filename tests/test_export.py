@@ -15,7 +15,7 @@ from test_protocols import random_image, random_network
 
 import export
 import test as test_program
-from datasets.files import read_image
+from datasets.pictures import read_image
 from datasets.splits import DataError, read_list
 from deploy import onnx_format
 from deploy.deployed import Deployed, EngineError, prepare

@@ -108,7 +108,7 @@ COUNT_HUGE = """
 import sys, torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from datasets.files import read_image
+from datasets.pictures import read_image
 from models.build import build_network
 from counting.protocols import predict_tiled
 

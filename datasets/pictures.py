@@ -1,0 +1,207 @@
+"""The one reader of pictures: whatever a file holds, it becomes 8-bit RGB, or one line of error."""
+
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from datasets.memory import GIGABYTE, available_memory
+from datasets.splits import DataError
+from datasets.transforms import Size
+
+with suppress(ImportError):  # installed by who has .heic files
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+Image.MAX_IMAGE_PIXELS = None  # pictures may have any size
+warnings.filterwarnings("ignore", module="PIL")  # of metadata that do not concern the pixels
+
+PAGED = ("TIFF", "GIF", "WEBP", "PNG")  # formats of several pages or frames, all of equal rank
+DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits of a picture's values
+BYTES_PER_PIXEL = 7  # Pillow's 4, and our 3
+LARGE = 10**8  # pixels, from which on the free memory is asked
+ORIENTATION = 0x0112  # the EXIF tag that says how a stored picture must be turned
+SAID: set[str] = set()  # lines that are printed once per process
+Result = TypeVar("Result")
+PNG = b"\x89PNG\r\n\x1a\n"
+
+TURNS = {  # by EXIF orientation
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels.swapaxes(0, 1)[:, ::-1],
+    7: lambda pixels: pixels.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
+}
+
+
+def read_image(path: Path, upright: bool = False) -> np.ndarray:
+    """Returns an image file as (H, W, 3) uint8 RGB, whatever its colour space or depth.
+
+    Deep values are scaled by the range that they use: a 16-bit file of 12-bit values by 4095. Of
+    several pages or frames it is the first. Both are said on stderr. Metadata that cannot be read
+    do not matter.
+
+    Args:
+        upright: apply its EXIF orientation; annotations refer to the pixels as stored.
+
+    Raises:
+        DataError: the file is no image, is damaged or truncated, or too large for the memory.
+    """
+
+    def decode(image: Image.Image) -> np.ndarray:
+        _check_memory(image.size, path)
+        if (pages := _count_pages(image)) > 1:
+            _say_once(f"{path}: only the first of its {pages} pages or frames")
+        turn = TURNS.get(_read_orientation(image)) if upright else None
+        if _is_deep(image):
+            pixels = _reduce_depth(_read_deep(image, path), path)
+        else:
+            # Converting an RGB picture would copy it, for which large ones leave no room.
+            pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+        return np.ascontiguousarray(turn(pixels)) if turn else pixels
+
+    return _open(path, decode)
+
+
+def read_size(path: Path) -> Size:
+    """Returns an image's height and width as stored, without decoding its pixels.
+
+    Raises:
+        DataError: the file is no image.
+    """
+    return _open(path, lambda image: (image.height, image.width))
+
+
+def is_turned(path: Path) -> bool:
+    """Returns whether an image must be turned or mirrored to be upright.
+
+    Raises:
+        DataError: the file is no image.
+    """
+    return _open(path, lambda image: _read_orientation(image) in TURNS)
+
+
+def _open(path: Path, use: Callable[[Image.Image], Result]) -> Result:
+    """Returns what `use` makes of an opened image; what a decoder raises becomes a DataError."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is no file")
+    try:
+        try:
+            with Image.open(path) as image:
+                return use(image)
+        except (DataError, FileNotFoundError, MemoryError):
+            raise
+        except Exception:
+            if (essence := _strip_png(path)) is None:
+                raise
+            with Image.open(essence) as image:
+                return use(image)
+    except DataError:
+        raise
+    except MemoryError:
+        raise DataError(f"{path} needs more memory than there is") from None
+    except Exception as error:  # damaged bytes may raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} is not a readable image ({reason})") from None
+
+
+def _strip_png(path: Path) -> BytesIO | None:
+    """Returns a PNG without what may be left out, but for transparency; None of another file.
+
+    Pillow refuses good pixels for too long a text or a damaged profile beside them.
+    """
+    data = path.read_bytes()
+    if not data.startswith(PNG):
+        return None
+    kept, place = [PNG], len(PNG)
+    while place + 12 <= len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        kind = data[place + 4 : place + 8]
+        if kind[:1].isupper() or kind == b"tRNS":
+            kept.append(data[place:end])
+        place = end
+    return BytesIO(b"".join(kept))
+
+
+def _check_memory(size: tuple[int, int], path: Path) -> None:
+    """Raises DataError if a large picture does not fit into the free memory."""
+    width, height = size
+    needed = BYTES_PER_PIXEL * width * height
+    if width * height > LARGE and needed > (free := available_memory(torch.device("cpu"))):
+        raise DataError(
+            f"{path} has {width}x{height} pixels: these take {needed / GIGABYTE:.3g} GB, "
+            f"and {free / GIGABYTE:.3g} are free"
+        )
+
+
+def _count_pages(image: Image.Image) -> int:
+    """Returns the number of an image's pages or frames, as far as they can be read."""
+    try:
+        return image.n_frames if image.format in PAGED else 1
+    except Exception:  # damage in a later one does not concern the first
+        return 1
+
+
+def _read_orientation(image: Image.Image) -> int:
+    """Returns an image's EXIF orientation; 1, upright, if its EXIF data cannot be read."""
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except Exception:  # see `_open`
+        return 1
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Returns whether an image's values have more than 8 bits, which Pillow would cut off."""
+    stored = str(image.tile[0][3]) if image.tile else ""
+    return image.mode.startswith(("I", "F")) or ";16" in stored
+
+
+def _read_deep(image: Image.Image, path: Path) -> np.ndarray:
+    """Returns the values of a deep image, (H, W) or (H, W, 3) RGB."""
+    if image.mode.startswith(("I", "F")):
+        return np.asarray(image)
+    values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16:
+        raise DataError(f"{path} has 16 bits a channel, which cannot be read; save it in 8")
+    if values.ndim == 3 and values.shape[2] < 3:
+        values = values[..., 0]
+    return values if values.ndim == 2 else values[..., 2::-1]
+
+
+def _reduce_depth(values: np.ndarray, path: Path) -> np.ndarray:
+    """Scales deep values to (H, W, 3) uint8 by the range that they use, and says so.
+
+    Raises:
+        DataError: they are no brightness.
+    """
+    low, high = float(values.min()), float(values.max())
+    if not (0 <= low and high < 2 ** DEPTHS[-1]):
+        raise DataError(f"{path} has values from {low:g} to {high:g}; a picture's are from 0 on")
+    if values.dtype.kind == "f" and high <= 1:
+        full, read_as = 1, "shares of 1"
+    else:
+        bits = next(bits for bits in DEPTHS if high < 2**bits)
+        full, read_as = 2**bits - 1, f"{bits} bits"
+    if read_as != "16 bits":
+        _say_once(f"{path}, and others alike: values up to {high:g} are read as {read_as}", read_as)
+    pixels = (values * (255 / full) + 0.5).astype(np.uint8)
+    return np.stack([pixels] * 3, axis=-1) if pixels.ndim == 2 else np.ascontiguousarray(pixels)
+
+
+def _say_once(line: str, key: str | None = None) -> None:
+    """Prints a line on stderr, unless this process has printed it, or one with its key."""
+    if (key or line) not in SAID:
+        SAID.add(key or line)
+        tqdm.write(line, sys.stderr)
