@@ -83,10 +83,14 @@ def test_what_is_up_to_date_is_skipped_and_what_is_not_is_made_again(tmp_path):
     folder = root / "part_A_final/train_data/ground_truth"
     assert "5 density maps written, 0 up to date" in run_program(GENERATE, "--root", root).stdout
     (folder / "IMG_1.h5").write_bytes(b"cut short")
-    future = time.time() + 60
-    os.utime(folder / "GT_IMG_2.mat", (future, future))
+    past, future = 1e9, time.time() + 1e6
+    write_shanghaitech_points(folder / "GT_IMG_2.mat", np.array([[7, 7]]))
+    os.utime(folder / "GT_IMG_2.mat", (past, past))  # older than its map, but other heads
+    os.utime(folder / "GT_IMG_3.mat", (future, future))
     result = run_program(GENERATE, "--root", root)
     assert "2 density maps written, 3 up to date" in result.stdout
+    with h5py.File(folder / "IMG_2.h5") as file:
+        assert file["points"][:].tolist() == [[7, 7]]
     assert "5 density maps written" in run_program(GENERATE, "--root", root, "--original").stdout
     assert not list(root.rglob("*.tmp"))
 
@@ -195,6 +199,7 @@ def test_qnrf_rescaled_for_bl_is_a_data_set_of_its_own(tmp_path):
 
 def test_mistakes_in_rescaling_end_in_one_line_and_lose_nothing(tmp_path):
     write_qnrf(tmp_path, "Train", [[[5, 5]]])
+    write_qnrf(tmp_path, "Test", [[[5, 5]]])
     for options, word in (
         (["--short-side", "512:2048"], "--short-side needs --out"),
         (["--short-side", "512:2048", "--out", tmp_path], "another folder than --root"),
@@ -208,7 +213,7 @@ def test_mistakes_in_rescaling_end_in_one_line_and_lose_nothing(tmp_path):
     options = ["--root", tmp_path, "--short-side", "512:2048", "--out", tmp_path / "out"]
     result = run_program(GENERATE_UCF, *options)
     assert_one_line_error(result, "img_0001.jpg is not a readable image")
-    assert not list((tmp_path / "out").rglob("*.jpg"))
+    assert [path.parent.name for path in (tmp_path / "out").rglob("*.jpg")] == ["Test"]
 
 
 def test_part_a_validates_on_the_published_images(tmp_path):
