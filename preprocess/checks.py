@@ -31,7 +31,6 @@ ERRORS = (
     "coordinates are shares of the sides",
     "image in two splits",
     "density map of something else",
-    "density map open elsewhere",
 )
 WARNINGS = (
     "points outside the image",
@@ -40,6 +39,7 @@ WARNINGS = (
     "image twice in a split",
     "image of one colour",
     "image is tiny",
+    "density map open elsewhere",
 )
 
 

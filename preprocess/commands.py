@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from datasets.splits import DataError
-from preprocess.processes import STOPPING
+from preprocess.processes import STOPPING, ignore_signals
 
 
 class Stopped(BaseException):
@@ -40,6 +40,5 @@ def run(
 
 
 def _stop(number: int, _: object) -> NoReturn:
-    for other in STOPPING:  # let what has begun be tidied up
-        signal.signal(other, signal.SIG_IGN)
+    ignore_signals()
     raise Stopped(number)

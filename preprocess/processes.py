@@ -155,7 +155,17 @@ def _try(work: Callable[[Any], Any], job: Any) -> object:
         return _Bug(traceback.format_exc())
 
 
+def ignore_signals() -> None:
+    """Lets what has begun be tidied up.
+
+    SIG_IGN would not do: Python complains where a signal came just before it was set.
+    """
+    for number in STOPPING:
+        signal.signal(number, lambda *_: None)
+
+
 def _leave(number: int, _: object) -> NoReturn:
+    ignore_signals()
     raise SystemExit(128 + number)
 
 
