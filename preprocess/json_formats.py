@@ -35,7 +35,7 @@ def read_json(
         raise
     # malformed inside
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is incomplete or damaged: {error!r}") from None
+        raise DataError(f"{path} is incomplete or damaged: {error!r:.99}") from None
 
 
 def _read_forms(
@@ -81,7 +81,7 @@ def _read_entry(entry: Mapping[str, Any], where: str) -> Annotation:
     """Returns the annotation in an entry like NWPU-Crowd's: image name, points, their number."""
     points = _read_points(entry["points"], where)
     if entry.get("human_num", len(points)) != len(points):
-        raise DataError(f"{where}: human_num is {entry['human_num']}, of {len(points)} points")
+        raise DataError(f"{where}: human_num is {entry['human_num']!r:.20}, of {len(points)} points")
     image = next((entry[key] for key in IMAGE_KEYS if isinstance(entry.get(key), str)), None)
     return Annotation(points, image)
 
