@@ -81,7 +81,9 @@ def _read_entry(entry: Mapping[str, Any], where: str) -> Annotation:
     """Returns the annotation in an entry like NWPU-Crowd's: image name, points, their number."""
     points = _read_points(entry["points"], where)
     if entry.get("human_num", len(points)) != len(points):
-        raise DataError(f"{where}: human_num is {entry['human_num']!r:.20}, of {len(points)} points")
+        raise DataError(
+            f"{where}: human_num is {entry['human_num']!r:.20}, of {len(points)} points"
+        )
     image = next((entry[key] for key in IMAGE_KEYS if isinstance(entry.get(key), str)), None)
     return Annotation(points, image)
 
