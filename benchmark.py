@@ -23,6 +23,7 @@ from report.benchmarks.report import (
 )
 from report.benchmarks.train import measure_train
 from utils.checkpoint import CheckpointError, find_checkpoint
+from utils.inputs import read_json_file
 from utils.options import (
     Parser,
     add_device_options,
@@ -103,8 +104,8 @@ def report(paths: list[Path], folder: Path, name: str) -> None:
     results = []
     for path in paths:
         try:
-            results.append(check_result(json.loads(path.read_text()), path))
-        except json.JSONDecodeError:
+            results.append(check_result(read_json_file(path), path))
+        except DataError:
             raise ReportError(f"{path} is no result that benchmark.py --json wrote") from None
     write_report(results, folder, name)
     print(f"{folder / name}.md and {folder / name}.png are written")
