@@ -108,7 +108,8 @@ def write_ucf_points(path: Path, points: np.ndarray, source: str = "") -> None:
     Args:
         source: stored as well, for `read_source`.
     """
-    content = {"annPoints": np.asarray(points, np.float64).reshape(-1, 2), "source": source}
+    content = {"annPoints": np.asarray(points, np.float64).reshape(-1, 2)}
+    content |= {"source": source} if source else {}
     with path.open("wb") as file:  # savemat appends .mat to a bare path
         scipy.io.savemat(file, content)
 
@@ -131,7 +132,8 @@ def _load_mat(path: Path, key: str | None = None) -> dict:
     except NotImplementedError:  # how scipy refuses MATLAB 7.3 files, which are HDF5
         raise DataError(f"{path} is a MATLAB 7.3 file; save it again with -v7") from None
     except Exception as error:  # damaged bytes can make scipy raise anything
-        raise DataError(f"{path} is not a readable .mat file ({error})") from None
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} is not a readable .mat file ({reason})") from None
     if key is not None and key not in mat:
         found = ", ".join(k for k in mat if not k.startswith("__")) or "nothing"
         raise DataError(f"{path} has no key {key!r}, found {found}")

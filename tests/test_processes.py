@@ -1,6 +1,7 @@
 """Worker processes: what becomes of the other files, and of the workers, when one ends."""
 
 import argparse
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -18,6 +19,7 @@ from preprocess.processes import Failed, raise_failed, run_in_processes
 
 def work(job):
     if isinstance(job, signal.Signals):
+        faulthandler.disable()  # pytest's, which would print a stack
         os.kill(os.getpid(), job)
     if job == "leaves":
         os._exit(3)
