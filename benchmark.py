@@ -1,7 +1,6 @@
 """Measure the speed claims, each against a baseline that computes the same, in one run."""
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from report.benchmarks.report import (
 from report.benchmarks.train import measure_train
 from utils.checkpoint import CheckpointError, find_checkpoint
 from utils.files import check_outputs, write_json
+from utils.inputs import read_json_file
 from utils.options import (
     Parser,
     add_device_options,
@@ -104,8 +104,8 @@ def report(paths: list[Path], folder: Path, name: str) -> None:
     results = []
     for path in paths:
         try:
-            results.append(check_result(json.loads(path.read_text()), path))
-        except json.JSONDecodeError:
+            results.append(check_result(read_json_file(path), path))
+        except DataError:
             raise ReportError(f"{path} is no result that benchmark.py --json wrote") from None
     write_report(results, folder, name)
     print(f"{folder / name}.md and {folder / name}.png are written")

@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from fractions import Fraction
@@ -36,6 +35,7 @@ from utils import distributed
 from utils.checkpoint import CheckpointError, find_checkpoint
 from utils.distributed import LostProcess
 from utils.files import TEXT, Names, check_outputs, write_json, written_whole
+from utils.inputs import read_json_file
 from utils.metrics import CountResult, score
 from utils.options import (
     WORKERS,
@@ -347,7 +347,7 @@ def report(args: argparse.Namespace, measured: dict[str, Any]) -> None:
 
 def read_result(path: Path) -> dict[str, Any]:
     try:
-        result = json.loads(path.read_text())
+        result = read_json_file(path)
         _row(result)
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{path} is no result that --json wrote") from None

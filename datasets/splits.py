@@ -1,12 +1,12 @@
 """Reads and writes lists of images, finds their density maps, and checks for shared images."""
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from utils.files import write_json
+from utils.inputs import DataError, check_regular, closest_names, read_json_file
 
 PICTURES = frozenset(".jpg .jpeg .png .bmp .tif .tiff .webp .gif .ppm .pgm .jp2".split())
 
@@ -17,10 +17,6 @@ PART_A_VALIDATION = frozenset(
     + [100, 109, 121, 122, 124, 125, 129, 132, 137, 143, 151, 152, 166, 176, 179, 182, 183, 187]
     + [188, 199, 203, 208, 221, 233, 238, 243, 245, 246, 253, 258, 259, 273, 276, 282, 289, 299]
 )
-
-
-class DataError(ValueError):
-    """A data set, an annotation or a list is invalid; the message is for the user."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +30,19 @@ class Sample:
 def read_list(path: Path) -> list[Sample]:
     """Reads a JSON list whose entries are image paths or {"image": ..., "density": ...}.
 
-    Relative paths start at the list's folder. Without "density", the map is looked for beside
-    the image and in the ground truth folders next to the image's folder.
+    Relative paths start at the list's folder. A name that no file bears may be spelled with other
+    code points or in other case, if that leaves one file. Without "density", the map is looked
+    for beside the image and in the ground truth folders next to the image's folder.
 
     Raises:
         DataError: the list is missing, empty or malformed, or a file that it names is missing.
     """
     try:
-        entries = json.loads(path.read_text())
+        entries = read_json_file(path)
     except FileNotFoundError:
         raise DataError(f"list {path} does not exist; preprocess/make_json.py makes it") from None
-    except IsADirectoryError:
-        raise DataError(f"list {path} is a folder; preprocess/make_json.py makes lists") from None
-    except ValueError as error:
-        raise DataError(f"list {path} is not JSON ({error})") from None
+    except DataError as error:
+        raise DataError(f"list {error}; preprocess/make_json.py makes lists") from None
     if not isinstance(entries, list) or not entries:
         raise DataError(f"list {path} must be a JSON list of at least one image")
     return [_read_entry(entry, path) for entry in entries]
@@ -64,6 +59,8 @@ def read_empty(folder: Path) -> list[Sample]:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
     if not files:
         raise DataError(f"--empty {folder} holds no pictures; preprocess/make_empty.py draws some")
+    for path in files:
+        check_regular(path)
     return [Sample(path, None) for path in files]
 
 
@@ -127,14 +124,26 @@ def _read_entry(entry: object, path: Path) -> Sample:
         isinstance(value, str) for value in entry.values()
     ):
         raise DataError(f'{path}: an entry must be a path or {{"image": ..., "density": ...}}')
-    image = path.parent / entry["image"]
+    image = _find_file(path.parent / entry["image"])
     if not image.is_file():
-        raise DataError(f"{path}: image {image} does not exist")
-    density = path.parent / entry["density"] if "density" in entry else _find_density(image)
+        lacks = "is no file" if image.exists() else "does not exist"
+        raise DataError(f"{path}: image {image} {lacks}")
+    if "density" in entry:
+        density = _find_file(path.parent / entry["density"])
+    else:
+        density = _find_density(image)
     if density is None or not density.is_file():
         looked = density or " or ".join(map(str, _density_candidates(image)))
         raise DataError(f"{image} has no density map {looked}; the GT generation commands make it")
     return Sample(image, density)
+
+
+def _find_file(path: Path) -> Path:
+    """Returns `path`, or the one file beside it whose name is the same in another spelling."""
+    if path.exists() or not path.parent.is_dir():
+        return path
+    found = closest_names(path.name, ((p.name, p) for p in path.parent.iterdir()))
+    return found[0] if len(found) == 1 else path
 
 
 def _find_density(image: Path) -> Path | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from datasets.catalogue import DATASETS  # noqa: E402
-from datasets.splits import DataError  # noqa: E402
+from preprocess.commands import run  # noqa: E402
 from preprocess.generation import add_options  # noqa: E402
 from preprocess.maps import make_maps  # noqa: E402
 from preprocess.rescaling import add_short_side, check_short_side  # noqa: E402
@@ -29,7 +29,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(parse_args())
-    except (DataError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run(parse_args, main)

@@ -1,5 +1,6 @@
 """Reads head points from annotation files; only this module and *formats.py know formats."""
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,23 +10,27 @@ import scipy.io
 from datasets.splits import DataError
 from preprocess.formats import Annotation, as_points, read_table
 from preprocess.json_formats import read_json
+from utils.inputs import check_regular
 
 TABLES = (".csv", ".tsv", ".txt")
 ANNOTATION_ENDINGS = (".mat", ".json", *TABLES)
 
 
-def read_annotations(path: Path, labels: Iterable[str] | None = None) -> list[Annotation]:
+def read_annotations(
+    path: Path, labels: Iterable[str] | None = None, allow_empty: bool = False
+) -> list[Annotation]:
     """Returns the annotations in a file of any known format, one for each image.
 
     Args:
         labels: LabelMe labels or COCO categories that are heads; None: the only one in the file.
+        allow_empty: whether a COCO file may have images but no annotations.
 
     Raises:
         DataError: the format is unknown or the content invalid; the message says where.
     """
     ending = path.suffix.lower()
     if ending == ".json":
-        return read_json(path, labels)
+        return read_json(path, labels, allow_empty)
     if ending in TABLES:
         return read_table(path)
     if ending != ".mat":
@@ -41,7 +46,7 @@ def read_annotation(path: Path) -> Annotation:
     Raises:
         DataError: as `read_annotations`, or the file does not annotate exactly one image.
     """
-    annotations = read_annotations(path)
+    annotations = read_annotations(path, allow_empty=True)
     if len(annotations) != 1:
         raise DataError(
             f"{path} annotates {len(annotations)} images, not one; make_dataset.py --annotations "
@@ -59,14 +64,16 @@ def read_shanghaitech_points(path: Path) -> np.ndarray:
     """Returns the heads of a ShanghaiTech `GT_IMG_n.mat`, (N, 2) float32, x then y in pixels.
 
     Raises:
-        DataError: the file is not a readable .mat or lacks `image_info[0,0][0,0][0]`.
+        DataError: the file is not a readable .mat, or its `image_info` is no struct with the points
+            in its field `location`, or in its first one. The struct may lie in a cell.
     """
-    mat = _load_mat(path, key="image_info")
-    try:
-        points = mat["image_info"][0, 0][0, 0][0]
-    except (IndexError, TypeError):
-        raise DataError(f"{path}: image_info[0,0][0,0][0] is missing") from None
-    return as_points(points, path)
+    info = _load_mat(path, key="image_info")["image_info"]
+    while isinstance(info, np.ndarray) and info.dtype == object and info.size == 1:
+        info = info.item()  # of a cell
+    fields = info.dtype.names if isinstance(info, np.ndarray) and info.size == 1 else None
+    if not fields:
+        raise DataError(f"{path}: image_info is no struct with the points in its field location")
+    return as_points(info["location" if "location" in fields else fields[0]].item(), path)
 
 
 def read_ucf_points(path: Path) -> np.ndarray:
@@ -95,21 +102,38 @@ def write_shanghaitech_points(path: Path, points: np.ndarray) -> None:
     scipy.io.savemat(path, {"image_info": cell})
 
 
-def write_ucf_points(path: Path, points: np.ndarray) -> None:
-    """Writes (N, 2) points, x then y in pixels, in the form of UCF-QNRF's `*_ann.mat`."""
+def write_ucf_points(path: Path, points: np.ndarray, source: str = "") -> None:
+    """Writes (N, 2) points, x then y in pixels, in the form of UCF-QNRF's `*_ann.mat`.
+
+    Args:
+        source: stored as well, for `read_source`.
+    """
+    content = {"annPoints": np.asarray(points, np.float64).reshape(-1, 2)}
+    content |= {"source": source} if source else {}
     with path.open("wb") as file:  # savemat appends .mat to a bare path
-        scipy.io.savemat(file, {"annPoints": np.asarray(points, np.float64).reshape(-1, 2)})
+        scipy.io.savemat(file, content)
+
+
+def read_source(path: Path) -> str:
+    """Returns what `write_ucf_points` was given as `source`, "" if nothing.
+
+    Raises:
+        DataError: the file is not a readable .mat.
+    """
+    return "".join(map(str, np.ravel(_load_mat(path).get("source", ""))))
 
 
 def _load_mat(path: Path, key: str | None = None) -> dict:
+    check_regular(path)
     try:
-        mat = scipy.io.loadmat(path)
-    except FileNotFoundError:
-        raise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            mat = scipy.io.loadmat(path)
     except NotImplementedError:  # how scipy refuses MATLAB 7.3 files, which are HDF5
         raise DataError(f"{path} is a MATLAB 7.3 file; save it again with -v7") from None
     except Exception as error:  # damaged bytes can make scipy raise anything
-        raise DataError(f"{path} is not a readable .mat file ({error})") from None
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} is not a readable .mat file ({reason})") from None
     if key is not None and key not in mat:
         found = ", ".join(k for k in mat if not k.startswith("__")) or "nothing"
         raise DataError(f"{path} has no key {key!r}, found {found}")

@@ -25,9 +25,11 @@ from preprocess.checks import (  # noqa: E402
     check_pairing,
     check_repetition,
 )
-from preprocess.generation import positive, run_in_processes  # noqa: E402
+from preprocess.commands import run  # noqa: E402
+from preprocess.generation import positive  # noqa: E402
 from preprocess.layouts import find_split, pair_up, splits_of  # noqa: E402
 from preprocess.pictures import draw_contact_sheet, draw_distributions  # noqa: E402
+from preprocess.processes import Failed, run_in_processes  # noqa: E402
 from utils.files import written_whole  # noqa: E402
 
 NAMED = 3  # files per line
@@ -49,7 +51,8 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> int:
     jobs, defects = find_jobs(args.dataset, args.root, args.gt_root)
-    images = run_in_processes(check_image, jobs, args.workers, "checking")
+    outcomes = run_in_processes(check_image, jobs, args.workers, "checking", lambda job: job.pair)
+    images = [blame(*one) for one in zip(jobs, outcomes, strict=True)]
     check_repetition(images)
     defects += [defect for image in images for defect in image.defects]
     summary = {s: summarise(images, s) for s in dict.fromkeys(job.split for job in jobs)}
@@ -82,6 +85,13 @@ def find_jobs(name: str, root: Path, gt_root: Path | None) -> tuple[list[Job], l
             density = pair.density_path(root, gt_root)
             jobs.append(Job(str(pair.image.relative_to(root)), split, pair, density))
     return jobs, defects
+
+
+def blame(job: Job, outcome: Checked | Failed) -> Checked:
+    """Returns an image's findings, or that looking for them failed."""
+    if isinstance(outcome, Checked):
+        return outcome
+    return Checked(job, defects=[Defect("unreadable annotation", job.name, outcome.message)])
 
 
 def summarise(images: Sequence[Checked], split: str) -> dict[str, object]:
@@ -122,7 +132,4 @@ def write_report(
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(parse_args()))
-    except (DataError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run(parse_args, main)

@@ -6,16 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import h5py
 import numpy as np
 from PIL import Image, ImageOps
 
+from datasets.files import InUseError, open_map, read_map_heads
 from datasets.splits import DataError
 from preprocess.annotations import read_annotation
 from preprocess.density import lie_inside
 from preprocess.formats import Annotation
 from preprocess.importing import is_turned
 from preprocess.layouts import AnnotatedImage, Pairing
+from utils.inputs import check_regular
 
 Found = tuple[str, str]  # kind of defect, detail
 SMALLEST_SIDE = 64  # pixels; below this, the map at stride 8 has too few cells
@@ -38,6 +39,7 @@ WARNINGS = (
     "image twice in a split",
     "image of one colour",
     "image is tiny",
+    "density map open elsewhere",
 )
 
 
@@ -106,12 +108,13 @@ def _check_pixels(checked: Checked) -> list[Found]:
     """Sets size and digest of an image that can be read."""
     found = []
     try:
+        check_regular(checked.job.pair.image)
         with Image.open(checked.job.pair.image) as image:
             if is_turned(image):
                 found.append(("image stored turned", "by its EXIF orientation"))
                 image = ImageOps.exif_transpose(image)
             pixels = image.convert("RGB")
-    except (OSError, SyntaxError) as error:
+    except (DataError, OSError, SyntaxError) as error:
         return [("unreadable image", str(error))]
     checked.size = pixels.height, pixels.width
     salt = b"%d" % pixels.width
@@ -134,8 +137,8 @@ def _check_heads(checked: Checked) -> list[Found]:
         return []
     checked.heads = int(lie_inside(annotation.points, size).sum())
     found = list(_compare(annotation, size))
-    if density.is_file() and not _is_map_of(density, annotation, size):
-        found.append(("density map of something else", density.name))
+    if density.exists():
+        found += _check_map(density, annotation, size)
     return found
 
 
@@ -161,14 +164,16 @@ def _compare(annotation: Annotation, size: tuple[int, int]) -> Iterator[Found]:
         yield "same point twice", f"{repeated} of {len(points)}"
 
 
-def _is_map_of(path: Path, annotation: Annotation, size: tuple[int, int]) -> bool:
+def _check_map(path: Path, annotation: Annotation, size: tuple[int, int]) -> list[Found]:
     try:
-        with h5py.File(path) as file:
-            return file["density"].shape == size and np.array_equal(
-                file["points"][:], annotation.points
-            )
-    except (KeyError, OSError):
-        return False
+        with open_map(path) as file:
+            points, _, _ = read_map_heads(path, file, size)
+    except InUseError:
+        return [("density map open elsewhere", path.name)]
+    except DataError as error:
+        return [("density map of something else", str(error))]
+    same = np.array_equal(points, annotation.points)
+    return [] if same else [("density map of something else", path.name)]
 
 
 def _sides(size: Sequence[int]) -> str:

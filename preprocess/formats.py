@@ -6,13 +6,15 @@ A point is x, then y, in pixels of the upright picture, from the left and the up
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
-from datasets.splits import DataError
+from datasets.splits import PICTURES, DataError
+from utils.inputs import read_text_file
 
 IMAGE_KEYS = ("image", "filename", "file_name", "file", "image_name", "img_id", "name", "path")
+IMAGE_KEYS += ("img", "img_name", "image_id", "picture", "photo")
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,19 @@ def as_points(values: object, where: object) -> np.ndarray:
     """Returns rows of two or more numbers, of which the first two are x and y, as (N, 2) float32.
 
     Raises:
-        DataError: they are not such rows, or not finite; the message begins with `where`.
+        DataError: they are not such rows, or stand in columns, or are not finite; the message
+            begins with `where`.
     """
     values = np.asarray(values)
     if values.size == 0:
         return np.zeros((0, 2), np.float32)
-    if values.ndim != 2 or values.shape[1] < 2 or not np.issubdtype(values.dtype, np.number):
-        raise DataError(f"{where}: points must be an N x 2 array, got {values.shape}")
-    points = values[:, :2].astype(np.float32)
+    if values.ndim != 2 or values.shape[1] < 2 or values.dtype.kind not in "fiu":
+        of = "" if values.dtype.kind in "fiu" else f" of {values.dtype}"
+        raise DataError(f"{where}: points must be an N x 2 array, got {values.shape}{of}")
+    if len(values) == 2 < values.shape[1]:
+        raise DataError(f"{where}: points of shape {values.shape} look transposed; N x 2 is right")
+    with np.errstate(all="ignore"):
+        points = values[:, :2].astype(np.float32)
     if not np.isfinite(points).all():
         raise DataError(f"{where}: a point is not a finite number")
     return points
@@ -46,12 +53,15 @@ def read_table(path: Path) -> list[Annotation]:
     """Returns the annotations of rows `x,y` of one image, or `image,x,y` of many.
 
     Columns are separated by tabs, semicolons, commas or spaces; a header allows any order.
-    A row with an image but empty x and y names an image without heads.
+    A row with an image but empty x and y names an image without heads. Rows of empty cells, which
+    spreadsheets leave at the end, are nothing.
 
     Raises:
         DataError: the file is not such a table; the message names the line.
     """
-    lines = [(n, line) for n, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
+    lines = [
+        (n, line) for n, line in enumerate(read_text_file(path).splitlines(), 1) if line.strip()
+    ]
     if not lines:
         return [Annotation(as_points([], path))]
     separator = next((s for s in "\t;," if s in lines[0][1]), None)
@@ -63,7 +73,8 @@ def read_table(path: Path) -> list[Annotation]:
         columns = ["image", "x", "y"][-len(columns) :]
     else:
         raise DataError(f"{path}, line {lines[0][0]}: must be a header with x and y, or a point")
-    named = next((columns.index(key) for key in IMAGE_KEYS if key in columns), None)
+    rows = [(number, cells) for number, cells in rows if any(cells)]
+    named = _find_names(columns, [cells for _, cells in rows])
     heads: dict[str | None, list] = {None: []} if named is None else {}
     for number, cells in rows:
         if len(cells) != len(columns):
@@ -71,6 +82,8 @@ def read_table(path: Path) -> list[Annotation]:
                 f"{path}, line {number}: {len(cells)} columns, but the first line has "
                 f"{len(columns)}"
             )
+        if named is not None and not cells[named]:
+            raise DataError(f"{path}, line {number}: no image is named")
         points = heads.setdefault(None if named is None else cells[named], [])
         place = [cells[columns.index(axis)] for axis in "xy"]
         if named is None or any(place):
@@ -78,16 +91,12 @@ def read_table(path: Path) -> list[Annotation]:
     return [Annotation(as_points(points, path), image) for image, points in heads.items()]
 
 
-def read_text(path: Path) -> str:
-    """Returns the content of a text file.
-
-    Raises:
-        DataError: it is not in UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not text in UTF-8") from None
+def _find_names(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int | None:
+    """Returns the number of the column that names images: by its header, or by its first cell."""
+    known = [columns.index(key) for key in IMAGE_KEYS if key in columns]
+    first = rows[0] if rows else []
+    known += [n for n, cell in enumerate(first) if PurePath(cell).suffix.lower() in PICTURES]
+    return known[0] if known else None
 
 
 def _cells(line: str, separator: str | None, where: str) -> list[str]:

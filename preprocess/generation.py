@@ -2,34 +2,34 @@
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import h5py
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
+from datasets.files import InUseError, open_map, read_map_heads
 from datasets.splits import DataError
 from preprocess.density import (
     SIGMA_RULES,
+    Size,
     density_map,
     lie_inside,
     mean_distance,
     merge_heads,
 )
+from preprocess.importing import refuse_turned
 from preprocess.layouts import AnnotatedImage
+from preprocess.processes import Failed, run_in_processes
 from utils.files import written_whole
 
 Image.MAX_IMAGE_PIXELS = None  # data sets have images of any size
 PROJECT = Path(__file__).resolve().parents[1]
-Job = TypeVar("Job")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -62,59 +62,57 @@ def add_options(parser: argparse.ArgumentParser, default_root: str | None) -> No
     add("--workers", type=positive, default=os.cpu_count(), help="processes (default: one a core)")
 
 
+@dataclass(frozen=True)
+class Made:
+    """What is known of an image whose map is up to date."""
+
+    image: Path
+    written: bool  # in this run
+    heads: int
+    outside: int  # heads outside the image
+    swapped: int  # heads that were outside if x were y
+
+
 def generate(
     name: str,
     jobs: Sequence[tuple[AnnotatedImage, Path]],
     read_points: Callable[[Path], np.ndarray],
     recipe: Recipe,
     workers: int,
-) -> None:
+    upright: bool = False,
+) -> list[Failed]:
     """Brings the .h5 of every (annotated image, .h5 path) up to date, and prints a summary.
 
-    Raises:
-        DataError: an image or annotation is unreadable; files finished before it stay.
-    """
-    start = time.perf_counter()
-    written = write_densities(jobs, read_points, recipe, workers)
-    heads = sum(_count_heads(path) for _, path in jobs)
-    print(
-        f"{name}: {len(jobs)} images, {heads} heads; {written} density maps written, "
-        f"{len(jobs) - written} up to date, {time.perf_counter() - start:.1f} s"
-    )
+    A map is up to date if it was made by this recipe of files with this content, whatever their
+    dates are. A warning names images with most of their points outside.
 
-
-def write_densities(
-    jobs: Sequence[tuple[AnnotatedImage, Path]],
-    read_points: Callable[[Path], np.ndarray],
-    recipe: Recipe,
-    workers: int,
-) -> int:
-    """Writes the missing or outdated .h5 of every (annotated image, .h5 path).
+    Args:
+        upright: whether images that viewers turn are refused.
 
     Returns:
-        How many files were written.
-
-    Raises:
-        DataError: an image or annotation is unreadable; files finished before it stay.
+        The images that are not done: one of their files is unreadable or in use.
     """
-    stale = [job for job in jobs if not _is_up_to_date(*job, recipe)]
-    work = partial(_write_density, read_points=read_points, recipe=recipe)
-    run_in_processes(work, stale, workers, "density maps")
-    return len(stale)
-
-
-def run_in_processes(
-    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int, description: str
-) -> list[Result]:
-    """Returns every job's result and shows progress; the first error cancels the rest."""
-    if not jobs:
-        return []
-    with ProcessPoolExecutor(max_workers=min(workers, len(jobs))) as pool:
-        try:
-            return list(tqdm(pool.map(work, jobs), total=len(jobs), desc=description, unit="image"))
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    start = time.perf_counter()
+    work = partial(_bring_up_to_date, read_points=read_points, recipe=recipe, upright=upright)
+    outcomes = run_in_processes(work, jobs, workers, "density maps", name=lambda job: job[0])
+    made = [outcome for outcome in outcomes if isinstance(outcome, Made)]
+    failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+    written = sum(one.written for one in made)
+    print(
+        f"{name}: {len(jobs)} images, {sum(one.heads for one in made)} heads; {written} density "
+        f"maps written, {len(made) - written} up to date, "
+        + (f"{len(failed)} failed, " if failed else "")
+        + f"{time.perf_counter() - start:.1f} s"
+    )
+    strange = [one for one in made if 2 * one.outside > one.heads]
+    if strange:
+        one = strange[0]
+        print(
+            f"warning: {name}: most points lie outside in {len(strange)} images, such as "
+            f"{one.image} ({one.outside} of {one.heads}; {one.swapped} if x and y were swapped)",
+            file=sys.stderr,
+        )
+    return failed
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
@@ -143,10 +141,29 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def _write_density(
-    job: tuple[AnnotatedImage, Path], read_points: Callable[[Path], np.ndarray], recipe: Recipe
-) -> None:
+def _bring_up_to_date(
+    job: tuple[AnnotatedImage, Path],
+    read_points: Callable[[Path], np.ndarray],
+    recipe: Recipe,
+    upright: bool,
+) -> Made:
     pair, path = job
+    wanted = vars(recipe) | {"source": pair.digest()}
+    if upright:
+        refuse_turned(pair.image)
+    known = _read_points_and_size(pair.image, path, wanted)
+    points, size = known or _write_density(pair, path, read_points, recipe, wanted)
+    outside, swapped = ((~lie_inside(p, size)).sum().item() for p in (points, points[:, ::-1]))
+    return Made(pair.image, known is None, len(points), outside, swapped)
+
+
+def _write_density(
+    pair: AnnotatedImage,
+    path: Path,
+    read_points: Callable[[Path], np.ndarray],
+    recipe: Recipe,
+    attributes: dict[str, str | bool],
+) -> tuple[np.ndarray, Size]:
     size = read_image_size(pair.image)
     points = read_points(pair.annotation)
     inside = lie_inside(points, size)
@@ -162,21 +179,22 @@ def _write_density(
         file["density"] = density
         file["points"] = points
         file["distances"] = distances  # to the three nearest heads
-        file.attrs.update(vars(recipe))
+        file.attrs.update(attributes)
+    return points, size
 
 
-def _is_up_to_date(pair: AnnotatedImage, path: Path, recipe: Recipe) -> bool:
+def _read_points_and_size(
+    image: Path, path: Path, attributes: dict[str, str | bool]
+) -> tuple[np.ndarray, Size] | None:
+    """Returns the points of a map and its size, or None if it is not the wanted one."""
     try:
-        written = path.stat().st_mtime
-        with h5py.File(path) as file, Image.open(pair.image) as image:
-            same = all(file.attrs.get(k) == v for k, v in vars(recipe).items())
-            same = same and {"density", "points", "distances"} <= file.keys()
-            same = same and file["density"].shape == (image.height, image.width)
-    except OSError:  # missing, not HDF5, or no image, which writing will report
-        return False
-    return same and written >= max(p.stat().st_mtime for p in (pair.image, pair.annotation))
-
-
-def _count_heads(path: Path) -> int:
-    with h5py.File(path) as file:
-        return len(file["points"])
+        with open_map(path) as file, Image.open(image) as picture:
+            if not all(file.attrs.get(name) == value for name, value in attributes.items()):
+                return None
+            size = picture.height, picture.width
+            points, distances, _ = read_map_heads(path, file, size)
+    except InUseError:
+        raise
+    except (DataError, OSError):  # missing or damaged, or no image, which writing will report
+        return None
+    return None if distances is None else (points, size)

@@ -11,9 +11,9 @@ from PIL import Image, ImageOps
 from datasets.splits import DataError
 from preprocess.annotations import write_ucf_points
 from preprocess.formats import Annotation
-from preprocess.generation import run_in_processes
 from preprocess.layouts import AnnotatedImage
 from preprocess.matching import Source, choose_splits, match, split_of
+from preprocess.processes import raise_failed, run_in_processes
 
 QUALITY = 95  # of JPEGs that are re-encoded upright
 ORIENTATION = 0x0112  # the EXIF tag that says how a stored picture must be turned
@@ -38,12 +38,12 @@ def import_dataset(
     upright. Annotations are .mat files.
 
     Raises:
-        DataError: `root` is not empty; an image is unreadable or differs in size from its
-            annotation; or as `match` and `choose_splits`.
+        DataError: `root` is not empty; images are unreadable or differ in size from their
+            annotations (a line for each); or as `match` and `choose_splits`.
     """
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(f"{root} exists already; remove it, or choose another --root")
-    annotations = match(source)
+    annotations = match(source, workers)
     splits = choose_splits(list(annotations), test_share, seed)
     root = root.resolve()
     unfinished = root.with_name(f".{root.name}.{os.getpid()}")
@@ -61,7 +61,8 @@ def import_dataset(
         for split in set(splits.values()):
             for kind in ("images", "annotations"):
                 (unfinished / split / kind).mkdir(parents=True)
-        run_in_processes(_place, list(placings.values()), workers, "images")
+        jobs = list(placings.values())
+        raise_failed(run_in_processes(_place, jobs, workers, "images", lambda job: job.source))
         os.replace(unfinished, root)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,6 +1,5 @@
 """Reads head points from JSON: COCO, LabelMe, NWPU-Crowd, or plain points."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,35 +7,40 @@ from typing import Any
 import numpy as np
 
 from datasets.splits import DataError
-from preprocess.formats import IMAGE_KEYS, Annotation, as_points, read_text
+from preprocess.formats import IMAGE_KEYS, Annotation, as_points
+from utils.inputs import read_json_file
 
 # The keypoints of a person that locate the head, in order of preference.
 HEAD_KEYPOINTS = ("head", "nose", "left_eye", "right_eye", "left_ear", "right_ear", "head_top")
+LONGEST_SIDE = 1_000_000  # pixels; JPEG ends at 65,535
 JSON_FORMS = '[[x, y], ...], {"points": [...]}, {"a.jpg": [[x, y], ...]}, LabelMe\'s or COCO\'s'
 
 
-def read_json(path: Path, labels: Iterable[str] | None = None) -> list[Annotation]:
+def read_json(
+    path: Path, labels: Iterable[str] | None = None, allow_empty: bool = False
+) -> list[Annotation]:
     """Returns the annotations of a JSON file in any of the forms that this module knows.
 
     Args:
         labels: LabelMe labels or COCO categories that are heads; None: the only one in the file.
+        allow_empty: whether a COCO file may have images but no annotations.
 
     Raises:
         DataError: the file is not JSON, has none of the forms, or lacks the place of a head.
     """
+    data = read_json_file(path)
     try:
-        data = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} is not JSON ({error})") from None
-    try:
-        return _read_forms(data, path, labels)
+        return _read_forms(data, path, labels, allow_empty)
     except DataError:
         raise
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # malformed inside
-        raise DataError(f"{path} is incomplete or damaged: {error!r}") from None
+    # malformed inside
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is incomplete or damaged: {error!r:.99}") from None
 
 
-def _read_forms(data: Any, path: Path, labels: Iterable[str] | None) -> list[Annotation]:
+def _read_forms(
+    data: Any, path: Path, labels: Iterable[str] | None, allow_empty: bool
+) -> list[Annotation]:
     if isinstance(data, list):
         if data and all(isinstance(entry, dict) and "points" in entry for entry in data):
             return [_read_entry(entry, f"{path}, entry {n}") for n, entry in enumerate(data, 1)]
@@ -45,6 +49,11 @@ def _read_forms(data: Any, path: Path, labels: Iterable[str] | None) -> list[Ann
         if isinstance(data.get("shapes"), list):
             return [_read_labelme(data, path, labels)]
         if isinstance(data.get("images"), list) and isinstance(data.get("annotations"), list):
+            if data["images"] and not data["annotations"] and not allow_empty:
+                raise DataError(
+                    f"{path} names {len(data['images'])} images but annotates none; "
+                    "--allow-empty takes them as images without heads"
+                )
             return _read_coco(data, path, labels)
         if "points" in data:
             return [Annotation(_read_entry(data, str(path)).points)]
@@ -62,7 +71,7 @@ def _read_points(items: object, where: object) -> np.ndarray:
         if any(len(place) != 2 for place in places):
             raise ValueError
         return as_points(np.array(places, float), where)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f'{where}: a point must be [x, y] or {{"x": ..., "y": ...}}') from None
@@ -72,7 +81,9 @@ def _read_entry(entry: Mapping[str, Any], where: str) -> Annotation:
     """Returns the annotation in an entry like NWPU-Crowd's: image name, points, their number."""
     points = _read_points(entry["points"], where)
     if entry.get("human_num", len(points)) != len(points):
-        raise DataError(f"{where}: human_num is {entry['human_num']}, of {len(points)} points")
+        raise DataError(
+            f"{where}: human_num is {entry['human_num']!r:.20}, of {len(points)} points"
+        )
     image = next((entry[key] for key in IMAGE_KEYS if isinstance(entry.get(key), str)), None)
     return Annotation(points, image)
 
@@ -85,10 +96,10 @@ def _read_labelme(data: Mapping[str, Any], path: Path, labels: Iterable[str] | N
             continue
         where, kind = f"{path}, shape {number}", shape.get("shape_type", "point")
         corners = _read_points(shape.get("points"), where)
-        if (kind, len(corners)) not in (("point", 1), ("rectangle", 2)):
+        if (kind, len(corners)) not in (("point", 1), ("rectangle", 2), ("rectangle", 4)):
             raise DataError(f"{where}: must be a point or a rectangle, got a {kind}")
         points.append(corners.mean(axis=0))
-    size = _size(data, "imageHeight", "imageWidth")
+    size = _size(data, "imageHeight", "imageWidth", str(path))
     return Annotation(as_points(points, path), size=size, labels=frozenset(wanted))
 
 
@@ -109,7 +120,7 @@ def _read_coco(
         Annotation(
             as_points(heads[image["id"]], f"{path}, {image['file_name']}"),
             str(image["file_name"]),
-            _size(image, "height", "width"),
+            _size(image, "height", "width", f"{path}, {image['file_name']}"),
             frozenset(wanted),
         )
         for image in data["images"]
@@ -139,6 +150,11 @@ def _choose(found: set[str], labels: Iterable[str] | None, path: Path) -> set[st
     return found if labels is None else found & set(labels)
 
 
-def _size(data: Mapping[str, Any], height: str, width: str) -> tuple[int, int] | None:
-    known = data.get(height) and data.get(width)
-    return (int(data[height]), int(data[width])) if known else None
+def _size(data: Mapping[str, Any], height: str, width: str, where: str) -> tuple[int, int] | None:
+    sides = data.get(height), data.get(width)
+    if not all(sides):
+        return None
+    if not all(isinstance(s, int | float) and 1 <= s <= LONGEST_SIDE for s in sides):
+        stated = " x ".join(repr(side)[:20] for side in sides)
+        raise DataError(f"{where}: an image cannot be {stated} pixels (height x width)")
+    return int(sides[0]), int(sides[1])

@@ -1,6 +1,8 @@
 """Pairs images with annotations in the folder layouts of the data sets."""
 
+import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 from datasets.catalogue import Dataset
 from datasets.splits import DataError
 from preprocess.annotations import ANNOTATION_ENDINGS
+from utils.inputs import check_regular, closest_names, fold_name
 
 IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
@@ -23,6 +26,21 @@ class AnnotatedImage:
         if gt_root is not None:
             folder = gt_root / folder.relative_to(root)
         return folder / f"{self.image.stem}.h5"
+
+    def digest(self) -> str:
+        """Returns a hash of the content of both files, by which what was made of them is known.
+
+        Raises:
+            DataError: one is no regular file.
+        """
+        digest = hashlib.sha256()
+        for path in (self.image, self.annotation):
+            check_regular(path)
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()[:32]
+
+    def __str__(self) -> str:
+        return f"{self.annotation}, or its image {self.image.name}"
 
 
 @dataclass(frozen=True)
@@ -160,24 +178,33 @@ def find_pairs(split: Split) -> list[AnnotatedImage]:
 
 def pair_up(split: Split) -> Pairing:
     """Finds the annotation of every image of a split."""
-    endings = split.endings
-    by_name = {p.name.lower(): p for p in _files(split.annotations) if p.suffix.lower() in endings}
-    pairs, lonely = [], []
-    for image in sorted(_files(split.images), key=natural_order):
-        if image.suffix.lower() not in IMAGE_ENDINGS:
-            continue
-        names = (name.lower() for name in split.names(image.stem))
-        annotation = by_name.pop(next((n for n in names if n in by_name), ""), None)
-        if annotation is None:
-            lonely.append(image)
-        else:
-            pairs.append(AnnotatedImage(image, annotation))
-    return Pairing(pairs, lonely, sorted(by_name.values(), key=natural_order))
+    annotations = [p for p in _files(split.annotations) if p.suffix.lower() in split.endings]
+    images = [p for p in _files(split.images) if p.suffix.lower() in IMAGE_ENDINGS]
+    images.sort(key=natural_order)
+    exact, folded = {p.name: p for p in annotations}, defaultdict(list)
+    for path in annotations:
+        folded[fold_name(path.name)].append(path)
+    chosen, taken = {}, set()
+    for spelled_alike in (True, False):  # the first come first: names may differ in case only
+        for image in [image for image in images if image not in chosen]:
+            for name in split.names(image.stem):
+                found = [exact[name]] if name in exact else []
+                if not spelled_alike:
+                    free = [p for p in folded[fold_name(name)] if p not in taken]
+                    found = closest_names(name, ((p.name, p) for p in free))
+                if len(found) == 1 and found[0] not in taken:
+                    chosen[image] = found[0]
+                    taken.add(found[0])
+                    break
+    pairs = [AnnotatedImage(image, chosen[image]) for image in images if image in chosen]
+    lonely = [image for image in images if image not in chosen]
+    others = [path for path in annotations if path not in taken]
+    return Pairing(pairs, lonely, sorted(others, key=natural_order))
 
 
 def natural_order(path: Path) -> list[int | str]:
     """Returns a sort key that puts IMG_2 before IMG_10."""
-    return [int(t) if t.isdigit() else t.lower() for t in re.split(r"(\d+)", path.name)]
+    return [int(t) if t.isdecimal() else t.lower() for t in re.split(r"(\d+)", path.name)]
 
 
 def _subfolders(root: Path, pattern: str) -> list[Path]:
@@ -197,4 +224,4 @@ def _only(folders: list[Path], name: str, parent: Path) -> Path:
 
 def _files(folder: Path) -> list[Path]:
     """Returns a folder's files, except hidden ones, which systems and killed writers leave."""
-    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))

@@ -1,21 +1,22 @@
 """Draws pictures that show nobody: skies, walls, leaves, stones, text. For training's --empty."""
 
 import argparse
+import os
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from itertools import repeat
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.random import Generator
 from PIL import Image
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from preprocess.commands import run  # noqa: E402
 from preprocess.figures import palette  # noqa: E402
+from preprocess.processes import raise_failed, run_in_processes  # noqa: E402
 from preprocess.synthetic import draw_scene  # noqa: E402
-from utils.options import Parser, checked, fail, parse_size, whole_number  # noqa: E402
+from utils.options import Parser, checked, parse_size, whole_number  # noqa: E402
 
 Size = tuple[int, int]  # height, width
 
@@ -157,6 +158,7 @@ def draw_empty(rng: Generator, size: Size, number: int) -> np.ndarray:
 
 
 def _draw(args: argparse.Namespace, number: int) -> None:
+    cv2.setNumThreads(1)  # the processes share the cores
     image = draw_empty(np.random.default_rng((args.seed, number)), args.size, number)
     Image.fromarray(image).save(args.out / f"empty_{number + 1}.jpg", quality=85 + number % 11)
 
@@ -182,14 +184,11 @@ def main(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     if any(args.out.iterdir()):
         raise FileExistsError(f"{args.out} is not empty; choose another --out")
-    with ProcessPoolExecutor(args.workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        drawn = pool.map(_draw, repeat(args), range(args.pictures))
-        list(tqdm(drawn, "empty pictures", args.pictures))
+    workers, draw = args.workers or os.cpu_count() or 1, partial(_draw, args)
+    numbers = list(range(args.pictures))
+    raise_failed(run_in_processes(draw, numbers, workers, "empty pictures", name=str))
     print(f"{args.out}: {args.pictures} pictures that show nobody")
 
 
 if __name__ == "__main__":
-    try:
-        main(parse_args())
-    except OSError as error:
-        fail(error)
+    run(parse_args, main)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from datasets.catalogue import DATASETS  # noqa: E402
-from datasets.splits import DataError  # noqa: E402
+from preprocess.commands import run  # noqa: E402
 from preprocess.lists import Validation, make_lists  # noqa: E402
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -37,7 +37,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(parse_args())
-    except (DataError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run(parse_args, main)

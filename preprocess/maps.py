@@ -6,8 +6,8 @@ from pathlib import Path
 from datasets.catalogue import Dataset
 from preprocess.annotations import READERS
 from preprocess.generation import Recipe, generate
-from preprocess.importing import refuse_turned
 from preprocess.layouts import find_images
+from preprocess.processes import raise_failed
 from preprocess.rescaling import rescale
 
 
@@ -32,19 +32,21 @@ def make_maps(
             written into `out`, too, rescaled if necessary.
 
     Raises:
-        DataError: the layout is different, or an image or annotation is unreadable.
+        DataError: the layout is different, or files are unreadable (a line for each); the maps of
+            all others are made.
     """
     read_points = READERS[dataset.layout]
     recipe = Recipe(dataset.sigma)
     if original:
         recipe = Recipe.original(dataset.sigma, dataset.original_border)
-    for split in splits:
-        pairs, maps = find_images(dataset, root, split), out
-        if dataset.layout == "own":
-            for pair in pairs:
-                refuse_turned(pair.image)
+    found, failed = {split: find_images(dataset, root, split) for split in splits}, []
+    for split, pairs in found.items():
+        maps = out
         if short_side is not None:
-            pairs = rescale(pairs, root, out, short_side, read_points, workers)
+            pairs, failures = rescale(pairs, root, out, short_side, read_points, workers)
+            failed += failures
             maps = None  # beside the rescaled images
         jobs = [(pair, pair.density_path(root, maps)) for pair in pairs]
-        generate(f"{label} {split}", jobs, read_points, recipe, workers)
+        upright = dataset.layout == "own"
+        failed += generate(f"{label} {split}", jobs, read_points, recipe, workers, upright)
+    raise_failed(failed)

@@ -5,12 +5,15 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from datasets.splits import DataError
 from preprocess.annotations import ANNOTATION_ENDINGS, read_annotations
 from preprocess.formats import Annotation
 from preprocess.layouts import IMAGE_ENDINGS, annotation_stems, natural_order
+from preprocess.processes import raise_failed, run_in_processes
+from utils.inputs import check_regular, closest_names, fold_name
 
 SPLITS = ("train", "val", "test")
 OTHER_NAMES = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
@@ -26,19 +29,21 @@ class Source:
         images: a folder, searched with its subfolders.
         annotations: a file, or a folder of files.
         labels: LabelMe labels or COCO categories that are heads; None: the only one in the files.
+        allow_empty: whether a COCO file may have images but no annotations.
     """
 
     images: Path
     annotations: Path
     labels: Sequence[str] | None = None
+    allow_empty: bool = False
 
 
-def match(source: Source) -> dict[Path, Annotation]:
+def match(source: Source, workers: int = 1) -> dict[Path, Annotation]:
     """Returns the annotation of every image, by its path within the folder of images, in order.
 
     Raises:
-        DataError: there are no images or annotations, one is unreadable, or they do not match one
-            to one.
+        DataError: there are no images or annotations, some are unreadable (a line for each), or
+            they do not match one to one.
     """
     images, strange = _list_files(source.images, IMAGE_ENDINGS, "images")
     strange = [file for file in strange if file.suffix.lower() not in ANNOTATION_ENDINGS]
@@ -52,13 +57,17 @@ def match(source: Source) -> dict[Path, Annotation]:
         files, _ = _list_files(source.annotations, ANNOTATION_ENDINGS, "annotations")
         files = [file for file in files if not file.name.lower().startswith(NOT_ANNOTATIONS)]
         folder = source.annotations
+    read = partial(read_annotations, labels=source.labels, allow_empty=source.allow_empty)
+    paths = [folder / file for file in files]
+    contents = run_in_processes(read, paths, workers, "annotations", name=str, unit="file")
+    raise_failed(contents)
     by_stem = defaultdict(list)
     for image in images:
         for stem in annotation_stems(image.stem):
-            by_stem[stem].append(image)
+            by_stem[fold_name(stem)].append(image)
     found: dict[Path, tuple[Annotation, Path]] = {}
-    for file in files:
-        for annotation in read_annotations(folder / file, source.labels):
+    for file, annotations in zip(files, contents, strict=True):
+        for annotation in annotations:
             image = _find_image(annotation, file, folder, by_stem)
             if image in found:
                 raise DataError(f"{folder / file} and {found[image][1]} both annotate {image}")
@@ -112,9 +121,12 @@ def split_of(path: Path) -> str | None:
 def _list_files(folder: Path, endings: Iterable[str], what: str) -> tuple[list[Path], list[Path]]:
     """Returns all files below a folder with these endings, and the others, without hidden ones."""
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder of {what}")
-    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+        kind = "neither a file nor a folder" if folder.exists() else "not a folder"
+        raise DataError(f"{folder} is {kind} of {what}")
+    files = [path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()]
     files = [path for path in files if not any(part.startswith(".") for part in path.parts)]
+    for path in files:
+        check_regular(folder / path)
     files.sort(key=lambda path: [natural_order(Path(part)) for part in path.parts])
     wanted = [path for path in files if path.suffix.lower() in endings]
     if not wanted:
@@ -139,13 +151,17 @@ def _find_image(
     name = annotation.image or file.with_suffix("").as_posix()
     wanted = PurePosixPath(name.replace("\\", "/"))  # annotation tools run on Windows, too
     is_image = annotation.image is not None and wanted.suffix.lower() in IMAGE_ENDINGS
-    candidates = by_stem.get(wanted.stem if is_image else wanted.name, [])
+    candidates = by_stem.get(fold_name(wanted.stem if is_image else wanted.name), [])
     if is_image:
-        candidates = [c for c in candidates if c.name == wanted.name]
+        candidates = [c for c in candidates if fold_name(c.name) == fold_name(wanted.name)]
     if not candidates:
         raise DataError(f"{folder / file} annotates {wanted.name}, which is not among the images")
     best = max(_common_end(c, wanted) for c in candidates)
     candidates = [c for c in candidates if _common_end(c, wanted) == best]
+    names = [
+        (n, c) for c in candidates for n in ([c.name] if is_image else annotation_stems(c.stem))
+    ]
+    candidates = closest_names(wanted.name, names)
     same = [c for c in candidates if split_of(c) == _split_of_file(file)]
     candidates = same if len(candidates) > 1 and same else candidates
     if len(candidates) > 1:
@@ -160,7 +176,7 @@ def _common_end(image: Path, wanted: PurePosixPath) -> int:
     """Returns how many folders of both, counted from the file upwards, have the same name."""
     count = 0
     for a, b in zip(image.parts[-2::-1], wanted.parts[-2::-1], strict=False):
-        if a != b:
+        if fold_name(a) != fold_name(b):
             break
         count += 1
     return count

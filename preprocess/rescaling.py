@@ -12,9 +12,9 @@ from PIL import Image
 
 from datasets.pictures import read_image
 from datasets.splits import DataError
-from preprocess.annotations import write_ucf_points
-from preprocess.generation import run_in_processes
+from preprocess.annotations import read_source, write_ucf_points
 from preprocess.layouts import AnnotatedImage
+from preprocess.processes import Failed, run_in_processes
 from utils.files import written_whole
 
 Size = tuple[int, int]  # height, width
@@ -66,56 +66,59 @@ def rescale(
     limits: tuple[int, int],
     read_points: Callable[[Path], np.ndarray],
     workers: int,
-) -> list[AnnotatedImage]:
+) -> tuple[list[AnnotatedImage], list[Failed]]:
     """Writes images and annotations from `root` to the same relative paths under `out`.
 
-    Files newer than their sources stay. Images within the limits are copied.
+    Files that were made of the same content stay. Images within the limits are copied.
 
     Returns:
-        The annotated images under `out`.
-
-    Raises:
-        DataError: an image or annotation is unreadable; files finished before it stay.
+        The annotated images under `out`, and those of which a file is unreadable.
     """
     moved = [
         AnnotatedImage(*(out / path.relative_to(root) for path in (pair.image, pair.annotation)))
         for pair in pairs
     ]
     work = partial(_rescale, limits=limits, read_points=read_points)
-    run_in_processes(work, list(zip(pairs, moved, strict=True)), workers, "rescaling")
-    return moved
+    jobs = list(zip(pairs, moved, strict=True))
+    outcomes = run_in_processes(work, jobs, workers, "rescaling", name=lambda job: job[0])
+    failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+    return [outcome for outcome in outcomes if isinstance(outcome, AnnotatedImage)], failed
 
 
 def _rescale(
     job: tuple[AnnotatedImage, AnnotatedImage],
     limits: tuple[int, int],
     read_points: Callable[[Path], np.ndarray],
-) -> None:
+) -> AnnotatedImage:
     pair, moved = job
+    source = pair.digest()
     size = _read_size(pair.image)
     wanted = rescaled_size(size, limits)
-    if _is_up_to_date(pair, moved, wanted):
-        return
+    if _is_up_to_date(moved, source, wanted):
+        return moved
+    points = read_points(pair.annotation) * (np.array(wanted[::-1]) / size[::-1])
     moved.image.parent.mkdir(parents=True, exist_ok=True)
-    scale = np.array(wanted[::-1]) / size[::-1]
+    _write_image(pair.image, moved.image, wanted if wanted != size else None)
     with written_whole(moved.annotation) as path:
-        write_ucf_points(path, read_points(pair.annotation) * scale)
-    if wanted == size:
-        with written_whole(moved.image) as path:
-            shutil.copyfile(pair.image, path)
+        write_ucf_points(path, points, source)
+    return moved
+
+
+def _write_image(source: Path, target: Path, size: Size | None) -> None:
+    if size is None:
+        with written_whole(target) as path:
+            shutil.copyfile(source, path)
         return
-    pixels = read_image(pair.image)
+    pixels = read_image(source)
     # Original: bilinear, as BL's code passes INTER_CUBIC in the place of cv2.resize's `dst`.
-    pixels = cv2.resize(pixels, wanted[::-1], interpolation=cv2.INTER_CUBIC)
-    with written_whole(moved.image) as path:
+    pixels = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_CUBIC)
+    with written_whole(target) as path:
         Image.fromarray(pixels).save(path, quality=QUALITY)
 
 
-def _is_up_to_date(pair: AnnotatedImage, moved: AnnotatedImage, size: Size) -> bool:
-    try:  # the image is written last
-        newest = max(path.stat().st_mtime for path in (pair.image, pair.annotation))
-        written = min(path.stat().st_mtime for path in (moved.image, moved.annotation))
-        return written >= newest and _read_size(moved.image) == size
+def _is_up_to_date(moved: AnnotatedImage, source: str, size: Size) -> bool:
+    try:  # the annotation is written last
+        return read_source(moved.annotation) == source and _read_size(moved.image) == size
     except (OSError, DataError):
         return False
 

@@ -2,20 +2,21 @@
 
 import argparse
 import json
+import os
 import re
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.random import Generator
 from PIL import Image
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from preprocess.annotations import write_shanghaitech_points  # noqa: E402
+from preprocess.commands import run  # noqa: E402
 from preprocess.figures import BODY, PAINT, Figure, palette  # noqa: E402
+from preprocess.processes import raise_failed, run_in_processes  # noqa: E402
 
 VERSION = 1  # raise it when the same seed draws other pictures
 SPLITS = ("train_data", "test_data")
@@ -168,7 +169,9 @@ def draw_scene(
     return _photograph(rng, canvas, camera.far / camera.height), points
 
 
-def _draw_picture(args: argparse.Namespace, split: int, number: int) -> None:
+def _draw_picture(job: tuple[argparse.Namespace, int, int]) -> None:
+    args, split, number = job
+    cv2.setNumThreads(1)  # the processes share the cores
     image, points = draw_scene(np.random.default_rng((args.seed, split, number)), args.size)
     folder = args.out / "part_A" / SPLITS[split]
     pixels = image[..., 0] if (image == image[..., :1]).all() else image
@@ -210,13 +213,11 @@ def main(args: argparse.Namespace) -> None:
                 path.unlink()
     demo.write_text('"unfinished"')
     jobs = [(args, s, n + 1) for s in (0, 1) for n in range((args.train, args.test)[s])]
-    with ProcessPoolExecutor(args.workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        list(tqdm(pool.map(_draw_picture, *zip(*jobs, strict=True)), "demo crowd", len(jobs)))
+    workers = args.workers or os.cpu_count() or 1
+    outcomes = run_in_processes(_draw_picture, jobs, workers, "demo crowd", lambda job: job[1:])
+    raise_failed(outcomes)
     demo.write_text(json.dumps(wanted))
 
 
 if __name__ == "__main__":
-    try:
-        main(parse_args())
-    except OSError as error:
-        sys.exit(f"error: cannot write the demo crowd: {error}")
+    run(parse_args, main)

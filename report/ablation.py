@@ -4,7 +4,6 @@
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from matplotlib.axes import Axes
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from models.distillation import PUBLISHED_TERMS  # noqa: E402
 from utils.files import write_whole  # noqa: E402
+from utils.inputs import read_json_file  # noqa: E402
 from utils.markdown import format_table  # noqa: E402
 from utils.plots import begin_at_zero, save_figure  # noqa: E402
 
@@ -58,7 +58,7 @@ def read_variants(folder: Path) -> list[Variant]:
 
 def _read_variant(path: Path) -> Variant:
     try:
-        result = json.loads(path.read_text())
+        result = read_json_file(path)
         settings, test = result["settings"], result["test"]
         return Variant(
             Fraction(result["width"]),

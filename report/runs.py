@@ -11,6 +11,7 @@ from typing import Any
 
 from models.distillation import PUBLISHED_TERMS
 from report.paper import COLUMNS, LIGHT, LIGHT_REFERENCE_MS, PAPER, REFERENCE
+from utils.inputs import read_json_file
 from utils.markdown import format_table
 from utils.metrics import CountResult
 
@@ -68,9 +69,9 @@ def read_run(folder: Path) -> Run:
         return Run(
             folder,
             [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()],
-            json.loads((folder / "result.json").read_text()),
-            json.loads((folder / "test.json").read_text()),
-            json.loads(teacher.read_text()) if teacher.is_file() else None,
+            read_json_file(folder / "result.json"),
+            read_json_file(folder / "test.json"),
+            read_json_file(teacher) if teacher.is_file() else None,
             [CountResult(r["name"], int(r["heads"]), 0.0, float(r["predicted"])) for r in rows],
         )
     except (ValueError, KeyError) as error:

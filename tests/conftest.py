@@ -48,7 +48,7 @@ def assert_one_line_error(result: subprocess.CompletedProcess, *words: str) -> N
     lines = result.stderr.strip().splitlines()
     assert "Traceback" not in result.stderr, result.stderr
     assert "error: " in lines[-1], result.stderr
-    assert not [line for line in lines[:-1] if "%|" not in line], result.stderr  # bars apart
+    assert not [line for line in lines[:-1] if line and "%|" not in line], result.stderr  # no bar
     for word in words:
         assert word in lines[-1], result.stderr
 

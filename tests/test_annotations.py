@@ -5,16 +5,20 @@ import os
 import shutil
 import subprocess
 import sys
+import unicodedata
+import warnings
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 from conftest import PROJECT, assert_one_line_error, run_program
 from PIL import Image
 
 from datasets.catalogue import DATASETS
 from datasets.splits import DataError, read_splits
+from preprocess import make_dataset
 from preprocess.annotations import (
     read_annotation,
     read_annotations,
@@ -377,3 +381,157 @@ def test_a_layout_made_by_hand_needs_the_command_only_for_its_maps(tmp_path):
     assert len(train) == len(val) == 1 and test[0].density == maps / "test/annotations/1.h5"
     with h5py.File(test[0].density) as file:
         assert file.attrs["sigma"] == "0.1*(d1+d2+d3)"
+
+
+def test_files_that_spreadsheets_leave_are_read(tmp_path):
+    table = tmp_path / "heads.csv"
+    table.write_text("img,x,y\na.jpg,1,2\nb.jpg,,\na.jpg,3,4\n,,\n,,\n", encoding="utf-8-sig")
+    found = {a.image: a.points.tolist() for a in read_annotations(table)}
+    assert found == {"a.jpg": [[1, 2], [3, 4]], "b.jpg": []}
+    table.write_text("Bild;x;y;label\na.jpg;1;2;head\n;;;\n")  # a header that nobody foresaw
+    assert [a.image for a in read_annotations(table)] == ["a.jpg"]
+    table.write_text("image,x,y\n,1,2\n")
+    with pytest.raises(DataError, match="line 2: no image is named"):
+        read_annotations(table)
+    table.write_text("1,2\n,\n")
+    assert read_annotation(table).points.tolist() == [[1, 2]]
+
+
+def test_a_coco_file_that_annotates_nothing_is_no_data_set_unless_allowed(tmp_path):
+    file, images = tmp_path / "all.json", write_images(tmp_path / "images")
+    write_coco_boxes(file, dict.fromkeys(HEADS, []))
+    with pytest.raises(DataError, match="names 3 images but annotates none; --allow-empty"):
+        match(Source(images, file))
+    allowed = match(Source(images, file, allow_empty=True))
+    assert [len(annotation.points) for annotation in allowed.values()] == [0, 0, 0]
+
+
+def test_a_rectangle_of_four_corners_counts_by_its_centre(tmp_path):
+    corners = [[2, 3], [6, 3], [6, 9], [2, 9]]
+    shape = {"label": "head", "shape_type": "rectangle"}
+    (tmp_path / "a.json").write_text(json.dumps({"shapes": [shape | {"points": corners}]}))
+    assert read_annotation(tmp_path / "a.json").points.tolist() == [[4, 6]]
+    (tmp_path / "a.json").write_text(json.dumps({"shapes": [shape | {"points": corners[:3]}]}))
+    with pytest.raises(DataError, match="must be a point or a rectangle"):
+        read_annotation(tmp_path / "a.json")
+
+
+def test_mat_files_of_other_shapes(tmp_path):
+    path, points = tmp_path / "a.mat", np.array([[1, 2], [3, 4], [5, 6]], float)
+    scipy.io.savemat(path, {"image_info": {"location": points, "number": 3}})  # in no cell
+    assert read_annotation(path).points.tolist() == points.tolist()
+    scipy.io.savemat(path, {"annPoints": points[:2]})
+    assert read_annotation(path).points.tolist() == points[:2].tolist()
+    for content, message in (
+        ({"annPoints": points.T}, r"points of shape \(2, 3\) look transposed; N x 2"),
+        ({"image_info": {"location": points.T}}, "look transposed"),
+        ({"image_info": points}, "image_info is no struct"),
+        ({"annPoints": points + 1j}, "must be an N x 2 array.* of complex128"),
+        ({"annPoints": "many heads"}, "must be an N x 2 array"),
+        ({"annPoints": points * np.nan}, "not a finite number"),
+        ({"annPoints": points * 1e300}, "not a finite number"),
+    ):
+        scipy.io.savemat(path, content)
+        with warnings.catch_warnings(), pytest.raises(DataError, match=message):
+            warnings.simplefilter("error")
+            read_annotation(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "is nested too deeply"),
+        ("[[1, " + "9" * 5_000 + "]]", "a number has thousands of digits"),
+        ("[[1, " + "9" * 4_000 + "]]", r"a point must be \[x, y\]"),
+        ("[[1, Infinity]]", "not a finite number"),
+        ("[[NaN, 1]]", "not a finite number"),
+        ("[[1, 1e99]]", "not a finite number"),
+        ('{"shapes": [], "imageHeight": 1e999, "imageWidth": 9}', "cannot be inf x 9 pixels"),
+        ('{"shapes": [], "imageHeight": 9, "imageWidth": -3}', "cannot be 9 x -3 pixels"),
+        ('{"shapes": [], "imageHeight": 9, "imageWidth": ' + "9" * 4_000 + "}", "9 x 99999"),
+        ('{"shapes": [], "imageHeight": "high", "imageWidth": [9]}', "cannot be 'high' x"),
+        (
+            '{"images": [{"id": 1, "file_name": "a", "height": 1e12, "width": 9}], '
+            '"annotations": [{"id": 1, "image_id": 1, "bbox": [1, 2, 3, 4]}]}',
+            "a.json, a: an image cannot be 1000000000000.0 x 9 pixels",
+        ),
+    ],
+)
+def test_absurd_json_is_refused_in_one_short_line(text, message, tmp_path):
+    (tmp_path / "a.json").write_text(text)
+    with warnings.catch_warnings(), pytest.raises(DataError, match=message) as error:
+        warnings.simplefilter("error")
+        read_annotations(tmp_path / "a.json")
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+def test_spellings_of_a_name_are_told_apart_only_where_they_must(tmp_path):
+    accented = "caf\u00e9.jpg"
+    decomposed = unicodedata.normalize("NFD", accented)
+    assert accented != decomposed
+    images = write_images(tmp_path / "images", [decomposed, "B.JPG", "c.jpg", "C.jpg", "d/1.jpg"])
+    heads = {accented: 1, "b.jpg": 2, "c.jpg": 3, "C.jpg": 4, "D/1.JPG": 5}
+    file = tmp_path / "heads.json"
+    write_plain_json(file, {name: [[x, 1]] for name, x in heads.items()})
+    found = {str(i): a.points[0, 0] for i, a in match(Source(images, file)).items()}
+    assert found == {decomposed: 1, "B.JPG": 2, "c.jpg": 3, "C.jpg": 4, "d/1.jpg": 5}
+    write_plain_json(file, {"c.JPG": []})
+    with pytest.raises(DataError, match=r"annotates c.JPG, which may be C.jpg or c.jpg"):
+        match(Source(images, file))
+
+
+def test_annotations_of_a_layout_are_found_in_other_spellings(tmp_path):
+    decomposed = unicodedata.normalize("NFD", "caf\u00e9")
+    images = write_images(tmp_path / "train/images", ["caf\u00e9.jpg", "A.JPG", "b.jpg", "B.jpg"])
+    folder = images.with_name("annotations")
+    folder.mkdir()
+    for name in (decomposed, "a", "b", "B"):
+        write_table(folder / f"{name}.csv", [[1, 2]])
+    pairs = find_images(DATASETS["MINE"], tmp_path, "train")
+    found = {pair.image.name: pair.annotation.name for pair in pairs}
+    assert found == {
+        "caf\u00e9.jpg": f"{decomposed}.csv",
+        "A.JPG": "a.csv",
+        "b.jpg": "b.csv",
+        "B.jpg": "B.csv",
+    }
+    write_table(folder / "GT_B.csv", [[1, 2]])
+    with pytest.raises(DataError, match="GT_B.csv has no image"):
+        find_images(DATASETS["MINE"], tmp_path, "train")
+
+
+def test_pipes_are_refused_and_never_waited_for(tmp_path):
+    images, pipes = write_images(tmp_path / "images"), tmp_path / "pipes"
+    pipes.mkdir()
+    for name in ("a.csv", "a.json", "a.mat"):
+        os.mkfifo(pipes / name)
+        with pytest.raises(DataError, match=f"{name} is no regular file"):
+            read_annotation(pipes / name)
+    with pytest.raises(DataError, match="a.csv is neither a file nor a folder of annotations"):
+        match(Source(images, pipes / "a.csv"))
+    os.mkfifo(images / "d.jpg")
+    with pytest.raises(DataError, match="d.jpg is no regular file"):
+        match(Source(images, images))
+
+
+def test_all_unreadable_annotations_are_named(tmp_path):
+    images = write_images(tmp_path / "images")
+    for name, text in (("a", "[[1, 2]"), ("b", "[]"), ("c", '{"shapes": 3}')):
+        (tmp_path / f"{name}.json").write_text(text)
+    with pytest.raises(DataError) as error:
+        match(Source(images, tmp_path))
+    first, second = str(error.value).splitlines()
+    assert "a.json is not JSON" in first and "c.json: must be of the form" in second
+
+
+def test_make_dataset_warns_of_swapped_axes(tmp_path, monkeypatch, capsys):
+    images = write_images(tmp_path / "raw", [f"{n}.jpg" for n in range(3)])
+    heads = {f"{n}.jpg": [[60, 90], [50, 80], [3, 4]] for n in range(2)}  # y, x of 64 x 96
+    write_plain_json(tmp_path / "heads.json", heads | {"2.jpg": [[90, 60]]})
+    command = ["", "--root", tmp_path / "mine", "--images", images, "--workers", 1]
+    command += ["--annotations", tmp_path / "heads.json"]
+    monkeypatch.setattr(sys, "argv", list(map(str, command)))
+    make_dataset.main(make_dataset.parse_args())
+    warned = [line for line in capsys.readouterr().err.splitlines() if "warning: " in line]
+    assert sum("most points lie outside" in line for line in warned) == len(warned) > 0
+    assert all("(2 of 3; 0 if x and y were swapped)" in line for line in warned)

@@ -1,8 +1,13 @@
 """The commands that run once: density maps and lists, their layouts and their errors."""
 
+import faulthandler
+import fcntl
 import json
+import multiprocessing
 import os
 import shutil
+import signal
+import sys
 import time
 
 import h5py
@@ -13,11 +18,14 @@ from conftest import assert_one_line_error, run_program, write_qnrf, write_shang
 from PIL import Image
 
 from datasets.splits import DataError, read_list
+from preprocess import ShanghaiTech_GT_generation, UCF_GT_generation, check_dataset, checks, maps
 from preprocess.annotations import (
     read_shanghaitech_points,
     read_ucf_points,
     write_shanghaitech_points,
 )
+from preprocess.formats import Annotation
+from preprocess.processes import run_in_processes
 from preprocess.rescaling import rescaled_size
 
 GENERATE = "preprocess/ShanghaiTech_GT_generation.py"
@@ -83,10 +91,14 @@ def test_what_is_up_to_date_is_skipped_and_what_is_not_is_made_again(tmp_path):
     folder = root / "part_A_final/train_data/ground_truth"
     assert "5 density maps written, 0 up to date" in run_program(GENERATE, "--root", root).stdout
     (folder / "IMG_1.h5").write_bytes(b"cut short")
-    future = time.time() + 60
-    os.utime(folder / "GT_IMG_2.mat", (future, future))
+    past, future = 1e9, time.time() + 1e6
+    write_shanghaitech_points(folder / "GT_IMG_2.mat", np.array([[7, 7]]))
+    os.utime(folder / "GT_IMG_2.mat", (past, past))  # older than its map, but other heads
+    os.utime(folder / "GT_IMG_3.mat", (future, future))
     result = run_program(GENERATE, "--root", root)
     assert "2 density maps written, 3 up to date" in result.stdout
+    with h5py.File(folder / "IMG_2.h5") as file:
+        assert file["points"][:].tolist() == [[7, 7]]
     assert "5 density maps written" in run_program(GENERATE, "--root", root, "--original").stdout
     assert not list(root.rglob("*.tmp"))
 
@@ -195,6 +207,7 @@ def test_qnrf_rescaled_for_bl_is_a_data_set_of_its_own(tmp_path):
 
 def test_mistakes_in_rescaling_end_in_one_line_and_lose_nothing(tmp_path):
     write_qnrf(tmp_path, "Train", [[[5, 5]]])
+    write_qnrf(tmp_path, "Test", [[[5, 5]]])
     for options, word in (
         (["--short-side", "512:2048"], "--short-side needs --out"),
         (["--short-side", "512:2048", "--out", tmp_path], "another folder than --root"),
@@ -208,7 +221,7 @@ def test_mistakes_in_rescaling_end_in_one_line_and_lose_nothing(tmp_path):
     options = ["--root", tmp_path, "--short-side", "512:2048", "--out", tmp_path / "out"]
     result = run_program(GENERATE_UCF, *options)
     assert_one_line_error(result, "img_0001.jpg is not a readable image")
-    assert not list((tmp_path / "out").rglob("*.jpg"))
+    assert [path.parent.name for path in (tmp_path / "out").rglob("*.jpg")] == ["Test"]
 
 
 def test_part_a_validates_on_the_published_images(tmp_path):
@@ -270,3 +283,81 @@ def test_points_survive_the_annotation_file(tmp_path):
     scipy.io.savemat(tmp_path / "nan.mat", {"annPoints": np.array([[1, np.nan]])})
     with pytest.raises(DataError, match="not a finite number"):
         read_ucf_points(tmp_path / "nan.mat")
+
+
+def run_main(command, monkeypatch, *options):
+    monkeypatch.setattr(sys, "argv", ["", *map(str, options), "--workers", "1"])
+    command.main(command.parse_args())
+
+
+def test_files_that_cannot_be_read_are_all_named_and_the_maps_of_others_made(
+    tmp_path, monkeypatch, capsys
+):
+    root = write_shanghaitech(tmp_path, {"train_data": [1] * 5, "test_data": [1] * 2})
+    train, test = (root / f"part_A_final/{split}_data" for split in ("train", "test"))
+    (train / "ground_truth/GT_IMG_1.mat").write_bytes(b"damaged")
+    (train / "images/IMG_2.jpg").write_bytes(b"damaged")
+    (train / "ground_truth/GT_IMG_3.mat").unlink()
+    os.mkfifo(train / "ground_truth/GT_IMG_3.mat")
+    scipy.io.savemat(test / "ground_truth/GT_IMG_1.mat", {"image_info": np.ones((2, 2))})
+    with pytest.raises(DataError) as error:
+        run_main(ShanghaiTech_GT_generation, monkeypatch, "--root", root)
+    words = ["GT_IMG_1.mat is not a readable", "IMG_2.jpg is not a readable image"]
+    words += ["GT_IMG_3.mat is no regular file", "GT_IMG_1.mat: image_info is no struct"]
+    for line, word in zip(str(error.value).splitlines(), words, strict=True):
+        assert word in line
+    printed = capsys.readouterr().out
+    assert "train: 5 images, 2 heads; 2 density maps written, 0 up to date, 3 failed" in printed
+    made = sorted(path.name for path in root.rglob("*.h5"))
+    assert made == ["IMG_2.h5", "IMG_4.h5", "IMG_5.h5"]
+
+
+def test_a_crash_of_the_reader_is_blamed_on_its_file(tmp_path, monkeypatch, capsys):
+    if multiprocessing.get_start_method() != "fork":
+        pytest.skip("the replaced reader reaches forked processes only")
+    root = write_shanghaitech(tmp_path, {"train_data": [1] * 3, "test_data": [1]})
+
+    def crash(path):  # as scipy does on some damaged files
+        if path.name == "GT_IMG_2.mat":
+            faulthandler.disable()  # pytest's, which would print a stack
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return np.ones((1, 2), np.float32)
+
+    monkeypatch.setitem(maps.READERS, "shanghaitech", crash)
+    with pytest.raises(DataError, match=r"GT_IMG_2.mat, or .* IMG_2.jpg: .*\(SIGSEGV\)") as error:
+        run_main(ShanghaiTech_GT_generation, monkeypatch, "--root", root)
+    assert len(str(error.value).splitlines()) == 1 and len(list(root.rglob("*.h5"))) == 3
+    monkeypatch.setattr(checks, "read_annotation", lambda path: Annotation(crash(path)))
+    jobs, _ = check_dataset.find_jobs("SHA", root, None)
+    outcomes = run_in_processes(checks.check_image, jobs[:2], 1, "", name=lambda job: job.pair)
+    blamed = check_dataset.blame(jobs[1], outcomes[1])
+    assert [defect.kind for defect in blamed.defects] == ["unreadable annotation"]
+
+
+def test_a_map_that_is_in_use_is_left_alone(tmp_path, monkeypatch, capsys):
+    root = write_shanghaitech(tmp_path, {"train_data": [1] * 2, "test_data": [1]})
+    run_main(ShanghaiTech_GT_generation, monkeypatch, "--root", root)
+    path = root / "part_A_final/train_data/ground_truth/IMG_1.h5"
+    with path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="IMG_1.h5 is open in another program"):
+            run_main(ShanghaiTech_GT_generation, monkeypatch, "--root", root, "--original")
+    assert "1 density maps written, 0 up to date, 1 failed" in capsys.readouterr().out
+
+
+def test_rescaled_files_follow_content_and_not_the_clock(tmp_path, monkeypatch, capsys):
+    root, out = tmp_path / "qnrf", tmp_path / "rescaled"
+    write_qnrf(root, "Train", [[[5, 5]], [[6, 6]]])
+    write_qnrf(root, "Test", [[[7, 7]]])
+    options = ["--root", root, "--short-side", "35:35", "--out", out]
+    run_main(UCF_GT_generation, monkeypatch, *options)
+    os.utime(root / "Train/img_0002_ann.mat", (4e9, 4e9))
+    scipy.io.savemat(root / "Train/img_0001_ann.mat", {"annPoints": [[9, 9]]})
+    os.utime(root / "Train/img_0001_ann.mat", (1e9, 1e9))
+    kept = (out / "Train/img_0002_ann.mat").stat().st_mtime_ns
+    for written in (1, 0):
+        capsys.readouterr()
+        run_main(UCF_GT_generation, monkeypatch, *options)
+        assert f"{written} density maps written, {2 - written} up to" in capsys.readouterr().out
+    assert read_ucf_points(out / "Train/img_0001_ann.mat").tolist() == [[4.5, 4.5]]
+    assert (out / "Train/img_0002_ann.mat").stat().st_mtime_ns == kept
