@@ -4,6 +4,8 @@ Exit codes: 0 all is counted, 1 something could not be read, 2 an option is wron
 alarm (even if something could not be read), 130 stopped by Ctrl-C.
 """
 
+import utils.start  # noqa: F401
+
 import argparse
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +14,6 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-from tqdm import tqdm
 
 from counting.outputs import Film, Outputs, Timeline
 from counting.predictor import Predictor
@@ -45,6 +46,7 @@ from utils.options import (
 )
 from utils.pixels import as_batch, normalise
 from utils.precision import allow_tf32
+from utils.progress import Bar
 
 UNREADABLE, ALARM, STOPPED = 1, 3, 130  # exit codes
 PATIENCE_S = 2  # seconds before a progress bar shows
@@ -111,7 +113,7 @@ def build_predictor(args: argparse.Namespace, counter: Counter) -> Predictor:
 def say(line: str, file: TextIO | None = None) -> None:
     """Prints a line; on a terminal, above the progress bars."""
     if sys.stderr.isatty():
-        tqdm.write(line, file)
+        Bar.write(line, file)
     else:
         print(line, file=file)
 
@@ -170,7 +172,7 @@ def count_video(tally: Tally, source: Source, every: int) -> None:
     shown = {"desc": source.name, "unit": "frame", "leave": False, "delay": PATIENCE_S}
     try:
         with (
-            tqdm(total=-(-video.frames // every) or None, **shown) as bar,
+            Bar(total=-(-video.frames // every) or None, **shown) as bar,
             tally.outputs.film(stem, fps) as film,
         ):
             for frame in video.read(every):
@@ -205,7 +207,7 @@ def main(args: argparse.Namespace) -> int:
         tally = Tally(predictor, outputs, record, stop)
         sources = find_all(tally, args.inputs)
         alone = len(sources) < 2
-        for source in tqdm(sources, unit="file", leave=False, delay=PATIENCE_S, disable=alone):
+        for source in Bar(sources, unit="file", leave=False, delay=PATIENCE_S, disable=alone):
             try:
                 if source.is_video:
                     count_video(tally, source, args.every)

@@ -13,7 +13,6 @@ from typing import TypeVar
 import h5py
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from datasets.splits import DataError
 from preprocess.density import (
@@ -25,6 +24,7 @@ from preprocess.density import (
 )
 from preprocess.layouts import AnnotatedImage
 from utils.files import written_whole
+from utils.progress import Bar
 
 Image.MAX_IMAGE_PIXELS = None  # data sets have images of any size
 PROJECT = Path(__file__).resolve().parents[1]
@@ -111,7 +111,7 @@ def run_in_processes(
         return []
     with ProcessPoolExecutor(max_workers=min(workers, len(jobs))) as pool:
         try:
-            return list(tqdm(pool.map(work, jobs), total=len(jobs), desc=description, unit="image"))
+            return list(Bar(pool.map(work, jobs), total=len(jobs), desc=description, unit="image"))
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

@@ -4,9 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import utils.start  # noqa: F401
+
 import h5py
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from datasets.catalogue import DATASETS  # noqa: E402
 from datasets.splits import DataError  # noqa: E402
 from preprocess.annotations import read_points  # noqa: E402
@@ -21,7 +23,7 @@ OWN = DATASETS["MINE"]
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     add_options(parser, default_root="data/mine")
     add = parser.add_argument
     rules = f"{', '.join(SIGMA_RULES)} (default: of the maps there are, else the first)"

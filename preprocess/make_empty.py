@@ -6,16 +6,18 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import utils.start  # noqa: F401
+
 import cv2
 import numpy as np
 from numpy.random import Generator
 from PIL import Image
-from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from preprocess.figures import palette  # noqa: E402
 from preprocess.synthetic import draw_scene  # noqa: E402
 from utils.options import Parser, checked, fail, parse_size, whole_number  # noqa: E402
+from utils.progress import Bar  # noqa: E402
 
 Size = tuple[int, int]  # height, width
 
@@ -174,7 +176,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--pictures", type=whole_number(1), default=90, help="how many")
     parser.add_argument("--size", type=checked(parse_sides), default="512x768", help="HEIGHTxWIDTH")
     parser.add_argument("--seed", type=whole_number(0), default=0, help="other pictures")
-    parser.add_argument("--workers", type=whole_number(1), help="processes; None: one per core")
+    parser.add_argument("--workers", type=whole_number(1), help="processes (default: one per core)")
     return parser.parse_args()
 
 
@@ -184,7 +186,7 @@ def main(args: argparse.Namespace) -> None:
         raise FileExistsError(f"{args.out} is not empty; choose another --out")
     with ProcessPoolExecutor(args.workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         drawn = pool.map(_draw, repeat(args), range(args.pictures))
-        list(tqdm(drawn, "empty pictures", args.pictures))
+        list(Bar(drawn, "empty pictures", args.pictures))
     print(f"{args.out}: {args.pictures} pictures that show nobody")
 
 

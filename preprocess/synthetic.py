@@ -7,15 +7,17 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import utils.start  # noqa: F401
+
 import cv2
 import numpy as np
 from numpy.random import Generator
 from PIL import Image
-from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from preprocess.annotations import write_shanghaitech_points  # noqa: E402
 from preprocess.figures import BODY, PAINT, Figure, palette  # noqa: E402
+from utils.progress import Bar  # noqa: E402
 
 VERSION = 1  # raise it when the same seed draws other pictures
 SPLITS = ("train_data", "test_data")
@@ -177,7 +179,7 @@ def _draw_picture(args: argparse.Namespace, split: int, number: int) -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--out", type=Path, required=True, help="folder that gets part_A")
     parser.add_argument("--train", type=int, default=120, help="pictures, default: 120")
     parser.add_argument("--test", type=int, default=30, help="pictures, default: 30")
@@ -211,7 +213,7 @@ def main(args: argparse.Namespace) -> None:
     demo.write_text('"unfinished"')
     jobs = [(args, s, n + 1) for s in (0, 1) for n in range((args.train, args.test)[s])]
     with ProcessPoolExecutor(args.workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        list(tqdm(pool.map(_draw_picture, *zip(*jobs, strict=True)), "demo crowd", len(jobs)))
+        list(Bar(pool.map(_draw_picture, *zip(*jobs, strict=True)), "demo crowd", len(jobs)))
     demo.write_text(json.dumps(wanted))
 
 

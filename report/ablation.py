@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import utils.start  # noqa: F401
+
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from models.distillation import PUBLISHED_TERMS  # noqa: E402
 from utils.markdown import format_table  # noqa: E402
 from utils.plots import begin_at_zero, save_figure  # noqa: E402
@@ -117,7 +119,8 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Table and figure of an ablation's runs.")
+    description = "Table and figure of an ablation's runs."
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     parser.add_argument("folder", type=Path, help="whose folders are the runs")
     try:
         main(parser.parse_args().folder)
