@@ -120,12 +120,13 @@ def say(line: str, file: TextIO | None = None) -> None:
 
 @dataclass
 class Tally:
-    """What all pictures share, and how many alarms and problems there were."""
+    """What all pictures share, and how much was counted, with how many alarms and problems."""
 
     predictor: Predictor
     outputs: Outputs
     record: Callable[[Reading], None]
     stop: StopRequest
+    counted: int = 0  # pictures and frames
     alarms: int = 0
     problems: int = 0
 
@@ -158,6 +159,7 @@ def count_picture(tally: Tally, source: Source) -> None:
     tally.record(reading)
     tally.alarms += "alarm" in reading.notes
     tally.outputs.save_picture(source.stem, image, density, reading)
+    tally.counted += 1
 
 
 def count_video(tally: Tally, source: Source, every: int) -> None:
@@ -195,6 +197,7 @@ def count_frame(tally: Tally, name: str, frame: Frame, timeline: Timeline, film:
         say(f"{reading} at {frame.seconds:.1f} s")
     tally.record(reading)
     film.add(frame, density, reading)
+    tally.counted += 1
 
 
 def main(args: argparse.Namespace) -> int:
@@ -218,7 +221,11 @@ def main(args: argparse.Namespace) -> int:
             except (RegionError, EngineError) as error:
                 tally.complain(f"{source.name}: {error}")
             if stop.requested:
-                return STOPPED
+                break
+    if args.out and tally.counted:
+        say(f"overlays are in {args.out}")
+    if stop.requested:
+        return STOPPED
     return ALARM if tally.alarms else UNREADABLE if tally.problems else 0
 
 
