@@ -2,10 +2,16 @@
 
 import argparse
 import multiprocessing
+import os
 import signal
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
+import numpy as np
 import torch
+from torch import UntypedStorage
+from torch.multiprocessing.reductions import reduce_storage
 from torch.utils.data import DataLoader
 
 from datasets.cache import read_in_threads
@@ -18,6 +24,7 @@ from datasets.transforms import Augmentation, FixedCrop
 from utils import distributed
 
 CACHES = ("none", "ram", "gpu")
+FILES, FILES_A_WORKER = 32, 16  # that a training has open at most: pipes, and parts of batches
 
 
 class ResidentLoader:
@@ -53,7 +60,8 @@ def build_loaders(
 
     Raises:
         DataError: as `read_splits`, `CrowdDataset`, `CropSampler` and `check_memory`; crops of
-            different sizes cannot make a batch; or workers cannot share the RAM.
+            different sizes cannot make a batch; or workers cannot share the RAM, or open enough
+            files.
     """
     train, val, test = read_splits(
         args.train_json, args.val_json, args.test_json, args.train_on_val
@@ -115,7 +123,11 @@ def check_options(args: argparse.Namespace) -> None:
 def build_evaluation_loader(
     samples: Sequence[Sample], workers: int, pin_memory: bool = False
 ) -> DataLoader:
-    """Returns a loader of whole images, one by one and in order."""
+    """Returns a loader of whole images, one by one and in order.
+
+    Raises:
+        DataError: as `CrowdDataset`; or workers cannot open enough files.
+    """
     numbers = [[number] for number in range(len(samples))]
     return _build_loader(CrowdDataset(samples), numbers, workers, pin_memory)
 
@@ -127,6 +139,7 @@ def _build_loader(
     pin_memory: bool,
     context: str | None = None,
 ) -> DataLoader:
+    _check_files(workers)
     return DataLoader(
         dataset,
         batch_size=None,  # the data set makes whole batches
@@ -134,9 +147,20 @@ def _build_loader(
         num_workers=workers,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
-        worker_init_fn=_quiet_worker,
+        worker_init_fn=_begin_worker,
         multiprocessing_context=context,
     )
+
+
+def _check_files(workers: int) -> None:
+    """Raises DataError if fewer files may be open than training with workers needs."""
+    most = os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else -1  # -1: any number
+    needed = FILES + FILES_A_WORKER * workers
+    if workers and 0 <= most < needed:
+        raise DataError(
+            f"--workers {workers} needs {needed} open files, `ulimit -n` allows {most}: raise it, "
+            "or give --workers 0"
+        )
 
 
 def _read_once(dataset: CrowdDataset, device: torch.device, quiet: bool) -> list[Crowd]:
@@ -150,6 +174,26 @@ def _read_once(dataset: CrowdDataset, device: torch.device, quiet: bool) -> list
     return read_in_threads(read, range(len(dataset)), "validation images", quiet)
 
 
-def _quiet_worker(_: int) -> None:
-    """Leaves Ctrl-C to the main process."""
+def _begin_worker(_: int) -> None:
+    """Leaves Ctrl-C to the main process, and lets batches reach it whatever their size."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ForkingPickler.register(UntypedStorage, _share_or_copy)
+
+
+def _share_or_copy(
+    storage: UntypedStorage,
+) -> tuple[Callable[..., UntypedStorage], tuple[Any, ...]]:
+    """Pickles a tensor's memory: shares it as PyTorch does or, where that fails, copies the bytes.
+
+    It fails where /dev/shm is small, as Docker's 64 MB, or no more files may be opened. PyTorch's
+    error would come up in a thread, and the main process would wait for the batch for ever.
+    """
+    try:
+        return reduce_storage(storage)
+    except (RuntimeError, OSError):
+        values = torch.empty(0, dtype=torch.uint8).set_(storage)
+        return _restore, (values.numpy(),)
+
+
+def _restore(values: np.ndarray) -> UntypedStorage:
+    return torch.from_numpy(values).untyped_storage()
