@@ -1,5 +1,7 @@
 """Distil a narrow counter from a trained teacher: Structured Knowledge Transfer (ACM MM 2020)."""
 
+import utils.start  # noqa: F401
+
 import argparse
 from functools import partial
 
@@ -51,7 +53,7 @@ def parse_args() -> argparse.Namespace:
         help="checkpoints of any networks, whose maps are averaged with the teacher's",
     )
     add("--student_ckpt", "-sc", type=find_checkpoint, help="what the student starts from")
-    width = "of the student (None: --student_ckpt's, or the architecture's: 1/4, mobile 1)"
+    width = "of the student (default: --student_ckpt's, or the architecture's: 1/4, mobile 1)"
     add("--width", type=checked(parse_width), help=width)
     add(
         "--init",

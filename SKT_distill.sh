@@ -80,4 +80,5 @@ fi
 export OUT # the tests' results go there, too
 CHECKPOINT=$OUT/best_mae.pth LIST=${lists[2]} bash "$project/test.sh" \
   --save-maps "$OUT/maps" --worst "$OUT/worst.png" "${size[@]}"
-stage "Done. To count people: bash predict.sh photo.jpg -c $OUT/model.safetensors --out overlays"
+stage "Done"
+exec "$PYTHON" "$project/report/closing.py" "$OUT" "${lists[2]}"

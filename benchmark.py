@@ -1,5 +1,7 @@
 """Measure the speed claims, each against a baseline that computes the same, in one run."""
 
+import utils.start  # noqa: F401
+
 import argparse
 import shlex
 import sys

@@ -3,12 +3,13 @@
 The guard is written into the .safetensors file, which otherwise stays as it is.
 """
 
+import utils.start  # noqa: F401
+
 import argparse
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from counting.predictor import GLANCE_PIXELS
 from datasets.pictures import read_image
@@ -23,6 +24,7 @@ from utils.checkpoint import (
 )
 from utils.options import Parser, fail, number
 from utils.pixels import as_batch, normalise, shrink_image
+from utils.progress import Bar
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,7 +49,7 @@ def read_all(network: nn.Module, samples: list[Sample]) -> Tensor:
         DataError: a picture cannot be read.
     """
     rows = []
-    for sample in tqdm(samples, desc="looking", unit="picture", leave=False):
+    for sample in Bar(samples, desc="looking", unit="picture", leave=False):
         glance = shrink_image(read_image(sample.image), GLANCE_PIXELS)
         rows.append(read_features(network, normalise(as_batch(glance))))
     return torch.cat(rows)

@@ -3,6 +3,8 @@
 A file is kept if it counts as PyTorch does; one in INT8 if its error stays within a budget.
 """
 
+import utils.start  # noqa: F401
+
 import argparse
 from collections.abc import Collection
 from functools import partial
@@ -41,9 +43,9 @@ def parse_args() -> argparse.Namespace:
     add("out", type=checked(parse_out), help=".onnx file, or .xml of OpenVINO, whose .bin joins it")
     add("--preprocess", action="store_true", help="take (B, H, W, 3) uint8 RGB, normalise inside")
     add = parser.add_argument_group("INT8").add_argument
-    add("--int8", type=Path, help="list of images whose error stays in the budget; None: float32")
+    add("--int8", type=Path, help="list of images whose error stays in the budget")
     add("--max-mae-rise", type=number(0), default=1.0, help="the budget, in heads")
-    add("--calibrate", type=Path, help="folder or list of images that show ranges (None: --int8)")
+    add("--calibrate", type=Path, help="folder or list that shows ranges (default: --int8)")
     add("--calibrate-images", type=whole_number(1), default=32, help="how many of them")
     args = parser.parse_args()
     if not args.int8:

@@ -4,6 +4,8 @@ Exit codes: 0 all is counted, 1 something could not be read, 2 an option is wron
 alarm (even if something could not be read), 130 stopped by Ctrl-C.
 """
 
+import utils.start  # noqa: F401
+
 import argparse
 import sys
 from collections.abc import Callable
@@ -12,7 +14,6 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-from tqdm import tqdm
 
 from counting.outputs import Film, Outputs, Timeline
 from counting.predictor import Predictor
@@ -46,6 +47,7 @@ from utils.options import (
 )
 from utils.pixels import as_batch, normalise
 from utils.precision import allow_tf32
+from utils.progress import Bar
 
 UNREADABLE, ALARM, STOPPED = 1, 3, 130  # exit codes
 PATIENCE_S = 2  # seconds before a progress bar shows
@@ -110,19 +112,20 @@ def build_predictor(args: argparse.Namespace, counter: Counter) -> Predictor:
 def say(line: str, file: TextIO | None = None) -> None:
     """Prints a line; on a terminal, above the progress bars."""
     if sys.stderr.isatty():
-        tqdm.write(line, file)
+        Bar.write(line, file)
     else:
         print(line, file=file)
 
 
 @dataclass
 class Tally:
-    """What all pictures share, and how many alarms and problems there were."""
+    """What all pictures share, and how much was counted, with how many alarms and problems."""
 
     predictor: Predictor
     outputs: Outputs
     record: Callable[[Reading], None]
     stop: StopRequest
+    counted: int = 0  # pictures and frames
     alarms: int = 0
     problems: int = 0
 
@@ -166,6 +169,7 @@ def count_picture(tally: Tally, source: Source) -> None:
     tally.record(reading)
     tally.alarms += "alarm" in reading.notes
     tally.outputs.save_picture(source.stem, image, density, reading)
+    tally.counted += 1
 
 
 def count_video(tally: Tally, source: Source, every: int) -> None:
@@ -180,7 +184,7 @@ def count_video(tally: Tally, source: Source, every: int) -> None:
     shown = {"desc": source.name, "unit": "frame", "leave": False, "delay": PATIENCE_S}
     try:
         with (
-            tqdm(total=-(-video.frames // every) or None, **shown) as bar,
+            Bar(total=-(-video.frames // every) or None, **shown) as bar,
             tally.outputs.film(stem, fps) as film,
         ):
             for frame in video.read(every):
@@ -203,6 +207,7 @@ def count_frame(tally: Tally, name: str, frame: Frame, timeline: Timeline, film:
         say(f"{reading} at {frame.seconds:.1f} s")
     tally.record(reading)
     film.add(frame, density, reading)
+    tally.counted += 1
 
 
 def main(args: argparse.Namespace) -> int:
@@ -215,7 +220,7 @@ def main(args: argparse.Namespace) -> int:
         tally = Tally(predictor, outputs, record, stop)
         sources = find_all(tally, args)
         alone = len(sources) < 2
-        for source in tqdm(sources, unit="file", leave=False, delay=PATIENCE_S, disable=alone):
+        for source in Bar(sources, unit="file", leave=False, delay=PATIENCE_S, disable=alone):
             try:
                 if source.is_video:
                     count_video(tally, source, args.every)
@@ -226,7 +231,11 @@ def main(args: argparse.Namespace) -> int:
             except (RegionError, EngineError) as error:
                 tally.complain(f"{source.name}: {error}")
             if stop.requested:
-                return STOPPED
+                break
+    if args.out and tally.counted:
+        say(f"overlays are in {args.out}")
+    if stop.requested:
+        return STOPPED
     return ALARM if tally.alarms else UNREADABLE if tally.problems else 0
 
 

@@ -1,5 +1,7 @@
 """Measure a checkpoint: MAE, RMSE, parameters, FLOPs, GPU and CPU latency, in the paper's table."""
 
+import utils.start  # noqa: F401
+
 import argparse
 import csv
 from collections.abc import Sequence
@@ -65,14 +67,14 @@ def parse_args() -> argparse.Namespace:
 
     add = parser.add_argument_group("what is measured").add_argument
     add("--dataset", "-d", type=str.upper, choices=DATASETS, default="SHA", help="for the table")
-    add("--protocol", choices=PROTOCOLS, help="None: whole; for QNRF the network's paper's")
+    add("--protocol", choices=PROTOCOLS, help="default: whole; for QNRF the network's paper's")
     add(
         "--engine",
         type=checked(parse_engine),
         default="eager",
         help=f"what runs the network, compared to eager: {', '.join(ENGINES)}, or an exported file",
     )
-    add("--size", type=checked(parse_size), help="of FLOPs and latency (None: the data set's)")
+    add("--size", type=checked(parse_size), help="of FLOPs and latency (default: the data set's)")
     add(
         "--version",
         "-v",

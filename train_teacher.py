@@ -1,5 +1,7 @@
 """Train a teacher: CSRNet on density maps (CVPR 2018), or BL on points (ICCV 2019)."""
 
+import utils.start  # noqa: F401
+
 import argparse
 from pathlib import Path
 

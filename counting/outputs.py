@@ -146,6 +146,6 @@ class Timeline:
         notes = "".join(f", {NOTES[note]} in {number}" for note, number in self.notes.items())
         regions = "".join(f", {name} {total / frames:.1f}" for name, total in self.regions.items())
         return (
-            f"{mean:.1f} on average{regions}, at most {most:.1f} (at {at:.1f} s), "
+            f"{mean:.1f} people on average{regions}, at most {most:.1f} (at {at:.1f} s), "
             f"{frames} frames{notes}, counted {pace:.1f} a second"
         )

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from utils import distributed
 from utils.metrics import CountResult
 from utils.pixels import normalise
 from utils.precision import autocast
+from utils.progress import Bar
 
 CELL = 512  # pixels, about the side of a published cell
 SHORT_SIDE = (512, 2048)  # pixels, within which BL brings the short side
@@ -104,7 +104,7 @@ def predict_each(
 ) -> Iterator[tuple[dict[str, Any], Tensor, CountResult]]:
     """Yields, for every image of a loader, its batch of one, its density and its counts."""
     silent = not distributed.is_main()
-    for batch in tqdm(loader, desc="counting", unit="image", leave=False, disable=silent):
+    for batch in Bar(loader, desc="counting", unit="image", leave=False, disable=silent):
         count, density = count_image(network, batch["image"].to(device), predict)
         map_sum = batch["density"].sum(dtype=torch.float64).item()
         yield batch, density, CountResult(batch["name"][0], int(batch["heads"]), map_sum, count)

@@ -38,7 +38,7 @@ class Reading:
     def __str__(self) -> str:
         """Returns a line of text: name, count, regions' counts, notes."""
         regions = [f"{region} {count:.1f}" for region, count in self.regions.items()]
-        return "  ".join([f"{self.name}: {self.count:.1f}", *regions, self.remarks]).rstrip()
+        return "  ".join([f"{self.name}: {self.count:.1f} people", *regions, self.remarks]).rstrip()
 
 
 @contextmanager

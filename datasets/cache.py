@@ -7,12 +7,12 @@ from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from datasets.files import read_density
 from datasets.pictures import read_image
 from datasets.splits import Sample
 from datasets.transforms import Box
+from utils.progress import Bar
 
 Read = TypeVar("Read")
 
@@ -84,7 +84,7 @@ def read_in_threads(
     numbers = list(numbers)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(read, numbers)
-        bar = tqdm(results, f"reading {what}", len(numbers), leave=False, disable=quiet)
+        bar = Bar(results, f"reading {what}", len(numbers), leave=False, disable=quiet)
         return list(bar)
 
 

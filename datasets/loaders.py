@@ -5,9 +5,14 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
+import numpy as np
 import torch
+from torch import UntypedStorage
+from torch.multiprocessing.reductions import reduce_storage
 from torch.utils.data import DataLoader
 
 from datasets.cache import read_in_threads
@@ -21,6 +26,7 @@ from utils import distributed
 from utils.interrupt import STOPPING
 
 CACHES = ("none", "ram", "gpu")
+FILES, FILES_A_WORKER = 32, 16  # that a training has open at most: pipes, and parts of batches
 
 
 class ResidentLoader:
@@ -56,7 +62,8 @@ def build_loaders(
 
     Raises:
         DataError: as `read_splits`, `CrowdDataset`, `CropSampler` and `check_memory`; crops of
-            different sizes cannot make a batch; or workers cannot share the RAM.
+            different sizes cannot make a batch; or workers cannot share the RAM, or open enough
+            files.
     """
     train, val, test = read_splits(
         args.train_json, args.val_json, args.test_json, args.train_on_val
@@ -118,7 +125,11 @@ def check_options(args: argparse.Namespace) -> None:
 def build_evaluation_loader(
     samples: Sequence[Sample], workers: int, pin_memory: bool = False
 ) -> DataLoader:
-    """Returns a loader of whole images, one by one and in order."""
+    """Returns a loader of whole images, one by one and in order.
+
+    Raises:
+        DataError: as `CrowdDataset`; or workers cannot open enough files.
+    """
     numbers = [[number] for number in range(len(samples))]
     return _build_loader(CrowdDataset(samples), numbers, workers, pin_memory)
 
@@ -130,6 +141,7 @@ def _build_loader(
     pin_memory: bool,
     context: str | None = None,
 ) -> DataLoader:
+    _check_files(workers)
     return DataLoader(
         dataset,
         batch_size=None,  # the data set makes whole batches
@@ -137,9 +149,20 @@ def _build_loader(
         num_workers=workers,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
-        worker_init_fn=_quiet_worker,
+        worker_init_fn=_begin_worker,
         multiprocessing_context=context,
     )
+
+
+def _check_files(workers: int) -> None:
+    """Raises DataError if fewer files may be open than training with workers needs."""
+    most = os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else -1  # -1: any number
+    needed = FILES + FILES_A_WORKER * workers
+    if workers and 0 <= most < needed:
+        raise DataError(
+            f"--workers {workers} needs {needed} open files, `ulimit -n` allows {most}: raise it, "
+            "or give --workers 0"
+        )
 
 
 def _read_once(dataset: CrowdDataset, device: torch.device, quiet: bool) -> list[Crowd]:
@@ -153,8 +176,12 @@ def _read_once(dataset: CrowdDataset, device: torch.device, quiet: bool) -> list
     return read_in_threads(read, range(len(dataset)), "validation images", quiet)
 
 
-def _quiet_worker(_: int) -> None:
-    """Leaves to the main process what a batch system or a terminal sends to all processes."""
+def _begin_worker(_: int) -> None:
+    """Leaves to the main process what a batch system or a terminal sends to all processes.
+
+    Batches reach it whatever their size.
+    """
+    ForkingPickler.register(UntypedStorage, _share_or_copy)
     for number in set(STOPPING) - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
@@ -167,3 +194,22 @@ def _obey_main_process() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)
+
+
+def _share_or_copy(
+    storage: UntypedStorage,
+) -> tuple[Callable[..., UntypedStorage], tuple[Any, ...]]:
+    """Pickles a tensor's memory: shares it as PyTorch does or, where that fails, copies the bytes.
+
+    It fails where /dev/shm is small, as Docker's 64 MB, or no more files may be opened. PyTorch's
+    error would come up in a thread, and the main process would wait for the batch for ever.
+    """
+    try:
+        return reduce_storage(storage)
+    except (RuntimeError, OSError):
+        values = torch.empty(0, dtype=torch.uint8).set_(storage)
+        return _restore, (values.numpy(),)
+
+
+def _restore(values: np.ndarray) -> UntypedStorage:
+    return torch.from_numpy(values).untyped_storage()

@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from datasets.memory import GIGABYTE, available_memory
 from datasets.splits import DataError
 from datasets.transforms import Size
+from utils.progress import Bar
 
 with suppress(ImportError):  # installed by who has .heic files
     import pillow_heif
@@ -204,4 +204,4 @@ def _say_once(line: str, key: str | None = None) -> None:
     """Prints a line on stderr, unless this process has printed it, or one with its key."""
     if (key or line) not in SAID:
         SAID.add(key or line)
-        tqdm.write(line, sys.stderr)
+        Bar.write(line, sys.stderr)

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import utils.start  # noqa: F401
+
 from datasets.catalogue import DATASETS  # noqa: E402
 from preprocess.commands import run  # noqa: E402
 from preprocess.generation import add_options  # noqa: E402
@@ -12,7 +14,7 @@ from preprocess.maps import make_maps  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     add_options(parser, default_root="data/ShanghaiTech")
     parser.add_argument("--part", choices=["A", "B", "AB"], default="A", help="default: A")
     return parser.parse_args()

@@ -10,9 +10,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import utils.start  # noqa: F401
+
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from datasets.catalogue import DATASETS  # noqa: E402
 from datasets.splits import DataError  # noqa: E402
 from preprocess.checks import (  # noqa: E402
@@ -36,7 +38,7 @@ NAMED = 3  # files per line
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("--root", type=Path, default=os.environ.get("ROOT"), help="data set's folder, or $ROOT")
     add("--dataset", type=str.upper, choices=DATASETS, default="MINE", help="default: MINE")

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import utils.start  # noqa: F401
+
 from datasets.catalogue import DATASETS  # noqa: E402
 from datasets.files import open_map  # noqa: E402
 from datasets.splits import DataError  # noqa: E402
@@ -22,7 +24,7 @@ OWN = DATASETS["MINE"]
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     add_options(parser, default_root="data/mine")
     add = parser.add_argument
     rules = f"{', '.join(SIGMA_RULES)} (default: of the maps there are, else the first)"

@@ -6,12 +6,14 @@ import sys
 from functools import partial
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import utils.start  # noqa: F401
+
 import cv2
 import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from preprocess.commands import run  # noqa: E402
 from preprocess.figures import palette  # noqa: E402
 from preprocess.processes import raise_failed, run_in_processes  # noqa: E402
@@ -176,7 +178,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--pictures", type=whole_number(1), default=90, help="how many")
     parser.add_argument("--size", type=checked(parse_sides), default="512x768", help="HEIGHTxWIDTH")
     parser.add_argument("--seed", type=whole_number(0), default=0, help="other pictures")
-    parser.add_argument("--workers", type=whole_number(1), help="processes; None: one per core")
+    parser.add_argument("--workers", type=whole_number(1), help="processes (default: one per core)")
     return parser.parse_args()
 
 

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import utils.start  # noqa: F401
+
 from datasets.catalogue import DATASETS  # noqa: E402
 from preprocess.commands import run  # noqa: E402
 from preprocess.lists import Validation, make_lists  # noqa: E402
@@ -14,7 +16,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("--dataset", type=str.upper, choices=DATASETS, default="SHA", help="default: SHA")
     add("--root", type=Path, help="data set's folder (default: $ROOT or data/...)")

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import utils.start  # noqa: F401
+
 from datasets.catalogue import DATASETS  # noqa: E402
 from preprocess.commands import run  # noqa: E402
 from preprocess.generation import PROJECT, add_options  # noqa: E402
@@ -15,7 +17,7 @@ from preprocess.rescaling import add_short_side, check_short_side  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--dataset", type=str.upper, choices=DATASETS, required=True)
     add_options(parser, default_root=None)
     add_short_side(parser)

@@ -60,6 +60,7 @@ refuse_options() {
   local option
   for option in "$@"; do
     option=${option%%=*}
+    [[ $option != -d?* ]] || option=-d # -dSHA
     [ -z "$option" ] || [ -z "${setting[$option]:-}" ] ||
       die "set ${setting[$option]}=... in place of $option"
   done

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn, TypeVar
 
-from tqdm import tqdm
-
 from datasets.splits import DataError
+from utils.progress import Bar
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_S = 5  # for a worker to remove what it has begun to write
@@ -52,7 +51,7 @@ def run_in_processes(
     waiting, free = deque(range(len(jobs))), []
     busy: dict[Connection, tuple[_Worker, int]] = {}
     try:
-        with tqdm(total=len(jobs), desc=description, unit=unit, disable=not jobs) as bar:
+        with Bar(total=len(jobs), desc=description, unit=unit, disable=not jobs) as bar:
             while waiting or busy:
                 while waiting and len(busy) < workers:
                     worker = free.pop() if free else _Worker(work)

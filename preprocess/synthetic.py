@@ -7,12 +7,14 @@ import re
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import utils.start  # noqa: F401
+
 import cv2
 import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from preprocess.annotations import write_shanghaitech_points  # noqa: E402
 from preprocess.commands import run  # noqa: E402
 from preprocess.figures import BODY, PAINT, Figure, palette  # noqa: E402
@@ -180,7 +182,7 @@ def _draw_picture(job: tuple[argparse.Namespace, int, int]) -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--out", type=Path, required=True, help="folder that gets part_A")
     parser.add_argument("--train", type=int, default=120, help="pictures, default: 120")
     parser.add_argument("--test", type=int, default=30, help="pictures, default: 30")

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import utils.start  # noqa: F401
+
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from models.distillation import PUBLISHED_TERMS  # noqa: E402
 from utils.files import write_whole  # noqa: E402
 from utils.inputs import read_json_file  # noqa: E402
@@ -118,7 +120,8 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Table and figure of an ablation's runs.")
+    description = "Table and figure of an ablation's runs."
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     parser.add_argument("folder", type=Path, help="whose folders are the runs")
     try:
         main(parser.parse_args().folder)

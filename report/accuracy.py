@@ -11,9 +11,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import utils.start  # noqa: F401
+
 from matplotlib import pyplot as plt
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from report.paper import REFERENCE  # noqa: E402
 from report.runs import (  # noqa: E402
     KEPT,
@@ -163,7 +165,7 @@ def _beside(out: Path, shown: str) -> Path:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of trainings, each tested")
     parser.add_argument("--out", type=Path, required=True, help="the page, a Markdown file")
     parser.add_argument("--title", required=True, help="of the page")

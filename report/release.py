@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import utils.start  # noqa: F401
+
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.checkpoint import CheckpointError, read_checkpoint, save_weights  # noqa: E402
 from utils.files import check_outputs  # noqa: E402
 
@@ -68,7 +70,7 @@ def _shorten(name: str, tensor: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     what = "of a training, such as RUN/best_mae.pth; the weights of several are averaged"
     parser.add_argument("checkpoint", type=Path, nargs="+", help=what)
     parser.add_argument("path", type=Path, help=".safetensors file to write")

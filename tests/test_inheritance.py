@@ -1,5 +1,8 @@
 """Students that are initialised from their teacher."""
 
+import io
+import sys
+from argparse import Namespace
 from fractions import Fraction
 
 import pytest
@@ -7,9 +10,12 @@ import torch
 from torch.nn import functional as F
 
 from models.build import build_network
+from models.counter import new_student
 from models.inheritance import choose_channels, inherit
 from models.initial import init_kaiming
 from models.taps import Adapters, FeatureReader, tap_channels
+from training import inheriting
+from utils.progress import Bar
 
 
 def build(arch, width, seed):
@@ -91,3 +97,27 @@ def test_a_teacher_whose_layer_is_dead_leaves_a_student_that_counts():
     torch.nn.init.constant_(teacher.backend.dilated2.bias, -1e6)
     inherit(student, None, teacher, lambda: smooth_images(2, 1))
     assert all(parameter.isfinite().all() for parameter in student.parameters())
+
+
+def test_fitting_shows_how_far_it_is_and_says_what_it_took(monkeypatch, capsys):
+    teacher, student = (new_student("csrnet", Fraction(1, n)) for n in (8, 16))
+    noise = torch.randint(0, 256, (1, 3, 48, 64), dtype=torch.uint8)
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    bars, clock = [], iter([0, 90])
+    monkeypatch.setattr(inheriting, "Bar", lambda **of: bars.append(Bar(**of)) or bars[0])
+    monkeypatch.setattr(inheriting, "time", Namespace(perf_counter=clock.__next__))
+    monkeypatch.setattr(inheriting, "INHERITED_CROPS", 2)
+    monkeypatch.setattr(inheriting, "_first_crops", lambda *_: iter([noise] * 3))
+    args = Namespace(teacher_ckpt="teacher.pth", resume=False, device=torch.device("cpu"))
+    adapters = Adapters(
+        student.network.taps, tap_channels(student.network), tap_channels(teacher.network)
+    )
+    inheriting.inherit_weights(args, student, adapters, teacher, None)
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == "fitting the student to teacher.pth at 2 crops"
+    assert last == "fitted in 1.5 minutes, which --max-minutes does not count"
+    layers = 10 + 6 + 1  # front end, back end and output layer
+    assert bars[0].n == bars[0].total == 2 * (1 + layers + 1)
+    assert "fitting:   0%" in terminal.getvalue()

@@ -123,7 +123,8 @@ def test_what_is_written_is_what_is_printed(run, samples, tmp_path):
     files = {name: tmp_path / name for name in ("out", "maps", "rows.csv", "rows.json")}
     options = ["--out", files["out"], "--npy", files["maps"]]
     options += ["--csv", files["rows.csv"], "--json", files["rows.json"]]
-    code, lines, _ = run(folder, f"{folder}/R*.png", *options, *HALVES)
+    code, (*lines, last), _ = run(folder, f"{folder}/R*.png", *options, *HALVES)
+    assert last == f"overlays are in {files['out']}"
     records = read_json(files["rows.json"])
     stems = ["CMYK", "L", "P", "RGB", "RGBA", "deep"] + ["RGB_2", "RGBA_2"]
     assert code == 0 and len(lines) == len(records) == 8
@@ -139,7 +140,7 @@ def test_what_is_written_is_what_is_printed(run, samples, tmp_path):
         assert sum(regions.values()) == pytest.approx(record["count"], rel=1e-5)
         left, right = regions["left"], regions["right"]
         name, count = record["name"], record["count"]
-        assert line == f"{name}: {count:.1f}  left {left:.1f}  right {right:.1f}"
+        assert line == f"{name}: {count:.1f} people  left {left:.1f}  right {right:.1f}"
         assert (row["name"], row["count"]) == (name, f"{count:.4f}")
         assert (row["left"], row["right"]) == (f"{left:.4f}", f"{right:.4f}")
         assert row["frame"] == row["unlikeness"] == row["notes"] == ""
@@ -229,7 +230,7 @@ def test_black_and_white_pictures_show_nobody(run, tmp_path):
         Image.fromarray(level ^ noise).save(tmp_path / f"{name}.png")
     code, lines, _ = run(tmp_path, *HALVES)
     assert code == 0 and len(lines) == 2
-    assert all(line.endswith(": 0.0  left 0.0  right 0.0  nothing to see") for line in lines)
+    assert all(line.endswith(": 0.0 people  left 0.0  right 0.0  nothing to see") for line in lines)
 
 
 @pytest.mark.parametrize(("threshold", "remark"), [(1e-3, True), (1e6, False)])
@@ -329,7 +330,8 @@ def test_shipped_weights_see_nobody_in_black_white_and_noise_and_flag_a_chessboa
     for name, pixels in pictures.items():
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     _, (black, board, noisy, white), _ = run(tmp_path, weights=DEFAULT)
-    assert black.endswith(": 0.0  nothing to see") and white.endswith(": 0.0  nothing to see")
+    for line in (black, white):
+        assert line.endswith(": 0.0 people  nothing to see")
     assert board.endswith("unlike the training pictures")
     assert float(noisy.rpartition(": ")[2].split()[0]) <= 3
     _, (_, _, noisy, _), _ = run(tmp_path, weights="skt_csrnet_sha")

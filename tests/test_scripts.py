@@ -14,6 +14,7 @@ from conftest import PROJECT, write_qnrf
 from PIL import Image
 
 from datasets.splits import read_list
+from report.closing import recommend
 from utils.checkpoint import read_checkpoint
 
 
@@ -83,7 +84,7 @@ def test_one_command_goes_from_nothing_to_a_result_table(fixture, arch, request)
     train, test = (read_list(folder / f"runs/lists_demo/demo_{s}.json") for s in ("train", "test"))
     assert len(train) == 10 and len(test) == 3
     assert "Without a guard nothing will be flagged" in printed  # of so few pictures
-    assert f"predict.sh photo.jpg -c {student}/model.safetensors" in printed
+    assert printed.rstrip().endswith(recommend(student, folder / "runs/lists_demo/demo_test.json"))
 
 
 def test_an_ablation_ends_in_a_table_and_a_figure(demo):
@@ -237,6 +238,7 @@ def test_a_second_run_is_refused_and_loses_nothing(demo):
         ([], {"TERMS": "hard,count", "TEACHER": "t.pth"}, "TERMS=hard,count trains without a teac"),
         ([], {"TERMS": "hard", "INIT": "s.pth"}, "INIT=s.pth is where a teacher's training starts"),
         (["-sc", "s.pth"], {}, "set STUDENT=... in place of -sc"),
+        (["-dSHA"], {}, "set DATASET=... in place of -d"),
         ([], {"PYTHON": "/bin/false"}, "PYTHON=/bin/false lacks one of"),
     ],
 )
@@ -302,3 +304,54 @@ def test_qnrf_is_rescaled_for_bl_alone(tmp_path):
             assert (image.height, image.width) == size
         settings = read_checkpoint(tmp_path / f"runs/teacher_{arch}_qnrf/last.pth")["settings"]
         assert settings["protocol"] == ("cells" if arch == "csrnet" else "rescaled")
+
+
+def test_an_abbreviated_option_is_refused_before_anything_is_made(tmp_path):
+    result = run_script("SKT_distill.sh", "--ou", "x", RUNS=tmp_path)
+    assert result.returncode == 2
+    assert "unrecognized arguments: --ou x" in result.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("dataset", "mae", "expected"),
+    [
+        ("SHA", 79.44, "To count people: bash predict.sh photo.jpg -c {run}/model.safetensors --"),
+        (
+            "DEMO",
+            37.89,
+            "This student counts in drawings like these alone: bash predict.sh {image}",
+        ),
+        ("SHA", 86.57, "This student is not fit to count: its test MAE of 86.57 is not below the "),
+        (
+            "DEMO",
+            65521,
+            "This student is not fit to count: its test MAE of 65,521.00 is not",
+        ),
+        ("SHA", float("nan"), "This student is not fit to count: its test MAE of nan is not below"),
+    ],
+)
+def test_only_a_student_that_beats_the_mean_count_is_recommended(dataset, mae, expected, tmp_path):
+    image = tmp_path / "IMG_1.jpg"
+    image.touch()
+    image.with_suffix(".h5").touch()
+    (tmp_path / "test.json").write_text(json.dumps([str(image)]))
+    facts = {"settings": {"dataset": dataset}, "test_mae_of_mean_training_count": 86.57}
+    (tmp_path / "result.json").write_text(json.dumps({**facts, "test": {"mae": mae}}))
+    advice = recommend(tmp_path, tmp_path / "test.json")
+    assert advice.startswith(expected.format(run=tmp_path, image=image))
+
+
+def test_scripts_keep_their_line_endings_whatever_git_is_told(tmp_path):
+    def git(*arguments):
+        options = ["-c", "core.autocrlf=true", "-c", "user.name=a", "-c", "user.email=a@b.c"]
+        subprocess.run(["git", *options, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init", "project")
+    for name in (".gitattributes", "predict.sh", "docs/densities.png"):
+        (tmp_path / "project" / Path(name).name).write_bytes((PROJECT / name).read_bytes())
+    git("-C", "project", "add", ".")
+    git("-C", "project", "commit", "-m", "all")
+    git("clone", "project", "clone")
+    for name in ("predict.sh", "docs/densities.png"):
+        assert (tmp_path / "clone" / Path(name).name).read_bytes() == (PROJECT / name).read_bytes()

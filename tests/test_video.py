@@ -40,7 +40,8 @@ def clip(tmp_path_factory):
 def test_a_videos_counts_are_those_of_its_frames(run, student, clip, tmp_path, every):
     options = ["--every", every, "--out", tmp_path / "out", "--npy", tmp_path / "maps"]
     options += ["--json", tmp_path / "a.json", "--csv", tmp_path / "a.csv"]
-    code, (line,), errors = run(clip, *options)
+    code, (line, last), errors = run(clip, *options)
+    assert last == f"overlays are in {tmp_path / 'out'}"
     assert code == 0 and not errors
     network = read_counter(student).network.eval()
     capture, expected = cv2.VideoCapture(str(clip)), []
@@ -57,7 +58,7 @@ def test_a_videos_counts_are_those_of_its_frames(run, student, clip, tmp_path, e
     with (tmp_path / "a.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(expected)
     most, mean = max(expected), sum(expected) / len(expected)
-    assert line.startswith(f"{clip}: {mean:.1f} on average, at most {most:.1f} (at ")
+    assert line.startswith(f"{clip}: {mean:.1f} people on average, at most {most:.1f} (at ")
     assert f"{len(expected)} frames" in line
     assert len(list((tmp_path / "maps").iterdir())) == len(expected)
     overlay = Video(tmp_path / "out/clip_density.mp4")

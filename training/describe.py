@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import utils.start  # noqa: F401
+
 from counting.protocols import SHORT_SIDE  # noqa: E402
 from datasets.catalogue import find_dataset  # noqa: E402
 from models.build import find_architecture  # noqa: E402
@@ -31,7 +33,7 @@ def describe(arch: str, dataset: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--arch", required=True)
     parser.add_argument("--dataset", required=True)
     options = parser.parse_args()

@@ -9,7 +9,6 @@ from types import MappingProxyType
 
 import torch
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from models.distillation import Criterion
 from training.clock import Clock
@@ -22,6 +21,7 @@ from utils.checkpoint import read_checkpoint, save_checkpoint
 from utils.interrupt import StopRequest
 from utils.metrics import Scores
 from utils.precision import choose_precision
+from utils.progress import Bar
 
 SLOWER_EXACT = 4  # counting in float32 takes at most so many times as long as in 16 bits
 VALIDATED = {"val": "validation", "val_ema": "validation of averaged weights"}
@@ -115,7 +115,7 @@ class Training:
         if not self.finished or progress.kept < progress.steps:
             silent = not distributed.is_main()
             steps = {"total": self.planned, "initial": progress.steps, "unit": "step"}
-            self._bar = tqdm(**steps, disable=silent)
+            self._bar = Bar(**steps, disable=silent)
         while not self.finished or progress.kept < progress.steps:
             self._bar.set_description(f"epoch {progress.epoch + 1}/{self.schedule.epochs}")
             yield progress.epoch + 1

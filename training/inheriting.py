@@ -1,6 +1,7 @@
 """--init teacher: a student starts with weights that are fitted to its teacher's."""
 
 import argparse
+import time
 from collections.abc import Iterator
 from itertools import count, islice
 
@@ -11,10 +12,12 @@ from datasets.sampler import CropSampler
 from models.counter import Counter
 from models.inheritance import inherit
 from models.taps import Adapters
+from models.vgg import convolutions
 from utils import distributed
 from utils.checkpoint import CheckpointError
 from utils.pixels import normalise
 from utils.precision import allow_tf32
+from utils.progress import Bar
 
 INHERITED_CROPS = 128  # at which --init teacher fits a student
 
@@ -48,11 +51,22 @@ def inherit_weights(
         crops = list(islice(_first_crops(args, dataset), INHERITED_CROPS))
         print(f"fitting the student to {args.teacher_ckpt} at {len(crops)} crops", flush=True)
         allow_tf32(False)  # until the training decides
-        images = [crop.to(args.device) for crop in crops]
+        images, began = [crop.to(args.device) for crop in crops], time.perf_counter()
+        passes = 1 + len(convolutions(student.network)) + (adapters is not None)
+        bar = Bar(total=passes * len(images), desc="fitting", unit="crop", leave=False)
+
+        def show() -> Iterator[Tensor]:
+            for image in images:
+                yield normalise(image)
+                bar.update()
+
         try:
-            inherit(student.network, adapters, teacher.network, lambda: map(normalise, images))
+            with bar:
+                inherit(student.network, adapters, teacher.network, show)
         except ValueError as error:
             raise CheckpointError(f"--init teacher: {error}") from None
+        minutes = (time.perf_counter() - began) / 60
+        print(f"fitted in {minutes:.1f} minutes, which --max-minutes does not count", flush=True)
         states = [
             {key: value.cpu() for key, value in module.state_dict().items()} for module in modules
         ]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from counting.protocols import ALIGNMENT
 from datasets.answers import BLANK, KEPT_AS, Answers, Asked
@@ -22,6 +21,7 @@ from models.taps import Ask, FeatureReader, Tap, ask_kept, ask_live, live_tap, t
 from utils import distributed
 from utils.pixels import normalise
 from utils.precision import autocast
+from utils.progress import Bar
 
 USABLE = 0.9  # part of a disk's free space that answers may take
 
@@ -139,7 +139,7 @@ class _Asking:
         share = list(self.missing.items())[
             distributed.local_rank() :: distributed.local_processes()
         ]
-        for asked, number in tqdm(share, "asking the teacher", disable=not distributed.is_main()):
+        for asked, number in Bar(share, "asking the teacher", disable=not distributed.is_main()):
             self._keep(read, asked, self._dataset.image(number), device)
         read.remove()
         distributed.add_up([0])  # waits for the other processes

@@ -20,11 +20,19 @@ HEAD_START_S = 3
 WORKERS = min(2, os.cpu_count() or 1)  # by default
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds defaults to the help, but for None: what that means, the help itself says."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        has_default = action.default not in (None, [])
+        return super()._get_help_string(action) if has_default else action.help
+
+
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors take one line."""
+    """An ArgumentParser whose errors take one line, and whose options have no abbreviations."""
 
     def __init__(self, **options: Any):
-        super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
+        super().__init__(formatter_class=HelpFormatter, allow_abbrev=False, **options)
         if self.add_help:
             self.add_argument("--version", action="version", version=f"SKT {VERSION}")
         sys.excepthook = _say_stopped
@@ -34,6 +42,11 @@ class Parser(argparse.ArgumentParser):
         if distributed.local_rank():
             sys.exit(2)  # the first process of this machine has the same options, and prints it
         self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
+
+    def _get_option_tuples(self, option_string: str) -> list:
+        """Leaves -dSHA for -d SHA, but not -t for -tc, which `allow_abbrev` does not forbid."""
+        found = super()._get_option_tuples(option_string)
+        return [option for option in found if option_string.startswith(option[1])]
 
     def refuse(self, args: argparse.Namespace, options: Iterable[str], reason: str) -> None:
         """Ends with an error if one of `options`, such as --lr, is on the command line."""
@@ -136,7 +149,8 @@ def parse_size(text: str) -> tuple[int, int]:
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     """Adds --gpu and --cpu, which `select_device` reads."""
     group = parser.add_argument_group("device").add_mutually_exclusive_group()
-    group.add_argument("--gpu", type=whole_number(0), help="GPU number; None: the first, or CPU")
+    which = "number of the GPU (default: the first, or the CPU where there is none)"
+    group.add_argument("--gpu", type=whole_number(0), help=which)
     group.add_argument("--cpu", action="store_true", help="keep everything on the CPU")
 
 

@@ -10,11 +10,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from utils.start import PROJECT
+
 import cv2
 import numpy as np
 
-PROJECT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(PROJECT))
 from preprocess.synthetic import draw_scene  # noqa: E402
 
 FPS, SIZE, SCENE = 25, (720, 1280), (900, 1600)

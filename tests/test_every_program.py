@@ -1,0 +1,138 @@
+"""What all programs share: their first import, options, help and progress bars."""
+
+import ast
+import importlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT
+
+from utils import start
+from utils.options import Parser, add_device_options
+from utils.progress import Bar
+
+SOURCES = {path: path.read_text(encoding="utf-8") for path in PROJECT.glob("[!.]*/**/*.py")}
+SOURCES |= {path: path.read_text(encoding="utf-8") for path in PROJECT.glob("*.py")}
+SOURCES = {path: text for path, text in SOURCES.items() if PROJECT / "tests" not in path.parents}
+PROGRAMS = [path for path, text in SOURCES.items() if '__name__ == "__main__"' in text]
+MODULES = [".".join(path.relative_to(PROJECT).with_suffix("").parts) for path in PROGRAMS]
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=MODULES)
+def test_a_program_imports_what_every_python_has_before_all_else(program):
+    before = set()
+    for node in ast.parse(SOURCES[program]).body:
+        if isinstance(node, ast.ImportFrom):
+            before.add(node.module)
+        elif isinstance(node, ast.Import):
+            before |= {name.name for name in node.names}
+        if "utils.start" in before:
+            break
+    assert "utils.start" in before
+    before = {name.split(".")[0] for name in before - {"utils.start"}}
+    assert before <= sys.stdlib_module_names
+
+
+def test_a_program_without_its_packages_goes_on_in_the_venv_or_says_how_to_get_them(tmp_path):
+    (tmp_path / "utils").mkdir()
+    for name in ("predict.py", "utils/start.py"):
+        shutil.copy(PROJECT / name, tmp_path / name)
+
+    def run():
+        command = [sys.executable, "-S", "-E", "predict.py", "my photo.jpg"]  # -S: no packages
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    result = run()
+    assert result.returncode == 1 and result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: {sys.executable} has no package numpy. ")
+    assert f"`bash {tmp_path}/predict.sh --help` makes .venv" in line
+    assert f"-m pip install -r {tmp_path}/requirements.txt`" in line
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
+    python.chmod(0o755)
+    result = run()
+    assert (result.returncode, result.stdout, result.stderr) == (0, "predict.py|my photo.jpg|", "")
+
+
+def test_only_a_missing_package_is_looked_for_elsewhere(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(start, "PROJECT", tmp_path)
+    start.find_packages(ZeroDivisionError, ZeroDivisionError("by 0"), None)
+    assert capsys.readouterr().err == "ZeroDivisionError: by 0\n"
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/python").touch()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("it would start itself for ever"))
+    start.find_packages(ModuleNotFoundError, ModuleNotFoundError(name="tqdm"), None)
+    assert " has no package tqdm. " in capsys.readouterr().err
+
+
+def test_closed_outputs_are_the_null_device(tmp_path):
+    program = "import os, utils.start, sys; sys.stderr.write('x'); print(os.fstat(2).st_rdev)"
+    command = f'exec "{sys.executable}" -c "{program}" 2>&-'
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=PROJECT)
+    assert result.returncode == 0
+    assert int(result.stdout) == Path(os.devnull).stat().st_rdev  # no file gets number 2
+
+
+def test_no_program_takes_abbreviations():
+    parsers = [
+        call
+        for text in SOURCES.values()
+        for call in re.findall(r"\bArgumentParser\((?!argparse).*", text)
+    ]
+    assert len(parsers) > 8 and all("allow_abbrev=False" in call for call in parsers)
+
+
+def test_a_whole_option_may_be_joined_to_its_value_but_not_cut(capsys):
+    parser = Parser(prog="program")
+    add_device_options(parser)
+    parser.add_argument("--dataset", "-d")
+    parser.add_argument("--teacher_ckpt", "-tc")
+    sub = parser.add_subparsers(dest="command").add_parser("report")
+    sub.add_argument("--out")
+    args = parser.parse_args(["-dSHA", "--teacher_ckpt=t.pth", "--gpu=1", "report", "--out", "o"])
+    assert (args.dataset, args.teacher_ckpt, args.gpu, args.out) == ("SHA", "t.pth", 1, "o")
+    assert parser.parse_args(["-tc", "t.pth"]).teacher_ckpt == "t.pth"
+    for wrong in (["--gp=0"], ["-t=t.pth"], ["--data=SHA"], ["report", "--ou", "o"]):
+        with pytest.raises(SystemExit):
+            parser.parse_args(wrong)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "error: unrecognized arguments: " in line
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if "." not in name])
+def test_a_help_says_what_happens_by_default(module, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [module, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(module).parse_args()
+    text = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 0 and "None" not in text
+    if "--gpu" in text:
+        assert "number of the GPU (default: the first, or the CPU where there is none)" in text
+
+
+def test_a_bar_is_shown_on_a_terminal_and_nothing_of_it_in_a_log(capsys, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        assert list(Bar(range(3), "counting")) == [0, 1, 2]
+    assert "counting: 100%" in terminal.getvalue()
+    with Bar(total=3, leave=False) as bar:
+        bar.update(3)
+        bar.set_postfix(loss=1)
+        Bar.write("epoch 1")
+    assert capsys.readouterr() == ("epoch 1\n", "")
+
+
+def test_all_bars_are_of_one_kind():
+    users = {path.name for path, text in SOURCES.items() if re.search("(from|import) tqdm", text)}
+    assert users == {"progress.py"}

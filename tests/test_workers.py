@@ -1,0 +1,50 @@
+"""Worker processes that read images, on machines with little room."""
+
+import multiprocessing
+import os
+import pickle
+
+import pytest
+import torch
+
+from datasets import loaders
+from datasets.splits import DataError, read_list
+
+
+def refuse_to_share(storage):
+    raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left")
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+def test_what_shared_memory_has_no_room_for_reaches_the_main_process_alike(
+    crowd_lists, monkeypatch
+):
+    samples = read_list(crowd_lists[0])
+    monkeypatch.setattr(loaders, "reduce_storage", refuse_to_share)  # which workers inherit
+    loader = loaders.build_evaluation_loader(samples, workers=1)
+    loader.multiprocessing_context = "fork"
+    expected = list(loaders.build_evaluation_loader(samples, workers=0))
+    for copied, crowd in zip(loader, expected, strict=True):
+        assert copied["name"] == crowd["name"]
+        for name in ("image", "density", "heads"):
+            assert torch.equal(copied[name], crowd[name])
+            assert copied[name].stride() == crowd[name].stride()
+            copied[name].add_(1)  # it may be written to
+
+
+def test_memory_that_is_copied_keeps_types_and_parts(monkeypatch):
+    monkeypatch.setattr(loaders, "reduce_storage", refuse_to_share)
+    for tensor in (torch.randn(3, 4).bfloat16(), torch.zeros(0), torch.arange(6)):
+        restore, values = loaders._share_or_copy(tensor.untyped_storage())
+        storage = restore(*pickle.loads(pickle.dumps(values)))
+        assert torch.equal(torch.empty(0, dtype=tensor.dtype).set_(storage), tensor.flatten())
+
+
+def test_workers_without_enough_open_files_are_refused_in_one_line(crowd_lists, monkeypatch):
+    samples = read_list(crowd_lists[0])
+    monkeypatch.setattr(os, "sysconf", lambda name: {"SC_OPEN_MAX": 24}[name])
+    loaders.build_evaluation_loader(samples, workers=0)
+    with pytest.raises(DataError, match="--workers 2 needs 64 open files, `ulimit -n` allows 24"):
+        loaders.build_evaluation_loader(samples, workers=2)
+    monkeypatch.setattr(os, "sysconf", lambda name: -1)  # any number
+    loaders.build_evaluation_loader(samples, workers=2)

@@ -1,0 +1,45 @@
+"""Imported by every program before anything that may be missing: it needs nothing but Python."""
+
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def open_closed_outputs() -> None:
+    """Opens the null device in place of an output that is closed, as by 2>&- in a shell.
+
+    Else the next file to be opened gets its number, and what libraries print is written into it.
+    """
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
+
+
+def find_packages(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """Handles an exception that nobody caught: a missing package is looked for in .venv.
+
+    The program starts again there. Where the scripts have made no .venv, or the package is missing
+    there as well, it ends with a line that says how to get it.
+    """
+    if not issubclass(kind, ModuleNotFoundError):
+        sys.__excepthook__(kind, error, traceback)
+        return
+    venv = PROJECT / ".venv"
+    if (venv / "bin/python").exists() and Path(sys.prefix).resolve() != venv.resolve():
+        python = str(venv / "bin/python")
+        os.execv(python, [python, *sys.argv])
+    print(
+        f"error: {sys.executable} has no package {error.name}. `bash {PROJECT / 'predict.sh'} "
+        f"--help` makes .venv, which every program then uses; `{sys.executable} -m pip install -r "
+        f"{PROJECT / 'requirements.txt'}` does without",
+        file=sys.stderr,
+    )
+
+
+open_closed_outputs()
+if PROJECT in Path(sys.argv[0]).resolve().parents:  # one of our programs is run, not imported
+    sys.excepthook = find_packages
