@@ -155,12 +155,12 @@ def test_what_was_cut_out_of_a_video_is_whole(tmp_path, name, first):
 def test_a_truncated_video_is_reported_with_what_there_was(run, tmp_path, name):
     options = {"movflags": "faststart"} if name == "a.mp4" else {}
     codec = {"a.avi": "mjpeg", "a.flv": "flv"}.get(name, "mpeg4")
-    path = write_clip(tmp_path / name, np.arange(3 * FPS) / FPS, codec, **options)
+    path = write_clip(tmp_path / name, None, codec, **options)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     options = ["--out", tmp_path / "out"] if name == "a.avi" else []
     code, lines, (error,) = run(path, "--json", tmp_path / "a.json", *options)
     seen = len(read_json(tmp_path / "a.json"))
-    assert code == 1 and 15 < seen < 3 * FPS and f"{seen} frames" in lines[0]
+    assert code == 1 and 5 < seen < FRAMES and f"{seen} frames" in lines[0]
     assert f"{name} is damaged; {seen} frames were read; " in error
     if options:
         assert len(play(tmp_path / "out/a_density.mp4")[0]) == seen
