@@ -12,7 +12,7 @@ from conftest import read_json
 from servers import http_camera, rtsp_camera
 from test_video import FPS, noise, play, write_clip
 
-from counting import live
+from counting import live, video
 from counting.live import LIVE_FPS, Stream, open_video
 from counting.sources import find_sources, hide_secrets
 from counting.video import VideoError
@@ -94,22 +94,22 @@ def test_a_stream_is_counted_and_opened_again_after_a_loss(run, tmp_path, monkey
     assert "secret" not in "".join([*told, *written])
 
 
-def test_every_nth_frame_of_a_stream(tmp_path):
+def test_every_nth_frame_of_a_stream():
     stop = StopRequest()
     with http_camera([[noise(0)] * 30], gap_s=0.02) as port:
-        video = open_video(f"http://127.0.0.1:{port}/", stop, lambda line: None)
+        stream = open_video(f"http://127.0.0.1:{port}/", stop, lambda line: None)
         numbers = []
-        for frame in video.read(4):
+        for frame in stream.read(4):
             numbers.append(frame.number)
             stop.requested = len(numbers) == 4
     assert min(np.diff(numbers)) >= 4
 
 
-def test_a_stream_does_not_lag_behind(tmp_path):
+def test_a_stream_does_not_lag_behind():
     stop, seconds = StopRequest(), []
     with http_camera([[noise(0)] * 50], gap_s=0.02) as port:
-        video, began = open_video(f"http://127.0.0.1:{port}/", stop, lambda line: None), None
-        for frame in video.read(1):
+        stream, began = open_video(f"http://127.0.0.1:{port}/", stop, lambda line: None), None
+        for frame in stream.read(1):
             began = began or time.monotonic()
             seconds.append(time.monotonic() - began - frame.seconds)
             time.sleep(0.2)  # as if counting took ten times as long as a frame lasts
@@ -129,6 +129,22 @@ def test_a_stream_by_rtsp_is_opened_again_after_a_loss(tmp_path, monkeypatch):
             stop.requested = frame.number >= 40
     assert f"rtsp://***@127.0.0.1:{port}/live is lost after " in told[0]
     assert " is back after " in told[1] and numbers[0] < 40
+
+
+def test_a_stream_that_falls_silent_is_lost(monkeypatch):
+    monkeypatch.setattr(live, "PAUSES_S", (0.05, 1))
+    monkeypatch.setattr(video, "TIMEOUT_S", 0.5)
+    stop, told = StopRequest(), []
+
+    def fall_silent():
+        yield from [noise(0)] * 5
+        time.sleep(1.5)
+
+    with http_camera([fall_silent(), [noise(0)] * 30], gap_s=0.05) as port:
+        for frame in open_video(f"http://127.0.0.1:{port}/", stop, told.append).read(1):
+            stop.requested = frame.number >= 5
+    assert " frames: no answer in 0.5 s; trying to open it again" in told[0]
+    assert " is back after " in told[1]
 
 
 def test_ctrl_c_ends_a_pause_at_once(run, monkeypatch):
