@@ -147,7 +147,9 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path, fps: float):
-        self._path, self._fps = path, Fraction(fps).limit_denominator(1001)
+        # FFmpeg needs a ratio of small numbers that is not 0.
+        self._path = path
+        self._fps = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
         self._container: av.container.OutputContainer | None = None
         self._last = -1  # ticks
 

@@ -235,6 +235,11 @@ def test_a_video_of_a_turned_phone_is_upright(clip, tmp_path):
     np.testing.assert_array_equal(upright.image, np.rot90(lying.image, -1))
 
 
+def test_a_film_of_one_frame_of_many(run, clip, tmp_path):
+    code, _, errors = run(clip, "--every", 10**6, "--out", tmp_path / "out")
+    assert code == 0 and not errors and play(tmp_path / "out/clip_density.mp4")[0] == [0]
+
+
 @pytest.mark.parametrize("encoder", ["libx264", "mpeg4"])
 def test_an_overlay_is_h264_where_that_can_be_made(tmp_path, monkeypatch, encoder):
     assert encoder in video.ENCODERS
