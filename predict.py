@@ -1,4 +1,4 @@
-"""Count people in pictures, folders, videos and cameras, and draw where they are.
+"""Count people in pictures, folders, videos, streams and cameras, and draw where they are.
 
 Exit codes: 0 all is counted, 1 something could not be read, 2 an option is wrong, 3 there was an
 alarm (even if something could not be read), 130 stopped by Ctrl-C.
@@ -10,17 +10,19 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 
+from counting.live import open_video
 from counting.outputs import Film, Outputs, Timeline
 from counting.predictor import Predictor
 from counting.readings import COLUMNS, Reading, open_records
 from counting.regions import RegionError, parse_region
 from counting.sources import Source, SourceError, find_sources, searches
-from counting.video import Frame, Video, VideoError
+from counting.video import Frame, VideoError
 from datasets.pictures import read_image
 from datasets.splits import DataError
 from deploy.engines import (
@@ -56,7 +58,7 @@ PATIENCE_S = 2  # seconds before a progress bar shows
 def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     add = parser.add_argument
-    add("inputs", nargs="+", help="pictures, videos, folders, patterns, or camera:0")
+    add("inputs", nargs="+", help="pictures, videos, folders, patterns, URLs or camera:0")
     add("--checkpoint", "-c", type=find_checkpoint, default=DEFAULT, help="file or shipped weights")
     add(
         "--engine",
@@ -179,13 +181,13 @@ def count_video(tally: Tally, source: Source, every: int) -> None:
         VideoError, RegionError, EngineError: it cannot be counted, or not to its end; what was
             counted before is written.
     """
-    video, timeline = Video(source.place), Timeline()
-    stem, fps = source.stem, None if video.is_live else video.fps / every
+    video = open_video(source.place, tally.stop, partial(say, file=sys.stderr))
+    timeline, stem = Timeline(), source.stem
     shown = {"desc": source.name, "unit": "frame", "leave": False, "delay": PATIENCE_S}
     try:
         with (
             Bar(total=-(-video.frames // every) or None, **shown) as bar,
-            tally.outputs.film(stem, fps) as film,
+            tally.outputs.film(stem, video.fps / every) as film,
         ):
             for frame in video.read(every):
                 count_frame(tally, source.name, frame, timeline, film)

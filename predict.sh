@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Count people in pictures, folders, videos or a camera, and draw where they are.
+# Count people in pictures, folders, videos, streams or a camera, and draw where they are.
 # Usage: bash predict.sh photo.jpg --out overlays [options of predict.py]
 set -euo pipefail
 # shellcheck source=utils/setup.sh

@@ -61,7 +61,7 @@ class Outputs:
                 np.save(path, density)
 
     @contextmanager
-    def film(self, stem: str, fps: float | None) -> Iterator["Film"]:
+    def film(self, stem: str, fps: float) -> Iterator["Film"]:
         """Yields a `Film`, which writes a video's overlay and its frames' maps.
 
         The overlay keeps the frames written so far, even after an exception. For `fps` see
@@ -76,8 +76,11 @@ class Outputs:
         try:
             yield Film(self, stem, writer)
         finally:
-            if writer.close():
-                os.replace(unfinished(path), path)
+            try:
+                if writer.close():
+                    os.replace(unfinished(path), path)
+            finally:
+                unfinished(path).unlink(missing_ok=True)
 
     def save_timeline(self, stem: str, timeline: "Timeline", alarm: float | None) -> None:
         """Plots a video's count over time, and the alarm's level unless that is for regions."""

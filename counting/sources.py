@@ -1,4 +1,4 @@
-"""Finds the pictures, videos and cameras that a user names on the command line."""
+"""Finds the pictures, videos, cameras and streams that a user names on the command line."""
 
 import glob
 import re
@@ -9,15 +9,19 @@ from datasets.splits import PICTURES
 
 VIDEOS = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .ts .mts .3gp".split())
 CAMERA = re.compile(r"camera:(\d+)")
+STREAM = re.compile(r"(rtsps?|https?)://.+", re.IGNORECASE)
+LOGIN = re.compile(r"^(\w+:/+).*@")  # up to the last @, as a password may hold an @ or a /
+SECRET = re.compile(r"((?:pass|pwd|token|key|secret|auth|sig)[^=&]*=)[^&]*", re.IGNORECASE)
+LONGEST_STEM = 80  # characters of a stream's
 
 
 @dataclass(frozen=True)
 class Source:
-    """A picture's or a video's file, or a camera's number."""
+    """A picture's or a video's file, a stream's URL, or a camera's number."""
 
-    place: Path | int
+    place: Path | str | int
     is_video: bool
-    name: str  # the path or camera, such as photos/IMG_1.jpg or camera:0
+    name: str  # photos/IMG_1.jpg, camera:0, or a URL without passwords
     stem: str  # for the names of its output files, such as IMG_1
 
 
@@ -26,7 +30,7 @@ class SourceError(ValueError):
 
 
 def find_sources(text: str) -> list[Source]:
-    """Returns the sources that a file, folder, pattern or camera:N names, in alphabetical order.
+    """Returns the sources of a file, folder, pattern, URL or camera:N, in alphabetical order.
 
     In a folder, these are the files with the ending of a picture or a video. A file that is named
     itself, or matches a pattern, is a picture unless it has the ending of a video.
@@ -36,16 +40,21 @@ def find_sources(text: str) -> list[Source]:
     """
     if camera := CAMERA.fullmatch(text):
         return [Source(int(camera[1]), True, text, f"camera{camera[1]}")]
+    if STREAM.fullmatch(text):
+        name = hide_secrets(text)
+        stem = re.sub(r"[^\w.-]+", "_", name.split("://")[1]).strip("._")
+        return [Source(text, True, name, stem[:LONGEST_STEM])]
     path = Path(text)
     if path.is_dir():
         found = [file for file in path.iterdir() if file.suffix.lower() in PICTURES | VIDEOS]
         missing = f"{text} holds no picture and no video"
     elif path.exists() or not glob.has_magic(text):
         found = [path] if path.is_file() else []
-        missing = f"{text} does not exist; name a picture, a video, a folder, a pattern or camera:0"
+        missing = f"{hide_secrets(text)} does not exist; name a picture, a video, a folder, a "
+        missing += "pattern, camera:0, or an address that begins with rtsp:// or http://"
     else:
         found = [Path(file) for file in glob.glob(text, recursive=True)]
-        missing = f"no file matches {text}"
+        missing = f"no file matches {hide_secrets(text)}"
     found = sorted(file for file in found if file.is_file())
     if not found:
         raise SourceError(missing)
@@ -54,9 +63,14 @@ def find_sources(text: str) -> list[Source]:
 
 def searches(text: str, folder: Path) -> bool:
     """Returns whether `text` is a folder or a pattern that finds files in `folder`."""
-    if Path(text).is_file() or CAMERA.fullmatch(text):
+    if Path(text).is_file() or CAMERA.fullmatch(text) or STREAM.fullmatch(text):
         return False
     try:
         return any(s.place.resolve().parent == folder.resolve() for s in find_sources(text))
     except SourceError:
         return False
+
+
+def hide_secrets(text: str) -> str:
+    """Returns a URL without its user, password and tokens; other texts as they are."""
+    return SECRET.sub(r"\1***", LOGIN.sub(r"\1***@", text)) if ":/" in text else text

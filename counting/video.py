@@ -1,20 +1,22 @@
-"""Videos and cameras as streams of pictures, read and written frame by frame."""
+"""Videos as sequences of pictures, read and written frame by frame."""
 
-import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
-import cv2
+import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # errors are reported in our own words
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+from counting.sources import hide_secrets
 
-CAMERA_FPS = 10  # of a camera's recording, as counting cannot keep up with its rate
-FALLBACK_FPS = 25.0  # of a file that does not state its rate
-MISSING = 0.02  # part of the announced frames that may be missing: some files only estimate them
+FALLBACK_FPS = 25.0  # of a video that does not state its rate
+TIMEOUT_S = 10.0  # of a network stream that sends nothing
+SHORTFALL, SHORTFALL_S = 0.01, 0.5  # part and seconds of the stated length that may be missing
+ENCODERS = ("libx264", "libopenh264", "mpeg4")  # the first that is there; browsers play H.264
+TICK = Fraction(1, 60_000)  # seconds; frames of 25 and 29.97 a second last whole numbers of it
+BITS_PER_PIXEL = 0.2  # of encoders that are not told a quality
 
 
 class VideoError(ValueError):
@@ -29,83 +31,184 @@ class Frame:
 
 
 class Video:
-    """The frames of a file, or of the camera with this number, one after the other.
+    """The frames of a file, or of what is at a URL, one after the other.
 
     Raises:
-        VideoError: it cannot be opened.
+        VideoError: it cannot be opened, or there is no decoder for it.
     """
 
-    def __init__(self, place: Path | int):
-        self.name = f"camera:{place}" if isinstance(place, int) else str(place)
-        self._capture = cv2.VideoCapture(place if isinstance(place, int) else str(place))
-        if not self._capture.isOpened():
-            what = "cannot be opened" if isinstance(place, int) else "is not a readable video"
-            raise VideoError(f"{self.name} {what}")
-        self.is_live = isinstance(place, int)
-        told = self._capture.get(cv2.CAP_PROP_FPS)
-        self.fps = told if 0 < told < 1000 else FALLBACK_FPS
-        announced = 0 if self.is_live else int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self.frames = max(0, announced)  # some files announce none, or too few
+    def __init__(self, place: Path | str):
+        is_file = isinstance(place, Path)
+        self.name = str(place) if is_file else hide_secrets(place)
+        # A relative path may look like a URL, and a file may be a playlist that names some.
+        target = str(place.absolute()) if is_file else place
+        options = {"protocol_whitelist": "file"} if is_file else {"rtsp_flags": "prefer_tcp"}
+        timeout = None if is_file else TIMEOUT_S
+        try:
+            self._container = av.open(
+                target, options=options, timeout=timeout, metadata_errors="replace"
+            )
+        except (av.FFmpegError, OSError) as error:
+            what = "is not a readable video" if is_file else "cannot be opened"
+            raise VideoError(f"{self.name} {what}: {explain(error)}") from error
+        self._stream = self._container.streams.best("video")
+        if self._stream is None:
+            raise VideoError(f"{self.name} holds no video")
+        if not (self._stream.codec_context and self._stream.codec_context.name):
+            raise VideoError(f"{self.name}: no decoder for this codec")
+        told = self._container.duration
+        self.is_live = told is None and not is_file
+        self._duration = (told or 0) / av.time_base  # seconds
+        if self._container.format.name == "avi" and self._stream.average_rate:
+            # FFmpeg corrects the length of one that is cut off, but not its number of frames.
+            self._duration = float(self._stream.frames / self._stream.average_rate)
+        if not self.is_live:
+            self._stream.thread_type = "AUTO"  # faster, but late by a frame for each thread
+        self.fps = float(self._stream.guessed_rate or FALLBACK_FPS)
+        self.frames = self._stream.frames or int(self._duration * self.fps)  # an estimate
+        self._convert = VideoReformatter()
+        self._failures, self._reached = 0, 0.0
 
     def read(self, every: int) -> Iterator[Frame]:
         """Yields every `every`-th frame, beginning with the first.
 
         Raises:
-            VideoError: at the end, if the file ended early or holds no frame, or the camera failed.
+            VideoError: at the end, if some of it is missing or could not be decoded.
         """
-        began, number = time.monotonic(), 0
+        number, reason = 0, ""
         try:
-            while self._capture.grab():
+            for seconds, picture in self.pictures():
                 if number % every == 0:
-                    seconds = time.monotonic() - began if self.is_live else number / self.fps
-                    whole, pixels = self._capture.retrieve()
-                    if not whole:
-                        break
-                    yield Frame(number, seconds, _as_rgb(pixels))
+                    yield Frame(number, seconds, self.as_rgb(picture))
                 number += 1
+        except av.FFmpegError as error:
+            reason = explain(error)
         finally:
-            self._capture.release()
-        if self.is_live or number < max(1, (1 - MISSING) * self.frames):
-            of = f" of {self.frames}" if self.frames else ""
-            raise VideoError(f"{self.name} ended, or is damaged, after {number}{of} frames")
+            self.close()
+        if not number:
+            raise VideoError(f"{self.name} holds no frame that can be decoded")
+        if reason or self._failures:
+            reason = reason or f"damaged parts: {self._failures}"
+            raise VideoError(f"{self.name} is damaged; {number} frames were read; {reason}")
+        if self._duration - self._reached > max(SHORTFALL_S, SHORTFALL * self._duration):
+            reason = f"it ended after {self._reached:.1f} of {self._duration:.1f} s"
+            raise VideoError(f"{self.name} is damaged; {number} frames were read; {reason}")
+
+    def pictures(self) -> Iterator[tuple[float, av.VideoFrame]]:
+        """Yields seconds since the first frame, which grow, and every frame that can be decoded.
+
+        Raises:
+            av.FFmpegError: reading failed, and will not go on.
+        """
+        first, seconds = None, 0.0
+        for picture in self._decode():
+            time = picture.time
+            if first is None:
+                first = time or 0.0
+            elif time is not None and time - first > seconds:
+                seconds = time - first
+            else:  # no time, or one of another recording that was appended
+                seconds += 1 / self.fps
+            yield seconds, picture
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        is_first, start = True, (self._container.start_time or 0) / av.time_base
+        for packet in self._container.demux():  # sound, too, which may be longer than the pictures
+            if packet.pts is not None:
+                end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                self._reached = max(self._reached, end - start)
+            if packet.stream_index != self._stream.index:
+                continue
+            self._failures += packet.is_corrupt
+            try:
+                pictures = packet.decode()
+            except av.FFmpegError:
+                self._failures += 1
+                continue
+            self._failures += sum(picture.is_corrupt for picture in pictures)
+            if pictures and is_first:  # what was cut out of a video may begin with half a picture
+                self._failures, is_first = 0, False
+            yield from pictures
+
+    def as_rgb(self, picture: av.VideoFrame) -> np.ndarray:
+        """Returns a frame as (H, W, 3) uint8 RGB, turned as players show it."""
+        pixels = self._convert.reformat(picture, format="rgb24").to_ndarray()
+        return np.ascontiguousarray(np.rot90(pixels, round(picture.rotation / 90)))
+
+    def close(self) -> None:
+        self._container.close()
 
 
 class VideoWriter:
-    """Writes RGB frames, all of the first one's size, to an MP4.
+    """Writes RGB frames to an MP4, each of which is shown until the next one's time.
 
     Args:
-        fps: the rate of a file, all of whose frames are written; None for a camera, whose frames
-            are repeated or dropped so that the video plays in real time.
+        fps: frames a second, more or less; the last frame is shown for 1 / fps seconds.
     """
 
-    def __init__(self, path: Path, fps: float | None):
-        self._path, self._live, self._fps = path, fps is None, fps or CAMERA_FPS
-        self._writer: cv2.VideoWriter | None = None
-        self._written = 0
+    def __init__(self, path: Path, fps: float):
+        # FFmpeg needs a ratio of small numbers that is not 0.
+        self._path = path
+        self._fps = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
+        self._container: av.container.OutputContainer | None = None
+        self._last = -1  # ticks
 
     def write(self, image: np.ndarray, seconds: float) -> None:
         """Appends an (H, W, 3) uint8 RGB frame, H and W even, `seconds` after the first one.
 
+        A frame of another size than the first is brought to that.
+
         Raises:
             VideoError: it cannot be written.
         """
-        if self._writer is None:
-            code, size = cv2.VideoWriter.fourcc(*"mp4v"), image.shape[1::-1]
-            self._writer = cv2.VideoWriter(str(self._path), code, self._fps, size)
-        if not self._writer.isOpened():
-            raise VideoError(f"{self._path} cannot be written as an MP4")
-        due = int(seconds * self._fps) + 1 if self._live else self._written + 1
-        pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        for _ in range(self._written, due):
-            self._writer.write(pixels)
-        self._written = max(self._written, due)
+        try:
+            if self._container is None:
+                self._begin(image.shape[:2])
+            frame = av.VideoFrame.from_ndarray(image, "rgb24")
+            frame.time_base = TICK
+            frame.pts = self._last = max(self._last + 1, round(seconds / TICK))
+            self._encode(frame)
+        except (av.FFmpegError, OSError) as error:
+            raise VideoError(f"{self._path} cannot be written: {explain(error)}") from error
+
+    def _begin(self, size: tuple[int, int]) -> None:
+        # A relative path may look like a URL.
+        options = {"movflags": "faststart"}  # a browser plays it before it has it all
+        self._container = av.open(str(self._path.absolute()), "w", options=options)
+        codec = next(name for name in ENCODERS if name in av.codecs_available)
+        # Frames that are stored out of order would make the file's length wrong.
+        settings = {"preset": "veryfast", "bf": "0"} if codec == "libx264" else {}
+        self._stream = self._container.add_stream(codec, rate=self._fps, options=settings)
+        self._stream.height, self._stream.width = size
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.time_base = TICK
+        if codec != "libx264":
+            self._stream.bit_rate = round(BITS_PER_PIXEL * size[0] * size[1] * self._fps)
+        self._container.start_encoding()  # here it fails if the file cannot be made
+
+    def _encode(self, frame: av.VideoFrame | None) -> None:
+        for packet in self._stream.encode(frame):
+            packet.duration = round(1 / self._fps / packet.time_base)
+            self._container.mux(packet)
 
     def close(self) -> bool:
-        """Closes the file, and returns whether there is one, which needs at least one frame."""
-        if self._writer is not None:
-            self._writer.release()
-        return self._written > 0
+        """Closes the file, and returns whether there is one, which needs at least one frame.
+
+        Raises:
+            VideoError: it cannot be written.
+        """
+        if self._last < 0:
+            return False
+        try:
+            self._encode(None)
+            self._container.close()
+        except (av.FFmpegError, OSError) as error:
+            raise VideoError(f"{self._path} cannot be written: {explain(error)}") from error
+        return True
 
 
-def _as_rgb(pixels: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGR2RGB)
+def explain(error: Exception) -> str:
+    """Returns an error's reason without its URL, which may hold a password."""
+    if isinstance(error, av.error.ExitError):
+        return f"no answer in {TIMEOUT_S:g} s"
+    return getattr(error, "strerror", None) or type(error).__name__

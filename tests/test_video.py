@@ -1,12 +1,17 @@
-"""Videos and cameras: counted as their frames are, as streams, and whole wherever they end."""
+"""Video files: counted as their frames are, at their times, and whole wherever they end."""
 
 import csv
+import socket
+from fractions import Fraction
+from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 import torch
 from conftest import plain_guard, read_json, save_student
+from servers import http_file
 
 from counting import video
 from counting.protocols import count_image, predict_whole
@@ -23,12 +28,40 @@ def noise(number):
     return cv2.resize(patches, SIZE[::-1])
 
 
-def write_clip(path, code="mp4v"):
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), FPS, SIZE[::-1])
-    for number in range(FRAMES):
-        writer.write(noise(number))
-    writer.release()
+def write_clip(path, times=None, codec="mpeg4", **options):
+    """Writes frames, by default FRAMES at FPS, that begin at these seconds."""
+    with av.open(str(path), "w", options=options) as file:
+        stream = file.add_stream(codec, rate=FPS)
+        stream.height, stream.width = SIZE
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for number in range(FRAMES if times is None else len(times)):
+            frame = av.VideoFrame.from_ndarray(noise(number), "bgr24")
+            frame.pts = number if times is None else round(1000 * times[number])
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
     return path
+
+
+def cut(source, path, first):
+    """Copies a video's packets from number `first` on, as `ffmpeg -c copy` does."""
+    with av.open(str(source)) as file, av.open(str(path), "w") as copy:
+        stream = file.streams.video[0]
+        twin = copy.add_stream_from_template(stream)
+        packets = [packet for packet in file.demux(stream) if packet.dts is not None][first:]
+        start = packets[0].dts
+        for packet in packets:
+            packet.pts, packet.dts, packet.stream = packet.pts - start, packet.dts - start, twin
+            copy.mux(packet)
+    return path
+
+
+def play(path):
+    """Returns the seconds at which a video's frames are shown, and its length."""
+    with av.open(str(path.absolute())) as file:
+        times = [picture.time for picture in file.decode(file.streams.video[0])]
+        return times, file.duration / av.time_base
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +94,9 @@ def test_a_videos_counts_are_those_of_its_frames(run, student, clip, tmp_path, e
     assert line.startswith(f"{clip}: {mean:.1f} people on average, at most {most:.1f} (at ")
     assert f"{len(expected)} frames" in line
     assert len(list((tmp_path / "maps").iterdir())) == len(expected)
-    overlay = Video(tmp_path / "out/clip_density.mp4")
-    assert overlay.frames == len(expected) and overlay.fps == pytest.approx(FPS / every)
-    assert len(list(overlay.read(1))) == len(expected)
+    times, length = play(tmp_path / "out/clip_density.mp4")
+    assert times == pytest.approx(np.arange(0, FRAMES, every) / FPS)
+    assert length == pytest.approx(len(expected) * every / FPS, abs=2e-3)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"clip_density.mp4", "clip_counts.png"}
 
@@ -93,58 +126,145 @@ def test_a_videos_line_says_how_many_frames_were_odd(run, clip, tmp_path):
     assert f"{FRAMES} frames, unlike the training pictures in {FRAMES}, counted" in line
 
 
-def test_a_truncated_video_is_reported_with_what_there_was(run, tmp_path):
-    path = write_clip(tmp_path / "clip.avi", "MJPG")
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.webm"])
+def test_frames_are_at_their_own_times(run, tmp_path, name):
+    times = [0, 0.04, 0.08, 0.5, 2, 2.04]  # as a phone or a screen recorder keeps them
+    codec = "libvpx-vp9" if name == "a.webm" else "mpeg4"
+    path = write_clip(tmp_path / name, times, codec)
+    code, _, errors = run(path, "--json", tmp_path / "a.json", "--out", tmp_path / "out")
+    assert code == 0 and not errors
+    records = read_json(tmp_path / "a.json")
+    assert [record["seconds"] for record in records] == pytest.approx(times, abs=1e-3)
+    shown, length = play(tmp_path / "out/a_density.mp4")
+    assert shown == pytest.approx(times, abs=1e-3)
+    assert (
+        times[-1] < length < times[-1] + 0.15
+    )  # the rate, which the last one is shown for, is a guess
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.avi"])
+@pytest.mark.parametrize("first", [12, 17])  # frame 12 can be decoded without others, 17 not
+def test_what_was_cut_out_of_a_video_is_whole(tmp_path, name, first):
+    path = write_clip(tmp_path / "whole.mkv", np.arange(60) / FPS)
+    frames = list(Video(cut(path, tmp_path / name, first)).read(1))
+    assert 30 < len(frames) <= 60 - first
+    seconds = [frame.seconds for frame in frames]
+    assert seconds == pytest.approx(np.arange(len(frames)) / FPS, abs=2e-3)
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.mkv", "a.mp4", "a.flv"])
+def test_a_truncated_video_is_reported_with_what_there_was(run, tmp_path, name):
+    options = {"movflags": "faststart"} if name == "a.mp4" else {}
+    codec = {"a.avi": "mjpeg", "a.flv": "flv"}.get(name, "mpeg4")
+    path = write_clip(tmp_path / name, None, codec, **options)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    code, lines, (error,) = run(path, "--json", tmp_path / "a.json", "--out", tmp_path / "out")
+    options = ["--out", tmp_path / "out"] if name == "a.avi" else []
+    code, lines, (error,) = run(path, "--json", tmp_path / "a.json", *options)
     seen = len(read_json(tmp_path / "a.json"))
     assert code == 1 and 5 < seen < FRAMES and f"{seen} frames" in lines[0]
-    assert f"clip.avi ended, or is damaged, after {seen} of" in error
-    assert len(list(Video(tmp_path / "out/clip_density.mp4").read(1))) == seen
+    assert f"{name} is damaged; {seen} frames were read; " in error
+    if options:
+        assert len(play(tmp_path / "out/a_density.mp4")[0]) == seen
 
 
-class Camera:
-    """A fake OpenCV camera: ten pictures, four per second, and then no more."""
-
-    def __init__(self, place):
-        self.place, self.taken = place, 0
-
-    def isOpened(self):
-        return self.place == 0
-
-    def get(self, _):
-        return -1.0
-
-    def grab(self):
-        self.taken += 1
-        return self.taken <= 10
-
-    def retrieve(self):
-        return True, noise(self.taken)
-
-    def release(self):
-        self.place = None
+def test_damage_in_the_middle_is_reported_and_the_rest_is_read(tmp_path):
+    content = bytearray(write_clip(tmp_path / "a.mp4", movflags="faststart").read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 2000] = np.random.default_rng(0).bytes(2000)
+    (tmp_path / "a.mp4").write_bytes(content)
+    frames = Video(tmp_path / "a.mp4").read(1)
+    seconds = []
+    with pytest.raises(VideoError, match=r"a.mp4 is damaged; \d+ frames were read; damaged parts"):
+        seconds.extend(frame.seconds for frame in frames)
+    assert seconds[-1] == (FRAMES - 1) / FPS
 
 
-@pytest.fixture
-def camera(monkeypatch):
-    clock = iter(np.arange(0, 100, 0.25))
-    monkeypatch.setattr(video.cv2, "VideoCapture", Camera)
-    monkeypatch.setattr(video.time, "monotonic", lambda: next(clock))
+def test_what_is_no_video_is_told_from_a_codec_without_decoder(run, tmp_path):
+    content = write_clip(tmp_path / "codec.mkv").read_bytes()
+    (tmp_path / "codec.mkv").write_bytes(content.replace(b"V_MPEG4", b"V_MPEG9"))
+    with av.open(str(tmp_path / "sound.mp4"), "w") as file:
+        stream = file.add_stream("aac", rate=8000)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        silence.sample_rate = 8000
+        file.mux(stream.encode(silence))
+        file.mux(stream.encode())
+    (tmp_path / "text.mp4").write_text("no video")
+    names = ("codec.mkv", "sound.mp4", "text.mp4")
+    code, lines, errors = run(*(tmp_path / name for name in names))
+    assert code == 1 and not lines and len(errors) == 3
+    assert "codec.mkv: no decoder for this codec" in errors[0]
+    assert "sound.mp4 holds no video" in errors[1]
+    assert "text.mp4 is not a readable video: Invalid data found" in errors[2]
 
 
-def test_a_cameras_overlay_plays_as_fast_as_it_happened(camera, run, tmp_path, monkeypatch):
-    code, lines, errors = run("camera:0", "camera:1", "--out", tmp_path)
-    assert code == 1 and "10 frames" in lines[0]
-    assert "camera:0 ended, or is damaged, after 10 frames" in errors[0]
-    assert "camera:1 cannot be opened" in errors[1]
-    monkeypatch.undo()
-    overlay = Video(tmp_path / "camera0_density.mp4")
-    assert overlay.fps == video.CAMERA_FPS
-    assert overlay.frames / overlay.fps == pytest.approx(10 * 0.25, abs=0.3)
+def test_a_file_is_a_file_whatever_its_name_says(run, clip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        names = ["2024-05-01T12:30:00.mp4", f"tcp:{address}?x=.mp4"]
+        for name in names:
+            Path(name).write_bytes(clip.read_bytes())
+        Path("list.mp4").write_text(f"#EXTM3U\n#EXTINF:1,\nhttp://{address}/a.ts\n")
+        code, lines, errors = run(*names, "list.mp4", "--out", ".")
+        server.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            server.accept()
+    assert [line.startswith(f"{name}: ") for line, name in zip(lines, names, strict=True)]
+    assert code == 1 and len(errors) == 1 and "list.mp4" in errors[0]
+    for name in names:
+        assert len(play(Path(name.replace(".mp4", "_density.mp4")))[0]) == FRAMES
+
+
+def test_a_file_at_a_url_is_counted_to_its_end(run, tmp_path):
+    content = write_clip(tmp_path / "a.mkv").read_bytes()
+    with http_file(content) as port:
+        code, lines, errors = run(f"http://127.0.0.1:{port}/a.mkv", "--out", tmp_path / "out")
+    assert code == 0 and not errors and f"{FRAMES} frames, counted" in lines[0]
+    assert (tmp_path / f"out/127.0.0.1_{port}_a.mkv_density.mp4").is_file()
+    with http_file(content[: len(content) // 2]) as port:
+        assert run(f"http://127.0.0.1:{port}/a.mkv")[0] == 1
+
+
+def test_a_video_of_a_turned_phone_is_upright(clip, tmp_path):
+    plain, turned = (  # transformations, as MP4 stores them
+        (np.array(matrix) << [16, 16, 30] * 3).astype(">i4").tobytes()
+        for matrix in ([1, 0, 0, 0, 1, 0, 0, 0, 1], [0, 1, 0, -1, 0, 0, 0, 0, 1])
+    )
+    whole, track, rest = clip.read_bytes().split(plain)
+    (tmp_path / "a.mp4").write_bytes(whole + plain + track + turned + rest)
+    (lying, *_), (upright, *_) = (list(Video(path).read(1)) for path in (clip, tmp_path / "a.mp4"))
+    np.testing.assert_array_equal(upright.image, np.rot90(lying.image, -1))
+
+
+def test_a_film_of_one_frame_of_many(run, clip, tmp_path):
+    code, _, errors = run(clip, "--every", 10**6, "--out", tmp_path / "out")
+    assert code == 0 and not errors and play(tmp_path / "out/clip_density.mp4")[0] == [0]
+
+
+@pytest.mark.parametrize("encoder", ["libx264", "mpeg4"])
+def test_an_overlay_is_h264_where_that_can_be_made(tmp_path, monkeypatch, encoder):
+    assert encoder in video.ENCODERS
+    if encoder not in av.codecs_available:
+        pytest.skip(f"FFmpeg was built without {encoder}")
+    monkeypatch.setattr(video, "ENCODERS", (encoder,))
+    writer, times = VideoWriter(tmp_path / "a.mp4", 10), [0, 0.5, 0.6, 4]
+    for number, seconds in enumerate(times):
+        size = (SIZE[0] * (1 + number % 2), SIZE[1])  # a stream may change it
+        writer.write(cv2.resize(noise(number), size[::-1]), seconds)
+    assert writer.close()
+    with av.open(str(tmp_path / "a.mp4")) as file:
+        context = file.streams.video[0].codec_context
+        assert context.name == {"libx264": "h264"}.get(encoder, encoder)
+        assert (context.height, context.width, context.pix_fmt) == (*SIZE, "yuv420p")
+        pictures = [picture.to_ndarray(format="rgb24") for picture in file.decode(video=0)]
+    shown, length = play(tmp_path / "a.mp4")
+    assert shown == pytest.approx(times) and length == pytest.approx(4.1, abs=2e-3)
+    for number in (0, 2):
+        assert np.abs(pictures[number] - noise(number).astype(float)).mean() < 12
 
 
 def test_a_video_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "no").write_text("a file where a folder should be")
     writer = VideoWriter(tmp_path / "no" / "clip.mp4", FPS)
     with pytest.raises(VideoError, match="clip.mp4 cannot be written"):
         writer.write(noise(0), 0.0)
