@@ -36,6 +36,7 @@ from training.teaching import choose_asking
 from utils import distributed
 from utils.checkpoint import CheckpointError, find_checkpoint
 from utils.distributed import LostProcess
+from utils.metrics import CountError
 from utils.options import Parser, checked, choices, fail, number, select_device
 
 
@@ -202,5 +203,7 @@ if __name__ == "__main__":
         options = parse_args()
         with distributed.together(options.device):
             main(options)
-    except (DataError, CheckpointError, RunError, TrainingError, LostProcess, OSError) as error:
+    except (
+        CheckpointError, CountError, DataError, LostProcess, OSError, RunError, TrainingError
+    ) as error:  # fmt: skip
         fail(error)

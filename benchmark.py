@@ -26,6 +26,7 @@ from report.benchmarks.train import measure_train
 from utils.checkpoint import CheckpointError, find_checkpoint
 from utils.files import check_outputs, write_json
 from utils.inputs import read_json_file
+from utils.metrics import CountError
 from utils.options import (
     Parser,
     add_device_options,
@@ -135,6 +136,7 @@ if __name__ == "__main__":
     except (
         CheckpointError,
         ComparisonError,
+        CountError,
         DataError,
         EngineError,
         ReportError,

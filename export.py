@@ -17,8 +17,8 @@ from torch import Tensor
 from counting.protocols import evaluate
 from datasets.files import read_heads
 from datasets.loaders import build_evaluation_loader
-from datasets.pictures import read_image
-from datasets.splits import PICTURES, DataError, read_list
+from datasets.pictures import list_pictures, read_image
+from datasets.splits import DataError, read_list
 from deploy.deployed import Deployed, EngineError, Infer, import_package
 from deploy.engines import exported_engine
 from deploy.exported import FORMATS, ExportError, Format, check_parity, write_exported
@@ -28,7 +28,7 @@ from models.counter import Counter, read_counter
 from models.vgg import convolutions
 from utils.checkpoint import CheckpointError, find_checkpoint
 from utils.files import check_outputs
-from utils.metrics import score
+from utils.metrics import CountError, score
 from utils.options import Parser, checked, fail, number, whole_number
 from utils.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise
 
@@ -134,7 +134,7 @@ def read_pictures(path: Path, most: int) -> list[Tensor]:
         DataError: there are none, or one is damaged.
     """
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
+        files = list_pictures(path, recursive=False).files
     else:  # from the emptiest to the fullest, which have the widest ranges
         samples = sorted(read_list(path), key=lambda sample: len(read_heads(sample).points))
         files = [sample.image for sample in samples]
@@ -174,5 +174,5 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     try:
         main(parse_args())
-    except (DataError, CheckpointError, EngineError, ExportError, OSError) as error:
+    except (CheckpointError, CountError, DataError, EngineError, ExportError, OSError) as error:
         fail(error)

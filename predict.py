@@ -38,6 +38,7 @@ from models.guard import read_features
 from utils.checkpoint import DEFAULT, CheckpointError, find_checkpoint
 from utils.files import Names, check_outputs
 from utils.interrupt import StopRequest
+from utils.metrics import CountError
 from utils.options import (
     Parser,
     add_device_options,
@@ -67,6 +68,7 @@ def parse_args() -> argparse.Namespace:
         help=f"what runs the network: {', '.join(ENGINES)}, or a file that export.py made of it",
     )
     add("--every", type=whole_number(1), default=1, help="count every so many frames of videos")
+    add("--recursive", action="store_true", help="count in the subfolders of folders, too")
     add_device_options(parser)
 
     add = parser.add_argument_group("what is counted").add_argument
@@ -148,7 +150,7 @@ def find_all(tally: Tally, args: argparse.Namespace) -> list[Source]:
     sources, names = [], Names()
     for text in args.inputs:
         try:
-            sources += find_sources(text)
+            sources += find_sources(text, args.recursive, partial(say, file=sys.stderr))
         except SourceError as error:
             tally.complain(error)
     sources = [replace(source, stem=names.take(source.stem)) for source in sources]
@@ -230,7 +232,7 @@ def main(args: argparse.Namespace) -> int:
                     count_picture(tally, source)
             except (DataError, VideoError) as error:
                 tally.complain(error)
-            except (RegionError, EngineError) as error:
+            except (RegionError, EngineError, CountError) as error:
                 tally.complain(f"{source.name}: {error}")
             if stop.requested:
                 break

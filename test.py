@@ -38,7 +38,7 @@ from utils.checkpoint import CheckpointError, find_checkpoint
 from utils.distributed import LostProcess
 from utils.files import TEXT, Names, check_outputs, write_json, written_whole
 from utils.inputs import read_json_file
-from utils.metrics import CountResult, score
+from utils.metrics import CountError, CountResult, score
 from utils.options import (
     WORKERS,
     Parser,
@@ -383,5 +383,5 @@ if __name__ == "__main__":
         options = parse_args()
         with distributed.together(options.device):
             main(options)
-    except (DataError, CheckpointError, EngineError, LostProcess, OSError) as error:
+    except (CheckpointError, CountError, DataError, EngineError, LostProcess, OSError) as error:
         fail(error)

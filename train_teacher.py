@@ -26,6 +26,7 @@ from training.setup import prepare_device
 from utils import distributed
 from utils.checkpoint import CheckpointError
 from utils.distributed import LostProcess
+from utils.metrics import CountError
 from utils.options import Parser, checked, fail, select_device
 
 
@@ -106,5 +107,7 @@ if __name__ == "__main__":
         options = parse_args()
         with distributed.together(options.device):
             main(options)
-    except (DataError, CheckpointError, RunError, TrainingError, LostProcess, OSError) as error:
+    except (
+        CheckpointError, CountError, DataError, LostProcess, OSError, RunError, TrainingError
+    ) as error:  # fmt: skip
         fail(error)

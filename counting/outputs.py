@@ -87,11 +87,12 @@ class Outputs:
         alarm = None if self.regions else alarm
         if self.overlays:
             path = self.overlays / f"{stem}_counts.png"
-            draw_timeline(timeline.seconds, timeline.counts, path, stem, alarm)
+            draw_timeline(timeline.seconds, timeline.counts, path, printable(stem), alarm)
 
     def _draw(
         self, image: np.ndarray, density: np.ndarray, densest: float, name: str, reading: Reading
     ) -> np.ndarray:
+        name = printable(name)
         name = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
         caption = f"{reading.count:.1f} people   {name}", reading.remarks
         densest = max(float(densest), LEAST_DENSEST)

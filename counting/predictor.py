@@ -1,5 +1,6 @@
 """Counts the people in a picture, and notes what is unusual about it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from counting.protocols import count_image, predict_tiled, predict_whole
 from counting.readings import Reading
 from counting.regions import STRIDE, Region, count_regions
+from utils.metrics import CountError
 from utils.pixels import as_batch, is_flat, shrink_image
 
 # A 4K frame is the largest picture that is counted whole. It takes 1.1 GB with a quarter-wide
@@ -47,12 +49,15 @@ class Predictor:
         Raises:
             RegionError: a region encloses nothing of it.
             EngineError: the engine cannot run on it.
+            CountError: the count is not finite.
         """
         size, glance = image.shape[:2], shrink_image(image, GLANCE_PIXELS)
         if flat := is_flat(glance):
             count, density = 0.0, np.zeros([-(-side // STRIDE) for side in size], np.float32)
         else:
             count, density = self._count(image)
+            if not math.isfinite(count):
+                raise CountError("the count is not finite; the weights overflow")
         regions = count_regions(density, self.regions, size) if self.regions else {}
         unlikeness = self.rate(glance) if self.rate else None
         found = {

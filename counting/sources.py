@@ -2,16 +2,18 @@
 
 import glob
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.splits import PICTURES
+from datasets.pictures import list_pictures
 
 VIDEOS = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .ts .mts .3gp".split())
 CAMERA = re.compile(r"camera:(\d+)")
 STREAM = re.compile(r"(rtsps?|https?)://.+", re.IGNORECASE)
 LOGIN = re.compile(r"^(\w+:/+).*@")  # up to the last @, as a password may hold an @ or a /
 SECRET = re.compile(r"((?:pass|pwd|token|key|secret|auth|sig)[^=&]*=)[^&]*", re.IGNORECASE)
+NO_DECODER = "Pillow cannot decode them here; for .heic, pip install pillow-heif"
 LONGEST_STEM = 80  # characters of a stream's
 
 
@@ -29,11 +31,17 @@ class SourceError(ValueError):
     """Nothing was found under a name; the message says what was looked for."""
 
 
-def find_sources(text: str) -> list[Source]:
+def find_sources(
+    text: str, recursive: bool = False, tell: Callable[[str], None] = lambda _: None
+) -> list[Source]:
     """Returns the sources of a file, folder, pattern, URL or camera:N, in alphabetical order.
 
     In a folder, these are the files with the ending of a picture or a video. A file that is named
     itself, or matches a pattern, is a picture unless it has the ending of a video.
+
+    Args:
+        recursive: whether a folder's subfolders count.
+        tell: takes a line about what a folder holds and is left out.
 
     Raises:
         SourceError: nothing was found.
@@ -46,7 +54,13 @@ def find_sources(text: str) -> list[Source]:
         return [Source(text, True, name, stem[:LONGEST_STEM])]
     path = Path(text)
     if path.is_dir():
-        found = [file for file in path.iterdir() if file.suffix.lower() in PICTURES | VIDEOS]
+        listing = list_pictures(path, recursive, VIDEOS)
+        found = listing.files
+        if left := listing.left_out:
+            tell(f"{text}: left out {len(left)} pictures, such as {left[0].name}: {NO_DECODER}")
+        if skipped := listing.subfolders:
+            what = f"{len(skipped)} subfolders are skipped, such as {skipped[0].name}"
+            tell(f"{text}: {what}; --recursive counts in them, too")
         missing = f"{text} holds no picture and no video"
     elif path.exists() or not glob.has_magic(text):
         found = [path] if path.is_file() else []

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from datasets.cutting import STRIDE
-from datasets.splits import DataError
 from datasets.transforms import Size
+from utils.inputs import DataError
 
 USABLE = {"cpu": 0.8, "cuda": 0.6}  # part of the free memory; training needs the rest
 GIGABYTE = 1e9

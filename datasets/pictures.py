@@ -2,8 +2,10 @@
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
@@ -14,8 +16,8 @@ import torch
 from PIL import Image
 
 from datasets.memory import GIGABYTE, available_memory
-from datasets.splits import DataError
 from datasets.transforms import Size
+from utils.inputs import DataError
 from utils.progress import Bar
 
 with suppress(ImportError):  # installed by who has .heic files
@@ -26,6 +28,10 @@ with suppress(ImportError):  # installed by who has .heic files
 Image.MAX_IMAGE_PIXELS = None  # pictures may have any size
 warnings.filterwarnings("ignore", module="PIL")  # of metadata that do not concern the pixels
 
+# Endings of pictures in a folder. Whether those from .heic on can be decoded depends on Pillow.
+PICTURES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .bmp .tif .tiff .webp .gif .ppm .pgm .jp2 .heic .heif .avif".split()
+)
 PAGED = ("TIFF", "GIF", "WEBP", "PNG")  # formats of several pages or frames, all of equal rank
 DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits of a picture's values
 BYTES_PER_PIXEL = 7  # Pillow's 4, and our 3
@@ -44,6 +50,32 @@ TURNS = {  # by EXIF orientation
     7: lambda pixels: pixels.swapaxes(0, 1)[::-1, ::-1],
     8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
 }
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a folder holds, in alphabetical order, without hidden files."""
+
+    files: list[Path]
+    left_out: list[Path]  # pictures that cannot be decoded here
+    subfolders: list[Path]  # not listed
+
+
+def list_pictures(folder: Path, recursive: bool, others: Collection[str] = ()) -> Listing:
+    """Lists a folder's pictures, known by their endings, and files with the endings `others`.
+
+    Hidden files begin with a dot, as those do that macOS puts beside others.
+    """
+    paths = sorted(folder.rglob("*") if recursive else folder.iterdir())
+    hidden = [any(p.startswith(".") for p in path.relative_to(folder).parts) for path in paths]
+    paths = [path for path, is_hidden in zip(paths, hidden, strict=True) if not is_hidden]
+    pictures = {path for path in paths if path.suffix.lower() in PICTURES}
+    decoded = {path for path in pictures if _is_decodable(path.suffix.lower())}
+    return Listing(
+        [p for p in paths if p.is_file() and (p in decoded or p.suffix.lower() in others)],
+        [path for path in paths if path in pictures - decoded],
+        [] if recursive else [path for path in paths if path.is_dir()],
+    )
 
 
 def read_image(path: Path, upright: bool = False) -> np.ndarray:
@@ -133,6 +165,11 @@ def _strip_png(path: Path) -> BytesIO | None:
             kept.append(data[place:end])
         place = end
     return BytesIO(b"".join(kept))
+
+
+@lru_cache
+def _is_decodable(ending: str) -> bool:
+    return Image.registered_extensions().get(ending) in Image.OPEN
 
 
 def _check_memory(size: tuple[int, int], path: Path) -> None:

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.pictures import list_pictures
 from utils.files import write_json
-from utils.inputs import DataError, check_regular, closest_names, read_json_file
-
-PICTURES = frozenset(".jpg .jpeg .png .bmp .tif .tiff .webp .gif .ppm .pgm .jp2".split())
+from utils.inputs import DataError, closest_names, read_json_file
 
 # The numbers n of the 59 training images IMG_n.jpg that CSRNet and SKT validate on.
 # Original: they are trained on as well, and every new best is scored on the test images.
@@ -56,11 +55,9 @@ def read_empty(folder: Path) -> list[Sample]:
     """
     if not folder.is_dir():
         raise DataError(f"--empty {folder} is not a folder")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+    files = list_pictures(folder, recursive=True).files
     if not files:
         raise DataError(f"--empty {folder} holds no pictures; preprocess/make_empty.py draws some")
-    for path in files:
-        check_regular(path)
     return [Sample(path, None) for path in files]
 
 

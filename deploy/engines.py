@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from datasets.cutting import STRIDE
 from deploy import onnx_format, openvino_format
 from deploy.cudagraph import CapturedNetwork
 from deploy.deployed import (
@@ -155,7 +156,11 @@ def exported_engine(network: nn.Module, run: Infer, preprocess: bool) -> Engine:
 
     def run_tensors(images: Tensor) -> Tensor:
         taken = prepare(restore(images), True) if preprocess else _array(images)
-        return torch.from_numpy(run(taken)[0])
+        density = torch.from_numpy(run(taken)[0])
+        cells = [-(-side // STRIDE) for side in images.shape[2:]]
+        if (shape := list(density.shape)) != (wanted := [len(images), 1, *cells]):
+            raise EngineError(f"the exported file's maps have the shape {shape}, not {wanted}")
+        return density
 
     return _engine(network, run_tensors)
 

@@ -70,6 +70,8 @@ def open_exported(path: Path) -> Exported:
         raise EngineError(
             f"{path} is no counter that export.py wrote: its metadata lack {', '.join(missing)}"
         )
+    if facts["preprocessing"] not in ("inside", "outside"):
+        raise EngineError(f"{path} has the preprocessing {facts['preprocessing']!r}, unknown here")
     files = {path, path.with_suffix(".bin")} if path.suffix == ".xml" else {path}
     size = sum(file.stat().st_size for file in files)
     return Exported(run, facts, facts["preprocessing"] == "inside", size)

@@ -32,6 +32,9 @@ def build_network(arch: str, width: float | Fraction = 1) -> nn.Module:
     return find_architecture(arch).network(width)
 
 
+LONGEST_WIDTH = 20  # characters; Fraction would compute with what any number of them says
+
+
 def parse_width(text: str) -> Fraction:
     """Reads a width such as 1/4 or 0.25.
 
@@ -39,7 +42,7 @@ def parse_width(text: str) -> Fraction:
         ValueError: it is not a number in (0, 1].
     """
     try:
-        width = Fraction(text)
+        width = Fraction(text if len(text) <= LONGEST_WIDTH and "e" not in text.lower() else 0)
     except (ValueError, ZeroDivisionError):
         width = Fraction(0)
     if not 0 < width <= 1:

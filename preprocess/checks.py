@@ -7,16 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from datasets.files import InUseError, open_map, read_map_heads
+from datasets.pictures import is_turned, read_image
 from datasets.splits import DataError
 from preprocess.annotations import read_annotation
 from preprocess.density import lie_inside
 from preprocess.formats import Annotation
-from preprocess.importing import is_turned
 from preprocess.layouts import AnnotatedImage, Pairing
-from utils.inputs import check_regular
 
 Found = tuple[str, str]  # kind of defect, detail
 SMALLEST_SIDE = 64  # pixels; below this, the map at stride 8 has too few cells
@@ -106,20 +104,17 @@ def check_repetition(images: Sequence[Checked]) -> None:
 
 def _check_pixels(checked: Checked) -> list[Found]:
     """Sets size and digest of an image that can be read."""
-    found = []
+    found, path = [], checked.job.pair.image
     try:
-        check_regular(checked.job.pair.image)
-        with Image.open(checked.job.pair.image) as image:
-            if is_turned(image):
-                found.append(("image stored turned", "by its EXIF orientation"))
-                image = ImageOps.exif_transpose(image)
-            pixels = image.convert("RGB")
-    except (DataError, OSError, SyntaxError) as error:
+        pixels, turned = read_image(path, upright=True), is_turned(path)
+    except DataError as error:
         return [("unreadable image", str(error))]
-    checked.size = pixels.height, pixels.width
-    salt = b"%d" % pixels.width
-    checked.digest = hashlib.blake2b(pixels.tobytes(), digest_size=16, salt=salt).digest()
-    if all(low == high for low, high in pixels.getextrema()):
+    if turned:
+        found.append(("image stored turned", "by its EXIF orientation"))
+    checked.size = pixels.shape[:2]
+    salt = b"%d" % pixels.shape[1]
+    checked.digest = hashlib.blake2b(pixels, digest_size=16, salt=salt).digest()
+    if (pixels == pixels[0, 0]).all():
         found.append(("image of one colour", ""))
     if min(checked.size) < SMALLEST_SIDE:
         found.append(("image is tiny", _sides(checked.size)))

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from PIL import Image
 
 from datasets.files import InUseError, open_map, read_map_heads
+from datasets.pictures import read_image, read_size
 from datasets.splits import DataError
 from preprocess.density import (
     SIGMA_RULES,
@@ -28,7 +28,6 @@ from preprocess.layouts import AnnotatedImage
 from preprocess.processes import Failed, run_in_processes
 from utils.files import written_whole
 
-Image.MAX_IMAGE_PIXELS = None  # data sets have images of any size
 PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -115,21 +114,6 @@ def generate(
     return failed
 
 
-def read_image_size(path: Path) -> tuple[int, int]:
-    """Decodes an image and returns its (height, width).
-
-    Raises:
-        DataError: the file is no image, or is damaged or truncated.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            width, height = image.size
-    except (OSError, SyntaxError) as error:
-        raise DataError(f"{path} is not a readable image ({error})") from None
-    return height, width
-
-
 def positive(text: str) -> int:
     """Reads an option's whole number of at least 1.
 
@@ -164,7 +148,7 @@ def _write_density(
     recipe: Recipe,
     attributes: dict[str, str | bool],
 ) -> tuple[np.ndarray, Size]:
-    size = read_image_size(pair.image)
+    size = read_image(pair.image).shape[:2]  # which also finds damage
     points = read_points(pair.annotation)
     inside = lie_inside(points, size)
     heads = points[inside]
@@ -188,10 +172,10 @@ def _read_points_and_size(
 ) -> tuple[np.ndarray, Size] | None:
     """Returns the points of a map and its size, or None if it is not the wanted one."""
     try:
-        with open_map(path) as file, Image.open(image) as picture:
+        size = read_size(image)
+        with open_map(path) as file:
             if not all(file.attrs.get(name) == value for name, value in attributes.items()):
                 return None
-            size = picture.height, picture.width
             points, distances, _ = read_map_heads(path, file, size)
     except InUseError:
         raise

@@ -6,17 +6,18 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
+from datasets.pictures import is_turned, read_image
 from datasets.splits import DataError
 from preprocess.annotations import write_ucf_points
 from preprocess.formats import Annotation
 from preprocess.layouts import AnnotatedImage
 from preprocess.matching import Source, choose_splits, match, split_of
 from preprocess.processes import raise_failed, run_in_processes
+from utils.files import unfinished_folder
 
 QUALITY = 95  # of JPEGs that are re-encoded upright
-ORIENTATION = 0x0112  # the EXIF tag that says how a stored picture must be turned
 
 
 @dataclass(frozen=True)
@@ -46,43 +47,30 @@ def import_dataset(
     annotations = match(source, workers)
     splits = choose_splits(list(annotations), test_share, seed)
     root = root.resolve()
-    unfinished = root.with_name(f".{root.name}.{os.getpid()}")
-    placings = {}
-    for image, annotation in annotations.items():
-        name = _flat_name(image)
-        folder = unfinished / splits[image]
-        target = folder / "annotations" / f"{Path(name).stem}.mat"
-        if target in placings:
-            other = placings[target].source
-            raise DataError(f"{image} and {other} would share {target.name}; rename one")
-        pair = AnnotatedImage(folder / "images" / name, target)
-        placings[target] = Placing((source.images / image).resolve(), annotation, pair, copied)
-    try:
+    with unfinished_folder(root) as begun:
+        placings = {}
+        for image, annotation in annotations.items():
+            name = _flat_name(image)
+            folder = begun / splits[image]
+            target = folder / "annotations" / f"{Path(name).stem}.mat"
+            if target in placings:
+                other = placings[target].source
+                raise DataError(f"{image} and {other} would share {target.name}; rename one")
+            pair = AnnotatedImage(folder / "images" / name, target)
+            placings[target] = Placing((source.images / image).resolve(), annotation, pair, copied)
         for split in set(splits.values()):
             for kind in ("images", "annotations"):
-                (unfinished / split / kind).mkdir(parents=True)
+                (begun / split / kind).mkdir(parents=True)
         jobs = list(placings.values())
         raise_failed(run_in_processes(_place, jobs, workers, "images", lambda job: job.source))
-        os.replace(unfinished, root)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        os.replace(begun, root)
     counts = Counter(splits.values())
     print(f"{root}: " + ", ".join(f"{n} {split} images" for split, n in sorted(counts.items())))
 
 
-def is_turned(image: Image.Image) -> bool:
-    """Returns whether EXIF makes viewers turn or mirror the pixels as they are stored."""
-    return image.getexif().get(ORIENTATION, 1) in range(2, 9)
-
-
 def refuse_turned(path: Path) -> None:
     """Raises DataError if viewers turn an image, since networks receive it as it is stored."""
-    try:
-        with Image.open(path) as image:
-            turned = is_turned(image)
-    except (OSError, SyntaxError) as error:
-        raise DataError(f"{path} is not a readable image ({error})") from None
-    if turned:
+    if is_turned(path):
         raise DataError(
             f"{path} is stored turned (EXIF orientation); make_dataset.py --images makes a "
             "data set with upright copies"
@@ -108,17 +96,11 @@ def _place(placing: Placing) -> None:
 
 def _write_upright(source: Path, target: Path, copied: bool) -> tuple[int, int]:
     """Links or copies an image that can be decoded; returns the upright (height, width)."""
-    try:
-        with Image.open(source) as image:
-            image.load()
-            upright = ImageOps.exif_transpose(image) if is_turned(image) else None
-    except (SyntaxError, OSError) as error:
-        raise DataError(f"{source} is not a readable image ({error})") from None
-    if upright:
-        upright.save(target, quality=QUALITY)
-        return upright.height, upright.width
-    if copied:
+    pixels = read_image(source, upright=True)
+    if is_turned(source):
+        Image.fromarray(pixels).save(target, quality=QUALITY)
+    elif copied:
         shutil.copyfile(source, target)
     else:
         target.symlink_to(source)
-    return image.height, image.width
+    return pixels.shape[:2]

@@ -10,6 +10,7 @@ import numpy as np  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402
 from PIL import Image, ImageDraw, ImageFont  # noqa: E402
 
+from datasets.pictures import read_image  # noqa: E402
 from preprocess.annotations import read_points  # noqa: E402
 from preprocess.checks import Checked  # noqa: E402
 from preprocess.density import lie_inside  # noqa: E402
@@ -72,10 +73,8 @@ def _spread(images: Sequence[Checked], count: int) -> list[Checked]:
 
 
 def _draw_tile(image: Checked) -> Image.Image:
-    with Image.open(image.job.pair.image) as picture:
-        size = picture.height, picture.width
-        picture.draft("RGB", TILE[::-1])  # decodes large JPEGs at reduced size
-        picture = picture.convert("RGB")
+    picture = Image.fromarray(read_image(image.job.pair.image))
+    size = picture.height, picture.width
     scale = min(tile / side for tile, side in zip(TILE, size, strict=True))
     height, width = (max(1, round(scale * side)) for side in size)
     picture = picture.resize((width, height), Image.Resampling.BOX)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from datasets.pictures import read_image
+from datasets.pictures import read_image, read_size
 from datasets.splits import DataError
 from preprocess.annotations import read_source, write_ucf_points
 from preprocess.layouts import AnnotatedImage
@@ -92,7 +92,7 @@ def _rescale(
 ) -> AnnotatedImage:
     pair, moved = job
     source = pair.digest()
-    size = _read_size(pair.image)
+    size = read_size(pair.image)
     wanted = rescaled_size(size, limits)
     if _is_up_to_date(moved, source, wanted):
         return moved
@@ -118,14 +118,6 @@ def _write_image(source: Path, target: Path, size: Size | None) -> None:
 
 def _is_up_to_date(moved: AnnotatedImage, source: str, size: Size) -> bool:
     try:  # the annotation is written last
-        return read_source(moved.annotation) == source and _read_size(moved.image) == size
+        return read_source(moved.annotation) == source and read_size(moved.image) == size
     except (OSError, DataError):
         return False
-
-
-def _read_size(path: Path) -> Size:
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except OSError as error:
-        raise DataError(f"{path} is not a readable image ({error})") from None

@@ -2,7 +2,6 @@
 
 import argparse
 import copy
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from types import MappingProxyType
@@ -158,9 +157,6 @@ class Training:
 
         Args:
             scores: of the state's `networks`; empty without a validation.
-
-        Raises:
-            TrainingError: counts are not finite.
         """
         progress = self.progress
         record = {"epoch": progress.epochs, "seconds": round(progress.seconds, 1)}
@@ -170,8 +166,6 @@ class Training:
             progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
         better = {}
         for name, values in scores.items():
-            if not math.isfinite(values.mae):
-                raise TrainingError(f"the counts after epoch {progress.epochs} are not finite")
             record |= {f"{name}_{key}": value for key, value in asdict(values).items()}
             if values.mae < progress.best_mae:
                 progress.best_mae, better["best_mae"] = values.mae, name

@@ -12,7 +12,7 @@ from counting.protocols import evaluate
 from training.experiment import Training, TrainingError
 from training.schedule import Schedule
 from utils import distributed
-from utils.metrics import Scores, score
+from utils.metrics import CountError, Scores, score
 
 READ_EVERY_S = 1.0  # seconds between two readings of the losses: each waits for the device
 MOST_STEPS = 50  # between two readings
@@ -107,13 +107,19 @@ def validate(training: Training, loader: DataLoader) -> dict[str, Scores]:
     """Returns the scores of the model and, if there are any, of its averaged weights.
 
     Several processes share the images.
+
+    Raises:
+        TrainingError: counts are not finite.
     """
     training.clock.count_rest()
     scores = {}
     for name, network in training.state.networks.items():
         protocol, device = training.args.protocol, training.device
         results = evaluate(network.eval(), loader, device, protocol, training.precision)
-        scores[name] = score(distributed.gather(results))
+        try:
+            scores[name] = score(distributed.gather(results))
+        except CountError as error:
+            raise TrainingError(f"after epoch {training.progress.epochs} {error}") from None
     training.clock.count_validation()
     return scores
 

@@ -94,6 +94,11 @@ def unfinished_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def printable(text: str) -> str:
+    """Returns text that fonts and UTF-8 can show: a file name in another encoding is escaped."""
+    return text.encode(**TEXT).decode()
+
+
 def unfinished(path: Path) -> Path:
     """Returns a temporary path, with the same ending, where this process may write `path`.
 

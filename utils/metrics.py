@@ -5,6 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
+class CountError(ValueError):
+    """A count is not finite; the message names the picture."""
+
+
 @dataclass(frozen=True)
 class CountResult:
     """One image's counts."""
@@ -28,7 +32,15 @@ def score(results: Sequence[CountResult]) -> Scores:
     """Returns the errors over at least one image.
 
     Original: errors against map sums alone.
+
+    Raises:
+        CountError: a count is not finite.
     """
+    if failed := [r for r in results if not math.isfinite(r.predicted)]:
+        raise CountError(
+            f"{len(failed)} of {len(results)} counts are not finite, such as that of "
+            f"{failed[0].name}; the weights overflow"
+        )
     against_heads = [r.predicted - r.heads for r in results]
     against_maps = [r.predicted - r.map_sum for r in results]
     return Scores(

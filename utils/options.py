@@ -18,6 +18,8 @@ from utils.version import VERSION
 # same, and torchrun ends all when the first ends.
 HEAD_START_S = 3
 WORKERS = min(2, os.cpu_count() or 1)  # by default
+DIGITS = 19  # of a number of 64 bits; Python would take minutes with millions of them
+LONGEST_SIDE = 65_535  # pixels
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -95,14 +97,15 @@ def number(low: float, high: float = math.inf, exclusive: bool = False) -> Calla
 
 
 def whole_number(low: int) -> Callable[[str], int]:
-    """Returns an option type: a whole number of at least `low`."""
+    """Returns an option type: a whole number of at least `low` that has 64 bits."""
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < low:
+        value = int(text) if text.isdecimal() and len(text) <= DIGITS else -1
+        if not low <= value < 2**63:
             raise argparse.ArgumentTypeError(
-                f"must be a whole number of at least {low}, got {text!r}"
+                f"must be a whole number of at least {low} and less than 2**63, got {text[:40]!r}"
             )
-        return int(text)
+        return value
 
     return parse
 
@@ -141,9 +144,13 @@ def parse_size(text: str) -> tuple[int, int]:
         ValueError: it is not of that form.
     """
     height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise ValueError(f"must be HEIGHTxWIDTH in pixels, such as 576x864, got {text!r}")
-    return int(height), int(width)
+    sides = [int(t) if t.isdecimal() and len(t) <= DIGITS else 0 for t in (height, width)]
+    if not 0 < min(sides) <= max(sides) <= LONGEST_SIDE:
+        raise ValueError(
+            f"must be HEIGHTxWIDTH in pixels, such as 576x864, at most {LONGEST_SIDE} each, got "
+            f"{text[:40]!r}"
+        )
+    return sides[0], sides[1]
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:

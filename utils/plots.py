@@ -11,7 +11,7 @@ matplotlib.use("Agg")  # before pyplot: servers have no screen
 import numpy as np  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402
 
-from utils.files import written_whole  # noqa: E402
+from utils.files import printable, written_whole  # noqa: E402
 from utils.metrics import CountResult  # noqa: E402
 
 
@@ -87,7 +87,11 @@ def draw_overlay(
     figure, axes = plt.subplots(1, 3, figsize=size, layout="constrained")
     truth, predicted = (_per_pixel(d, (height, width)) for d in (truth, predicted))
     top = max(float(truth.max()), float(predicted.max()), 1e-9)
-    titles = (path.stem, f"annotated: {result.heads}", f"predicted: {result.predicted:.1f}")
+    titles = (
+        printable(path.stem),
+        f"annotated: {result.heads}",
+        f"predicted: {result.predicted:.1f}",
+    )
     for axis, title, density in zip(axes, titles, (None, truth, predicted), strict=True):
         axis.imshow(image)
         if density is not None:
@@ -112,7 +116,7 @@ def draw_maps(maps: Sequence[tuple[CountResult, np.ndarray, np.ndarray]], path: 
     pairs = axes.reshape(2 * rows, 2)
     for (result, truth, predicted), (left, right) in zip(maps, pairs, strict=False):
         top = float(truth.max()) or max(float(predicted.max()), 1e-9)
-        left.set_title(f"{Path(result.name).stem}: {result.heads} heads", fontsize=9)
+        left.set_title(f"{printable(Path(result.name).stem)}: {result.heads} heads", fontsize=9)
         right.set_title(f"predicted: {result.predicted:.1f}", fontsize=9)
         for axis, density in ((left, truth), (right, predicted)):
             axis.imshow(density, cmap="magma", vmin=0, vmax=top)

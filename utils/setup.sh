@@ -8,7 +8,7 @@ export SETUP_BEGAN=${SETUP_BEGAN:-$(date +%s)}
 export MALLOC_MMAP_THRESHOLD_=${MALLOC_MMAP_THRESHOLD_:-4294967296}
 export MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-8589934592}
 
-modules=(torch torchvision numpy scipy h5py cv2 av PIL matplotlib tqdm safetensors tensorboard)
+modules=(torch torchvision numpy scipy h5py cv2 av PIL matplotlib tqdm safetensors tensorboard filelock)
 
 # stage WORDS...: prints what begins, and the time since the first script began
 stage() {

@@ -1,5 +1,6 @@
 """Imported by every program before anything that may be missing: it needs nothing but Python."""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -8,13 +9,17 @@ from types import TracebackType
 PROJECT = Path(__file__).resolve().parents[1]
 
 
-def open_closed_outputs() -> None:
-    """Opens the null device in place of an output that is closed, as by 2>&- in a shell.
+def prepare_outputs() -> None:
+    """Lets anything be printed, whatever the outputs are.
 
-    Else the next file to be opened gets its number, and what libraries print is written into it.
+    One that is closed, as by 2>&- in a shell, becomes the null device: else the next file to be
+    opened gets its number, and what libraries print is written into it.
     """
     sys.stdout = sys.stdout or open(os.devnull, "w")
     sys.stderr = sys.stderr or open(os.devnull, "w")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not what a notebook has in its place
+            stream.reconfigure(errors="backslashreplace")  # names in letters that it lacks
 
 
 def find_packages(
@@ -40,6 +45,6 @@ def find_packages(
     )
 
 
-open_closed_outputs()
+prepare_outputs()
 if PROJECT in Path(sys.argv[0]).resolve().parents:  # one of our programs is run, not imported
     sys.excepthook = find_packages
