@@ -17,7 +17,7 @@ from counting.readings import NOTES, Reading
 from counting.regions import Region
 from counting.sources import Source
 from counting.video import Frame, VideoWriter
-from utils.files import unfinished, written_whole
+from utils.files import printable, unfinished, written_whole
 from utils.plots import draw_timeline
 
 LEAST_DENSEST = 0.01  # heads per cell, so that noise in empty places is not coloured

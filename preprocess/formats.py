@@ -10,7 +10,8 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from datasets.splits import PICTURES, DataError
+from datasets.pictures import PICTURES
+from datasets.splits import DataError
 from utils.inputs import read_text_file
 
 IMAGE_KEYS = ("image", "filename", "file_name", "file", "image_name", "img_id", "name", "path")
