@@ -30,7 +30,7 @@ from training.loop import train_one_epoch, validate
 from training.options import add_experiment_options, add_training_options, check_training_options
 from training.recipes import student_recipe
 from training.result import score_best
-from training.runlog import RunError
+from training.runlog import RunError, check_folder
 from training.setup import prepare_device
 from training.teaching import choose_asking
 from utils import distributed
@@ -162,6 +162,7 @@ def build_adapters(
 def main(args: argparse.Namespace) -> None:
     if args.check:
         check_options(args)
+        check_folder(args.out, args.resume)
         build_student(args)
         return
     train, val, test = build_loaders(args, [args.hard] if need_truth(args.terms) else [])

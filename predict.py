@@ -36,7 +36,7 @@ from deploy.engines import (
 from models.counter import Counter, read_counter
 from models.guard import read_features
 from utils.checkpoint import DEFAULT, CheckpointError, find_checkpoint
-from utils.files import Names, check_outputs
+from utils.files import Names, check_outputs, printable
 from utils.interrupt import StopRequest
 from utils.metrics import CountError
 from utils.options import (
@@ -115,6 +115,7 @@ def build_predictor(args: argparse.Namespace, counter: Counter) -> Predictor:
 
 def say(line: str, file: TextIO | None = None) -> None:
     """Prints a line; on a terminal, above the progress bars."""
+    line = printable(line)
     if sys.stderr.isatty():
         Bar.write(line, file)
     else:

@@ -76,7 +76,8 @@ def test_a_stream_is_counted_and_opened_again_after_a_loss(run, tmp_path, monkey
     )
     assert [line.startswith(f"{name} is back after ") for line in told].count(True) >= 1
     assert told[0].startswith(f"{name}: ") and " ALARM at 0.0 s" in told[0]
-    assert told[-1].startswith(f"{name}: ") and " frames, ALARM in " in told[-1]
+    assert told[-2].startswith(f"{name}: ") and " frames, ALARM in " in told[-2]
+    assert told[-1] == f"overlays are in {tmp_path / 'out'}"
     records = read_json(tmp_path / "a.json")
     frames, seconds = ([record[key] for record in records] for key in ("frame", "seconds"))
     assert {record["name"] for record in records} == {name}

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -159,6 +160,52 @@ def test_records_are_there_as_soon_as_they_are_counted(run, samples, tmp_path, m
     monkeypatch.setattr(predict, "count_picture", watched)
     run(samples[0].image, samples[1].image, "--csv", tmp_path / "link.csv")
     assert lines == [2, 3] and (tmp_path / "link.csv").is_symlink()
+
+
+def test_a_folder_names_what_it_leaves_out_and_counts_subfolders_on_request(
+    run, samples, tmp_path, capsys, monkeypatch
+):
+    for name in ("b.jfif", "a.png", "2024/c.png", "._a.png", ".trash/d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        with Image.open(samples[0].image) as image:
+            image.save(tmp_path / name, "JPEG" if name.endswith("jfif") else "PNG")
+    (tmp_path / "photo.heic").write_bytes(b"of a phone")
+    (tmp_path / "notes.txt").touch()
+    monkeypatch.setattr("datasets.pictures._is_decodable", lambda ending: ending != ".heic")
+    told = []
+    monkeypatch.setattr(predict, "say", lambda line, file=None: told.append(line))
+    assert run(tmp_path)[0] == 0
+    counted = [Path(line.split(": ")[0]).name for line in told if " people" in line]
+    assert counted == ["a.png", "b.jfif"]
+    assert any("left out 1 pictures, such as photo.heic: Pillow cannot" in line for line in told)
+    assert any("1 subfolders are skipped, such as 2024; --recursive" in line for line in told)
+    told.clear()
+    assert run(tmp_path, "--recursive")[0] == 0
+    counted = [Path(line.split(": ")[0]).name for line in told if " people" in line]
+    assert counted == ["c.png", "a.png", "b.jfif"] and not any("skipped" in line for line in told)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS refuses such names")
+def test_names_of_any_bytes_and_length_are_counted_drawn_and_written(run, samples, tmp_path):
+    names = [os.fsdecode(b"pla\xe7a.png"), "\u2461.png", "\u00fc" * 120 + ".png"]
+    pictures = [tmp_path / "in" / name for name in names]
+    (tmp_path / "in").mkdir()
+    for picture in pictures:
+        shutil.copyfile(samples[0].image, picture)
+    files = ["--csv", tmp_path / "a.csv", "--json", tmp_path / "a.json"]
+    code, lines, errors = run(*pictures, *files, "--out", tmp_path / "out", "--npy", tmp_path)
+    assert (code, len(lines) - 1, errors) == (0, 3, [])  # the last one says where overlays are
+    assert [record["name"] for record in read_json(tmp_path / "a.json")] == list(map(str, pictures))
+    rows = (tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()
+    assert "pla\\udce7a.png" in rows[1] and "\u2461.png" in rows[2]
+    assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+def test_counts_that_are_not_finite_are_an_error(run, samples, tmp_path):
+    weights = save_student(tmp_path / "huge.safetensors", "csrnet", bias=3e38)
+    code, lines, errors = run(*[sample.image for sample in samples[:2]], weights=weights)
+    assert code == 1 and lines == [] and len(errors) == 2
+    assert all("the count is not finite; the weights overflow" in error for error in errors)
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_goes_on(run, samples, tmp_path):
@@ -322,7 +369,7 @@ def test_without_weights_a_line_says_how_to_get_some(run, samples, tmp_path, mon
 
 
 @pytest.mark.skipif(not (SHIPPED / f"{DEFAULT}.safetensors").exists(), reason="no weights here")
-def test_shipped_weights_see_nobody_in_black_white_and_noise_and_flag_a_chessboard(run, tmp_path):
+def test_shipped_weights_see_nobody_in_black_and_white_and_flag_noise_and_a_chessboard(run, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     rows, columns, _ = np.indices(noise.shape)
     chess = (20 + 200 * ((rows // 40 + columns // 40) % 2)).astype(np.uint8)
@@ -333,6 +380,4 @@ def test_shipped_weights_see_nobody_in_black_white_and_noise_and_flag_a_chessboa
     for line in (black, white):
         assert line.endswith(": 0.0 people  nothing to see")
     assert board.endswith("unlike the training pictures")
-    assert float(noisy.rpartition(": ")[2].split()[0]) <= 3
-    _, (_, _, noisy, _), _ = run(tmp_path, weights="skt_csrnet_sha")
     assert noisy.endswith("unlike the training pictures")

@@ -205,7 +205,7 @@ def test_a_file_is_a_file_whatever_its_name_says(run, clip, tmp_path, monkeypatc
         for name in names:
             Path(name).write_bytes(clip.read_bytes())
         Path("list.mp4").write_text(f"#EXTM3U\n#EXTINF:1,\nhttp://{address}/a.ts\n")
-        code, lines, errors = run(*names, "list.mp4", "--out", ".")
+        code, (*lines, _), errors = run(*names, "list.mp4", "--out", ".")
         server.settimeout(0.1)
         with pytest.raises(TimeoutError):
             server.accept()
