@@ -237,7 +237,7 @@ def test_a_budget_that_cannot_be_kept_is_refused_with_the_numbers(
     )
     with pytest.raises(ExportError, match=message):
         run_export(monkeypatch, csrnet[1], path, "--int8", crowd_lists[0], "--max-mae-rise", 0.5)
-    assert not list(path.parent.iterdir())
+    assert not path.parent.exists()
 
 
 def assert_rounded(path, network):
@@ -471,9 +471,10 @@ def test_an_image_that_openvino_cannot_take_has_not_the_last_ones_count(csrnet):
 
 def test_a_checkpoint_that_counts_no_numbers_is_named(csrnet, tmp_path, monkeypatch):
     need_packages(".onnx")
-    list_layers(csrnet[0])[3].weight[0, 0, 0, 0] = torch.nan
+    for layer in list_layers(csrnet[0])[3:6]:
+        layer.weight.fill_(1e30)
     save_checkpoint(csrnet[1], csrnet[0].state_dict())
-    with pytest.raises(ExportError, match=r"what it was made of counts \[nan\]"):
+    with pytest.raises(ExportError, match=r"what it was made of counts \[(nan|inf)\]"):
         run_export(monkeypatch, csrnet[1], tmp_path / "a.onnx")
 
 

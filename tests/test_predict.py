@@ -369,7 +369,9 @@ def test_without_weights_a_line_says_how_to_get_some(run, samples, tmp_path, mon
 
 
 @pytest.mark.skipif(not (SHIPPED / f"{DEFAULT}.safetensors").exists(), reason="no weights here")
-def test_shipped_weights_see_nobody_in_black_and_white_and_flag_noise_and_a_chessboard(run, tmp_path):
+def test_shipped_weights_see_nobody_in_black_and_white_and_flag_noise_and_a_chessboard(
+    run, tmp_path
+):
     noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     rows, columns, _ = np.indices(noise.shape)
     chess = (20 + 200 * ((rows // 40 + columns // 40) % 2)).astype(np.uint8)

@@ -61,7 +61,7 @@ def assert_same_weights(first, second):
 def test_a_distillation_leaves_what_the_readme_says(distilled):
     names = {path.name for path in distilled.iterdir()}
     assert names == {"last.pth", "best_mae.pth", "best_rmse.pth", "log.jsonl", "curves.png"} | {
-        "result.json", "counts.png", "model.safetensors", "tensorboard",
+        "result.json", "counts.png", "model.safetensors", "tensorboard", ".lock",
     }  # fmt: skip
     log = records(distilled)
     assert [record["epoch"] for record in log] == [1, 2, 3]

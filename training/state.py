@@ -1,5 +1,6 @@
 """The state of a training: saved in a checkpoint, and restored from it."""
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -137,7 +138,9 @@ def _state_names(optimizer: torch.optim.Optimizer) -> set[str]:
     first = optimizer.param_groups[0]["params"][0]
     parameter = nn.Parameter(torch.zeros(1, device=first.device))
     parameter.grad = torch.zeros_like(parameter)
-    trial = type(optimizer)([parameter], **optimizer.defaults)
+    known = inspect.signature(type(optimizer)).parameters
+    options = {name: value for name, value in optimizer.defaults.items() if name in known}
+    trial = type(optimizer)([parameter], **options)
     trial.step()
     return set(trial.state[parameter])
 
