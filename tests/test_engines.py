@@ -4,6 +4,7 @@ import json
 import sys
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from conftest import assert_one_line_error, run_program
@@ -11,7 +12,14 @@ from test_protocols import random_image, random_network
 
 import test as test_program
 from counting.protocols import predict_cells, predict_whole
-from deploy.engines import CPU_ENGINES, ENGINES, EngineError, choose_device, parse_engine
+from deploy.engines import (
+    CPU_ENGINES,
+    ENGINES,
+    EngineError,
+    choose_device,
+    exported_engine,
+    parse_engine,
+)
 from deploy.latency import measure_in_turn
 from models.build import ARCHITECTURES
 from utils.checkpoint import save_checkpoint
@@ -138,6 +146,17 @@ def test_openvino_counts_a_tiny_image_or_says_that_it_cannot():
         torch.testing.assert_close(engine(images), network(images), atol=1e-5, rtol=1e-3)
     except EngineError as error:
         assert str(error).startswith("openvino cannot run on an image of 5x40: ")
+
+
+def test_an_exported_file_whose_maps_have_another_shape_is_refused():
+    network = random_network("csrnet", WIDTH)
+
+    def run(images):
+        return np.zeros((len(images), 1, 4, 5), np.float32), np.zeros(len(images), np.float32)
+
+    engine = exported_engine(network, run, preprocess=False)
+    with pytest.raises(EngineError, match=r"the shape \[1, 1, 4, 5\], not \[1, 1, 8, 12\]"):
+        engine(torch.zeros(1, 3, 64, 96))
 
 
 def test_things_are_timed_in_turn_each_after_a_pass_of_its_own():

@@ -1,5 +1,6 @@
 """What all programs share: their first import, options, help and progress bars."""
 
+import argparse
 import ast
 import importlib
 import io
@@ -14,7 +15,7 @@ import pytest
 from conftest import PROJECT
 
 from utils import start
-from utils.options import Parser, add_device_options
+from utils.options import Parser, add_device_options, parse_size, whole_number
 from utils.progress import Bar
 
 SOURCES = {path: path.read_text(encoding="utf-8") for path in PROJECT.glob("[!.]*/**/*.py")}
@@ -22,6 +23,18 @@ SOURCES |= {path: path.read_text(encoding="utf-8") for path in PROJECT.glob("*.p
 SOURCES = {path: text for path, text in SOURCES.items() if PROJECT / "tests" not in path.parents}
 PROGRAMS = [path for path, text in SOURCES.items() if '__name__ == "__main__"' in text]
 MODULES = [".".join(path.relative_to(PROJECT).with_suffix("").parts) for path in PROGRAMS]
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, str(2**64), str(2**63), "-1", "1.5", "", "\u2461"])
+def test_absurd_whole_numbers_are_refused_at_once(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="of at least 0 and less than 2.*, got"):
+        whole_number(0)(text)
+
+
+@pytest.mark.parametrize("text", ["9" * 5000 + "x1", "99999x99999", "0x5", "12", "x"])
+def test_absurd_sizes_are_refused_at_once(text):
+    with pytest.raises(ValueError, match="must be HEIGHTxWIDTH in pixels.*at most 65535 each"):
+        parse_size(text)
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=MODULES)

@@ -443,6 +443,10 @@ def test_other_files_are_no_counters(suffix, tmp_path):
     form.save(form.export(Deployed(random_network("csrnet", WIDTH))), path, {"model": "CSRNet"})
     with pytest.raises(EngineError, match="metadata lack architecture, precision, preprocessing"):
         open_exported(path)
+    facts = dict.fromkeys(NEEDED, "given") | {"preprocessing": "elsewhere"}
+    form.save(form.export(Deployed(random_network("csrnet", WIDTH))), path, facts)
+    with pytest.raises(EngineError, match="has the preprocessing 'elsewhere', unknown here"):
+        open_exported(path)
 
 
 def test_the_two_files_of_an_openvino_model_belong_together(counter, tmp_path, monkeypatch):
