@@ -46,5 +46,5 @@ def parse_width(text: str) -> Fraction:
     except (ValueError, ZeroDivisionError):
         width = Fraction(0)
     if not 0 < width <= 1:
-        raise ValueError(f"width must be a number in (0, 1] such as 1/4, got {text!r}")
+        raise ValueError(f"width must be a number in (0, 1] such as 1/4, got {text[:40]!r}")
     return width

@@ -19,7 +19,7 @@ from datasets.pictures import read_image
 from datasets.splits import DataError, read_list
 from deploy import onnx_format
 from deploy.deployed import Deployed, EngineError, prepare
-from deploy.exported import FORMATS, ExportError, check_parity, open_exported
+from deploy.exported import FORMATS, NEEDED, ExportError, check_parity, open_exported
 from deploy.int8 import quantise_within
 from deploy.rounding import WEIGHT_STEPS, measure_means, rank_layers, round_layers
 from models.build import ARCHITECTURES
