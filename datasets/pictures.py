@@ -154,9 +154,10 @@ def _strip_png(path: Path) -> BytesIO | None:
 
     Pillow refuses good pixels for too long a text or a damaged profile beside them.
     """
+    with path.open("rb") as file:
+        if file.read(len(PNG)) != PNG:
+            return None
     data = path.read_bytes()
-    if not data.startswith(PNG):
-        return None
     kept, place = [PNG], len(PNG)
     while place + 12 <= len(data):
         end = place + 12 + int.from_bytes(data[place : place + 4], "big")

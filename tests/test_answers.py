@@ -8,7 +8,6 @@ import torch
 from conftest import assert_one_line_error, run_program
 from pictures import write_noise
 
-from datasets import answers
 from datasets.answers import Answers
 from datasets.crowd import CrowdDataset
 from datasets.splits import DataError
@@ -214,7 +213,7 @@ def test_what_the_disk_cannot_hold_is_refused_with_the_numbers(tmp_path, monkeyp
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(answers, "save", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(WriteError, match="could not be written .No space left"):
         teach(tmp_path, [other], augmentation)
 

@@ -85,7 +85,13 @@ def test_signals_end_all_processes_in_one_word(tmp_path, number, group):
     number = signal.Signals[f"SIG{number}"]
     command = [sys.executable, "-c", SLEEPER, tmp_path]
     program = subprocess.Popen(
-        command, cwd=PROJECT, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=PROJECT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell starts background jobs, such as a whole run of the tests, with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while len(list(tmp_path.iterdir())) < 2:
         time.sleep(0.05)
