@@ -11,9 +11,9 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn, TypeVar
 
 from datasets.splits import DataError
+from utils.interrupt import STOPPING
 from utils.progress import Bar
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_S = 5  # for a worker to remove what it has begun to write
 NAMED = 20  # failures that are named
 Job = TypeVar("Job")

@@ -55,6 +55,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: the file is missing, truncated, damaged (as its checksums show, if it has
             any), or holds anything but plain data.
     """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns what `read_checkpoint` does, and the metadata that a .safetensors has."""
     if not path.is_file():
         if path == Path(DEFAULT):
             raise CheckpointError(
@@ -68,7 +73,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"checkpoint {path} does not exist{known}")
     try:
         if path.suffix == ".safetensors":
-            return _read_weights(path)[0]
+            return _read_weights(path)
         _check_sums(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -82,7 +87,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict):
         kind = type(checkpoint).__name__
         raise CheckpointError(f"checkpoint {path} must hold a dict of tensors, found {kind}")
-    return checkpoint
+    return checkpoint, {}
 
 
 def read_deployed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -93,7 +98,7 @@ def read_deployed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     if path.suffix != ".safetensors":
         raise CheckpointError(f"checkpoint {path} must be a .safetensors file, as training leaves")
-    return read_checkpoint(path), _read_weights(path)[1]
+    return _read(path)
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -106,10 +111,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         CheckpointError: the file is unreadable, holds no tensors, or some that are no plain finite
             numbers.
     """
-    checkpoint = read_checkpoint(path)
-    if path.suffix == ".safetensors":
-        facts = _read_weights(path)[1]
-    else:
+    checkpoint, facts = _read(path)
+    if path.suffix != ".safetensors":
         facts = {key: value for key, value in checkpoint.items() if isinstance(value, str)}
     state = next((checkpoint[key] for key in WRAPPERS if key in checkpoint), checkpoint)
     adapters = checkpoint.get("adapters", {})
