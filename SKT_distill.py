@@ -33,11 +33,12 @@ from training.result import score_best
 from training.runlog import RunError, check_folder
 from training.setup import prepare_device
 from training.teaching import choose_asking
-from utils import distributed
+from utils import distributed, ranks
 from utils.checkpoint import CheckpointError, find_checkpoint
+from utils.device import select_device
 from utils.distributed import LostProcess
 from utils.metrics import CountError
-from utils.options import Parser, checked, choices, fail, number, select_device
+from utils.options import Parser, checked, choices, fail, number
 
 
 def parse_args() -> argparse.Namespace:
@@ -143,7 +144,7 @@ def build_adapters(
         raise CheckpointError(f"{args.teacher_ckpt}: {error}") from None
     left = [tap.name for tap in student.network.taps if tap not in dict(pairs)]
     if left:
-        distributed.say(f"{', '.join(left)}: no tap of the teacher has that stride; left out")
+        ranks.say(f"{', '.join(left)}: no tap of the teacher has that stride; left out")
     taps, imitated = map(list, zip(*pairs, strict=True))
     adapters = Adapters(
         taps, tap_channels(student.network, taps), tap_channels(teacher.network, imitated)
@@ -175,7 +176,7 @@ def main(args: argparse.Namespace) -> None:
     ]
     student = build_student(args)
     if teachers and teachers[0].arch != student.arch:
-        distributed.say(f"the student is a {student.label}, its teacher a {teachers[0].label}")
+        ranks.say(f"the student is a {student.label}, its teacher a {teachers[0].label}")
     adapters, taps, imitated = None, (), ()
     if need_features(args.terms):
         adapters, taps, imitated = build_adapters(args, student, teachers[0])

@@ -24,18 +24,11 @@ from report.benchmarks.report import (
 )
 from report.benchmarks.train import measure_train
 from utils.checkpoint import CheckpointError, find_checkpoint
+from utils.device import add_device_options, select_device
 from utils.files import check_outputs, write_json
 from utils.inputs import read_json_file
 from utils.metrics import CountError
-from utils.options import (
-    Parser,
-    add_device_options,
-    checked,
-    fail,
-    parse_size,
-    select_device,
-    whole_number,
-)
+from utils.options import Parser, checked, fail, parse_size, whole_number
 
 
 def parse_args() -> argparse.Namespace:

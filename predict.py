@@ -36,18 +36,11 @@ from deploy.engines import (
 from models.counter import Counter, read_counter
 from models.guard import read_features
 from utils.checkpoint import DEFAULT, CheckpointError, find_checkpoint
+from utils.device import add_device_options, select_device
 from utils.files import Names, check_outputs, printable
 from utils.interrupt import StopRequest
 from utils.metrics import CountError
-from utils.options import (
-    Parser,
-    add_device_options,
-    checked,
-    fail,
-    number,
-    select_device,
-    whole_number,
-)
+from utils.options import Parser, checked, fail, number, whole_number
 from utils.pixels import as_batch, normalise
 from utils.precision import allow_tf32
 from utils.progress import Bar

@@ -33,22 +33,14 @@ from models.build import ARCHITECTURES, build_network, parse_width
 from models.counter import Counter, read_counter
 from report.paper import PAPER, print_table
 from training.recipes import choose_protocol
-from utils import distributed
+from utils import distributed, ranks
 from utils.checkpoint import CheckpointError, find_checkpoint
+from utils.device import add_device_options, select_device
 from utils.distributed import LostProcess
 from utils.files import TEXT, Names, check_outputs, write_json, written_whole
 from utils.inputs import read_json_file
 from utils.metrics import CountError, CountResult, score
-from utils.options import (
-    WORKERS,
-    Parser,
-    add_device_options,
-    checked,
-    fail,
-    parse_size,
-    select_device,
-    whole_number,
-)
+from utils.options import WORKERS, Parser, checked, fail, parse_size, whole_number
 from utils.plots import draw_maps, draw_overlay
 from utils.precision import allow_tf32
 from utils.version import VERSION
@@ -284,12 +276,12 @@ def measure(args: argparse.Namespace, counter: Counter) -> dict[str, Any] | None
     engine = build_engine(args.engine, counter.network, counter.fingerprint, args.device)
     samples = read_list(args.test_json)
     maps = name_maps(args, samples)
-    own = slice(distributed.rank(), None, distributed.processes())
+    own = slice(ranks.rank(), None, ranks.processes())
     loader = build_evaluation_loader(samples[own], args.workers)
     results = count_images(args, engine, loader, protocol, maps[own])
     difference = compare_counts(args, counter.network, loader, results, protocol)
     results = distributed.gather(results)
-    if not distributed.is_main():
+    if not ranks.is_main():
         return None
     if args.per_image:
         write_counts(args.per_image, results)

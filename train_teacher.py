@@ -23,11 +23,12 @@ from training.recipes import teacher_recipe
 from training.result import score_best
 from training.runlog import RunError
 from training.setup import prepare_device
-from utils import distributed
+from utils import distributed, ranks
 from utils.checkpoint import CheckpointError
+from utils.device import select_device
 from utils.distributed import LostProcess
 from utils.metrics import CountError
-from utils.options import Parser, checked, fail, select_device
+from utils.options import Parser, checked, fail
 
 
 def parse_args() -> argparse.Namespace:
@@ -80,7 +81,7 @@ def build_teacher(args: argparse.Namespace) -> nn.Module:
     if mismatch := start.mismatch(args.arch, args.width):
         raise CheckpointError(f"{args.init} {mismatch}")
     if start.new_head:
-        distributed.say(f"{args.init} has no output layer: a new one begins")
+        ranks.say(f"{args.init} has no output layer: a new one begins")
     network.load_state_dict(start.network.state_dict())
     return network
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utils import distributed
+from utils import ranks
 from utils.metrics import CountResult
 from utils.pixels import normalise
 from utils.precision import autocast
@@ -103,7 +103,7 @@ def predict_each(
     network: nn.Module, loader: Iterable, device: torch.device, predict: Predict
 ) -> Iterator[tuple[dict[str, Any], Tensor, CountResult]]:
     """Yields, for every image of a loader, its batch of one, its density and its counts."""
-    silent = not distributed.is_main()
+    silent = not ranks.is_main()
     for batch in Bar(loader, desc="counting", unit="image", leave=False, disable=silent):
         count, density = count_image(network, batch["image"].to(device), predict)
         map_sum = batch["density"].sum(dtype=torch.float64).item()

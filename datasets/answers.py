@@ -11,8 +11,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from datasets.cutting import STRIDE, overlaps
+from datasets.sizes import Size
 from datasets.splits import DataError
-from datasets.transforms import Draw, Size
+from datasets.transforms import Draw
 from utils.files import write_whole
 
 MAP, FEATURES = "map", "features"  # parts of an answer, one file each

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from datasets.files import read_density
 from datasets.pictures import read_image
+from datasets.sizes import Box
 from datasets.splits import Sample
-from datasets.transforms import Box
 from utils.progress import Bar
 
 Read = TypeVar("Read")

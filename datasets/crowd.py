@@ -18,8 +18,9 @@ from datasets.cutting import STRIDE, cut_images, cut_maps
 from datasets.files import Heads, read_heads
 from datasets.points import BoxRule
 from datasets.sampler import CropIndex
+from datasets.sizes import Size
 from datasets.splits import DataError, Sample
-from datasets.transforms import Augmentation, Draw, Size
+from datasets.transforms import Augmentation, Draw
 
 
 class Crowd(TypedDict, total=False):

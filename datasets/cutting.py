@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from datasets.transforms import Draw, Size
+from datasets.sizes import Size
+from datasets.transforms import Draw
 
 STRIDE = 8  # pixels per cell of every density map that is trained on
 MEAN_COLOUR = (124, 116, 104)  # of ImageNet, which normalises to about 0

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 
 from datasets.pictures import read_size
+from datasets.sizes import Box, Size
 from datasets.splits import DataError, Sample
-from datasets.transforms import Box, Size
 from utils.inputs import check_regular
 
 SHRINKS = ("sum", "bicubic")  # ways to bring a map to stride 8, an attribute of its file

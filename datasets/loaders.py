@@ -22,7 +22,7 @@ from datasets.points import BOX_RULES
 from datasets.sampler import CropSampler
 from datasets.splits import DataError, Sample, check_disjoint, read_empty, read_splits
 from datasets.transforms import Augmentation, FixedCrop
-from utils import distributed
+from utils import ranks
 from utils.interrupt import STOPPING
 
 CACHES = ("none", "ram", "gpu")
@@ -73,7 +73,7 @@ def build_loaders(
     check_disjoint("--empty", empty, "test", test)
     share = max(1, round(args.empty_share * args.batch_size))
     empty_crops = min(share, args.batch_size - 1) if empty else 0  # the rest are crowds
-    rank, processes = distributed.rank(), distributed.processes()
+    rank, processes = ranks.rank(), ranks.processes()
     density, points = "density" in truth, "bayesian" in truth
     sampler = CropSampler(
         len(train),
@@ -97,7 +97,7 @@ def build_loaders(
     validated = CrowdDataset(val[rank::processes])
     device = args.device if args.cache == "gpu" else torch.device("cpu")
     needed = crop_bytes(crops.sizes, density) + image_bytes(validated.sizes)
-    check_memory(args.cache, needed, device, distributed.local_processes())
+    check_memory(args.cache, needed, device, ranks.local_processes())
     crops.hold(device, quiet=rank > 0)
     val_images = _read_once(validated, device, quiet=rank > 0)
     if args.cache == "gpu":

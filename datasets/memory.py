@@ -1,29 +1,15 @@
 """Checks whether cached data fits into the free memory."""
 
-import os
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
 
 import torch
 
 from datasets.cutting import STRIDE
-from datasets.transforms import Size
+from datasets.sizes import Size
 from utils.inputs import DataError
+from utils.ram import GIGABYTE, free_ram
 
 USABLE = {"cpu": 0.8, "cuda": 0.6}  # part of the free memory; training needs the rest
-GIGABYTE = 1e9
-
-MEMINFO = Path("/proc/meminfo")
-OWN_CGROUPS = Path("/proc/self/cgroup")
-CGROUPS = {  # by controllers: folder, limit, usage, and the reclaimable entry of memory.stat
-    "": ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
-    "memory": (
-        "/sys/fs/cgroup/memory",
-        "memory.limit_in_bytes",
-        "memory.usage_in_bytes",
-        "total_inactive_file",
-    ),
-}
 
 
 def crop_bytes(sizes: Iterable[Size], density: bool) -> int:
@@ -67,36 +53,4 @@ def available_memory(device: torch.device) -> int:
     """Returns the free bytes of a GPU, or of the RAM that this process may use."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return min(_free_ram(), *_cgroup_rooms())
-
-
-def _free_ram() -> int:
-    try:
-        fields = dict(line.split(":") for line in MEMINFO.read_text().splitlines())
-        return 1024 * int(fields["MemAvailable"].split()[0])
-    except (OSError, KeyError, ValueError):  # not Linux: all of the machine's
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _cgroup_rooms() -> Iterator[int]:
-    """Yields 2**63, then the bytes that each cgroup limit leaves to this process."""
-    yield 2**63
-    lines = OWN_CGROUPS.read_text().splitlines() if OWN_CGROUPS.exists() else []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers in CGROUPS:
-            root, *names = CGROUPS[controllers]
-            folder = Path(root, path.lstrip("/"))
-            while folder.is_relative_to(root):
-                yield _cgroup_room(folder, *names)
-                folder = folder.parent
-
-
-def _cgroup_room(folder: Path, limit: str, usage: str, cached: str) -> int:
-    try:
-        most = int((folder / limit).read_text())
-        used = int((folder / usage).read_text())
-        lines = (folder / "memory.stat").read_text().splitlines()
-        return most - used + int(dict(line.split() for line in lines).get(cached, 0))
-    except (OSError, ValueError):  # no such folder here, or no limit: "max"
-        return 2**63
+    return free_ram()

@@ -12,13 +12,12 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image
 
-from datasets.memory import GIGABYTE, available_memory
-from datasets.transforms import Size
-from utils.inputs import DataError
+from datasets.sizes import Size
+from utils.inputs import DataError, check_regular
 from utils.progress import Bar
+from utils.ram import GIGABYTE, free_ram
 
 with suppress(ImportError):  # installed by who has .heic files
     import pillow_heif
@@ -127,8 +126,7 @@ def is_turned(path: Path) -> bool:
 
 def _open(path: Path, use: Callable[[Image.Image], Result]) -> Result:
     """Returns what `use` makes of an opened image; what a decoder raises becomes a DataError."""
-    if path.exists() and not path.is_file():
-        raise DataError(f"{path} is no file")
+    check_regular(path)
     try:
         try:
             with Image.open(path) as image:
@@ -177,7 +175,7 @@ def _check_memory(size: tuple[int, int], path: Path) -> None:
     """Raises DataError if a large picture does not fit into the free memory."""
     width, height = size
     needed = BYTES_PER_PIXEL * width * height
-    if width * height > LARGE and needed > (free := available_memory(torch.device("cpu"))):
+    if width * height > LARGE and needed > (free := free_ram()):
         raise DataError(
             f"{path} has {width}x{height} pixels: these take {needed / GIGABYTE:.3g} GB, "
             f"and {free / GIGABYTE:.3g} are free"

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from datasets.corruption import Corruption
+from datasets.sizes import Box, Size
 
 LEAST_SIDE = 32  # of a crop, in pixels: two cells of the coarsest grid that relations average over
 
-Size = tuple[int, int]  # height, width
-Box = tuple[int, int, int, int]  # top, left, height, width; may reach beyond the image
 Crop = Callable[[np.random.Generator, Size, float], tuple[Box, Size]]
 
 

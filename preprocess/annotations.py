@@ -93,13 +93,16 @@ READERS = {  # by layout
     "own": read_points,
 }
 
+MAT_HEADER = b"MATLAB 5.0 MAT-file"  # any text; scipy's has the time
+MAT_HEADER_BYTES = 116
+
 
 def write_shanghaitech_points(path: Path, points: np.ndarray) -> None:
     """Writes (N, 2) points, x then y in pixels, in the form of ShanghaiTech's `GT_IMG_n.mat`."""
     cell = np.empty((1, 1), dtype=object)
     location = np.asarray(points, np.float64).reshape(-1, 2)
     cell[0, 0] = {"location": location, "number": float(len(points))}
-    scipy.io.savemat(path, {"image_info": cell})
+    _write_mat(path, {"image_info": cell})
 
 
 def write_ucf_points(path: Path, points: np.ndarray, source: str = "") -> None:
@@ -110,8 +113,15 @@ def write_ucf_points(path: Path, points: np.ndarray, source: str = "") -> None:
     """
     content = {"annPoints": np.asarray(points, np.float64).reshape(-1, 2)}
     content |= {"source": source} if source else {}
+    _write_mat(path, content)
+
+
+def _write_mat(path: Path, content: dict) -> None:
+    """Writes the same bytes at any time: what is made of a file made again stays up to date."""
     with path.open("wb") as file:  # savemat appends .mat to a bare path
         scipy.io.savemat(file, content)
+        file.seek(0)
+        file.write(MAT_HEADER.ljust(MAT_HEADER_BYTES))
 
 
 def read_source(path: Path) -> str:

@@ -160,7 +160,6 @@ def draw_empty(rng: Generator, size: Size, number: int) -> np.ndarray:
 
 
 def _draw(args: argparse.Namespace, number: int) -> None:
-    cv2.setNumThreads(1)  # the processes share the cores
     image = draw_empty(np.random.default_rng((args.seed, number)), args.size, number)
     Image.fromarray(image).save(args.out / f"empty_{number + 1}.jpg", quality=85 + number % 11)
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn, TypeVar
 
+import cv2
+
 from datasets.splits import DataError
 from utils.interrupt import STOPPING
 from utils.progress import Bar
@@ -48,6 +50,8 @@ def run_in_processes(
         RuntimeError: a job raised something else; the message is its traceback.
     """
     outcomes: list = [None] * len(jobs)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # the processes share the cores, and a fork would wait for lost threads
     waiting, free = deque(range(len(jobs))), []
     busy: dict[Connection, tuple[_Worker, int]] = {}
     try:
@@ -73,6 +77,7 @@ def run_in_processes(
     finally:
         for worker in [*free, *(worker for worker, _ in busy.values())]:
             worker.stop()
+        cv2.setNumThreads(threads)
     return outcomes
 
 

@@ -1,10 +1,14 @@
 """Small data sets and networks that the tests make themselves."""
 
+import io
 import json
 import os
+import runpy
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +28,7 @@ from models.guard import Guard
 from models.initial import init_kaiming
 from preprocess.annotations import write_shanghaitech_points
 from utils.checkpoint import save_checkpoint, save_weights
+from utils.interrupt import STOPPING
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -31,15 +36,57 @@ PROJECT = Path(__file__).resolve().parents[1]
 def run_program(
     program: str, *arguments: object, **environment: str
 ) -> subprocess.CompletedProcess:
-    """Runs a program of the project from elsewhere, as a user would, and returns its result."""
-    return subprocess.run(
-        [sys.executable, PROJECT / program, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        cwd="/",
-        env=os.environ | environment,
-    )
+    """Runs a program of the project from elsewhere, as a user would, and returns its result.
+
+    It gets a process of its own only with an `environment` of its own: importing PyTorch takes
+    seconds.
+    """
+    command = [str(PROJECT / program), *map(str, arguments)]
+    if environment:
+        return subprocess.run(
+            [sys.executable, *command],
+            capture_output=True,
+            text=True,
+            timeout=240,
+            cwd="/",
+            env=os.environ | environment,
+        )
+    printed, errors = io.StringIO(), io.StringIO()
+    with restored_process(), redirect_stdout(printed), redirect_stderr(errors):
+        sys.argv = command
+        os.chdir("/")
+        code = run_as_main(command[0])
+    return subprocess.CompletedProcess(command, code, printed.getvalue(), errors.getvalue())
+
+
+def run_as_main(path: str) -> int:
+    """Returns the exit code; what Python prints at the end of such a process is printed here."""
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+            return 1
+        return ended.code or 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
+
+
+@contextmanager
+def restored_process() -> Iterator[None]:
+    """Restores what a program changes in its process."""
+    folder, arguments, hook = Path.cwd(), sys.argv, sys.excepthook
+    handlers = {number: signal.getsignal(number) for number in STOPPING}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        os.chdir(folder)
+        sys.argv, sys.excepthook = arguments, hook
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def assert_one_line_error(result: subprocess.CompletedProcess, *words: str) -> None:

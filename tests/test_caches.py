@@ -7,10 +7,12 @@ from pictures import assert_same_batches, options, write_noise, write_sample
 from datasets import memory
 from datasets.crowd import CrowdDataset
 from datasets.loaders import build_loaders
-from datasets.memory import available_memory, check_memory, crop_bytes, image_bytes
+from datasets.memory import check_memory, crop_bytes, image_bytes
 from datasets.sampler import CropSampler
 from datasets.splits import DataError
 from datasets.transforms import FixedCrop, ScaledCrop
+from utils import ram
+from utils.ram import free_ram
 
 CPU = torch.device("cpu")
 BOTH = ("density", "bayesian")
@@ -215,21 +217,21 @@ def test_free_memory_is_the_least_that_machine_and_cgroups_leave(tmp_path, monke
     meminfo, own = tmp_path / "meminfo", tmp_path / "cgroup"
     meminfo.write_text("MemTotal:  9000 kB\nMemAvailable:  4000 kB\n")
     own.write_text("5:cpu:/a\n0::/job/step\n")
-    monkeypatch.setattr(memory, "MEMINFO", meminfo)
-    monkeypatch.setattr(memory, "OWN_CGROUPS", own)
+    monkeypatch.setattr(ram, "MEMINFO", meminfo)
+    monkeypatch.setattr(ram, "OWN_CGROUPS", own)
     root = str(tmp_path / "fs")
-    monkeypatch.setattr(memory, "CGROUPS", {"": (root, "memory.max", "memory.current", "cached")})
-    assert available_memory(CPU) == 4000 * 1024  # no limits
+    monkeypatch.setattr(ram, "CGROUPS", {"": (root, "memory.max", "memory.current", "cached")})
+    assert free_ram() == 4000 * 1024  # no limits
     for folder, limit in (("job", "2000000"), ("job/step", "max")):
         group = tmp_path / "fs" / folder
         group.mkdir(parents=True)
         (group / "memory.max").write_text(limit)
         (group / "memory.current").write_text("700000")
         (group / "memory.stat").write_text("anon 5\ncached 200000\n")
-    assert available_memory(CPU) == 2000000 - 700000 + 200000
+    assert free_ram() == 2000000 - 700000 + 200000
     meminfo.unlink()
     own.unlink()
-    assert available_memory(CPU) > 2**28  # the whole machine's
+    assert free_ram() > 2**28  # the whole machine's
 
 
 def test_workers_that_cannot_fork_cannot_share_the_ram(tmp_path, monkeypatch):

@@ -86,6 +86,7 @@ def test_a_run_goes_on_with_another_number_of_processes(alone, crowd_lists, teac
 def test_a_killed_process_ends_the_run_with_a_message(crowd_lists, teacher, tmp_path):
     out = tmp_path / "skt"
     arguments = [*crowd_lists, "-tc", teacher, "--out", out, *OPTIONS, "--epochs", 100000]
+    arguments += ["--workers", 2]  # which inherit the connections, and live some seconds longer
     process = start(2, "SKT_distill.py", *arguments)
     while not (out / "log.jsonl").exists():
         time.sleep(0.1)

@@ -15,7 +15,8 @@ import pytest
 from conftest import PROJECT
 
 from utils import start
-from utils.options import Parser, add_device_options, parse_size, whole_number
+from utils.device import add_device_options
+from utils.options import Parser, parse_size, whole_number
 from utils.progress import Bar
 
 SOURCES = {path: path.read_text(encoding="utf-8") for path in PROJECT.glob("[!.]*/**/*.py")}

@@ -1,6 +1,8 @@
 """Which folder may import which: imports go one way."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -56,3 +58,12 @@ def test_every_room_with_code_is_in_the_table():
         path.parent.relative_to(PROJECT).as_posix() for path in PROJECT.glob("[!.]*/**/__init__.py")
     }
     assert rooms == set(MAY_IMPORT)
+
+
+def test_preparing_data_waits_for_no_pytorch():
+    modules = [f"preprocess.{path.stem}" for path in (PROJECT / "preprocess").glob("[!_]*.py")]
+    command = f"import sys, report.closing, {', '.join(modules)}; print('torch' in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", command], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "False\n"

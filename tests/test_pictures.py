@@ -1,5 +1,6 @@
 """One reader of pictures: the same pixels from any depth, good pixels beside bad metadata."""
 
+import os
 import struct
 import zlib
 
@@ -141,7 +142,7 @@ def test_a_header_that_claims_too_much_is_refused(grey, tmp_path, monkeypatch):
     data = path.read_bytes()
     head = chunk(b"IHDR", struct.pack(">II", 60000, 60000) + data[24:29])
     path.write_bytes(data[:8] + head + data[33:])
-    monkeypatch.setattr(pictures, "available_memory", lambda _: 8 * 10**9)
+    monkeypatch.setattr(pictures, "free_ram", lambda: 8 * 10**9)
     with pytest.raises(DataError, match="huge.png has 60000x60000 pixels.* 25.2 GB, and 8 are"):
         read_image(path)
 
@@ -160,9 +161,7 @@ def test_whatever_a_decoder_raises_names_the_file(grey, tmp_path, monkeypatch):
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path):
-    import os
-
     os.mkfifo(tmp_path / "pipe.jpg")
     for path in (tmp_path / "pipe.jpg", tmp_path):
-        with pytest.raises(DataError, match="is no file"):
+        with pytest.raises(DataError, match="is (no regular file|a folder)"):
             read_image(path)

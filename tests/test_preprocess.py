@@ -198,9 +198,13 @@ def test_qnrf_rescaled_for_bl_is_a_data_set_of_its_own(tmp_path):
     (out / "Train/.77.img_0002.jpg").unlink()
 
     written = (out / "Train/img_0001.jpg").stat().st_mtime_ns
-    (out / "Train/img_0002.jpg").write_bytes(b"cut short")
+    mended = out / "Train/img_0002.jpg", out / "Train/img_0002_ann.mat"
+    wanted = [path.read_bytes() for path in mended]
+    mended[0].write_bytes(b"cut short")
+    time.sleep(1)  # scipy's .mat files tell the second
     result = run_program(GENERATE_UCF, *options)
-    assert "1 density maps written, 2 up to date" in result.stdout, result.stderr
+    assert "0 density maps written, 3 up to date" in result.stdout, result.stderr
+    assert [path.read_bytes() for path in mended] == wanted
     assert (out / "Train/img_0001.jpg").stat().st_mtime_ns == written
     assert not list(out.rglob(".*"))
 

@@ -19,15 +19,19 @@ from utils.checkpoint import read_checkpoint
 
 
 def run_script(script: str, *options: str, **settings: object) -> subprocess.CompletedProcess:
-    """Runs a script from another folder, with settings in its environment."""
-    environment = {name: str(value) for name, value in settings.items()}
+    """Runs a script from another folder, with settings in its environment.
+
+    That this Python has all packages is not checked each time, unless PYTHON is among them.
+    """
+    checked = {"PYTHON": sys.executable, "SETUP_CHECKED": sys.executable}
+    environment = checked | {name: str(value) for name, value in settings.items()}
     return subprocess.run(
         ["bash", PROJECT / script, *options],
         capture_output=True,
         text=True,
         timeout=280,
         cwd="/",
-        env=os.environ | {"PYTHON": sys.executable} | environment,
+        env=os.environ | environment,
     )
 
 

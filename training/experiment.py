@@ -15,7 +15,7 @@ from training.runlog import RunFolder
 from training.schedule import Schedule
 from training.setup import build_optimizer, run_settings, share_step
 from training.state import TrainingState
-from utils import distributed
+from utils import distributed, ranks
 from utils.checkpoint import read_checkpoint, save_checkpoint
 from utils.interrupt import StopRequest
 from utils.metrics import Scores
@@ -60,7 +60,7 @@ class Training:
         train, val, test = loaders
         self.args, self.criterion, self.weights = args, criterion, weights
         self.device, self.precision = args.device, choose_precision(args.precision, args.device)
-        self.folder = RunFolder(args.out, args.resume) if distributed.is_main() else None
+        self.folder = RunFolder(args.out, args.resume) if ranks.is_main() else None
         shared = run_settings(args, len(train.dataset))
         shared |= {"precision": str(self.precision).removeprefix("torch."), **settings}
         self.state = TrainingState(
@@ -100,7 +100,7 @@ class Training:
             self._bar.close()
         self._stop.__exit__()
         if kind is None and self._bar is not None and self.progress.uncounted >= 60:
-            distributed.say(
+            ranks.say(
                 f"{self.progress.uncounted / 60:.1f} minutes are not counted, in which the "
                 "training waited for other work or was stopped"
             )
@@ -112,7 +112,7 @@ class Training:
         """
         progress = self.progress
         if not self.finished or progress.kept < progress.steps:
-            silent = not distributed.is_main()
+            silent = not ranks.is_main()
             steps = {"total": self.planned, "initial": progress.steps, "unit": "step"}
             self._bar = Bar(**steps, disable=silent)
         while not self.finished or progress.kept < progress.steps:
@@ -125,7 +125,7 @@ class Training:
         Args:
             interval: steps until the losses are read again; the main process's is taken.
         """
-        decisions = [self._plan(), interval] if distributed.is_main() else [0, 0]
+        decisions = [self._plan(), interval] if ranks.is_main() else [0, 0]
         planned, interval, stop = distributed.add_up([*decisions, self._stop.requested])
         self.planned, self.interval, self.stopped = int(planned), int(interval), bool(stop)
 
@@ -149,7 +149,7 @@ class Training:
         if self.stopped:
             self._bar.close()
             epoch = self.progress.epochs
-            distributed.say(f"stopped in epoch {epoch}; --resume continues from there")
+            ranks.say(f"stopped in epoch {epoch}; --resume continues from there")
             raise SystemExit(130)
 
     def keep(self, scores: Mapping[str, Scores]) -> None:

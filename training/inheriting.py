@@ -13,7 +13,7 @@ from models.counter import Counter
 from models.inheritance import inherit
 from models.taps import Adapters
 from models.vgg import convolutions
-from utils import distributed
+from utils import distributed, ranks
 from utils.checkpoint import CheckpointError
 from utils.pixels import normalise
 from utils.precision import allow_tf32
@@ -47,7 +47,7 @@ def inherit_weights(
         return
     modules = [student.network, *([adapters] if adapters else [])]
     states = None
-    if distributed.is_main():
+    if ranks.is_main():
         crops = list(islice(_first_crops(args, dataset), INHERITED_CROPS))
         print(f"fitting the student to {args.teacher_ckpt} at {len(crops)} crops", flush=True)
         allow_tf32(False)  # until the training decides

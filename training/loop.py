@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from counting.protocols import evaluate
 from training.experiment import Training, TrainingError
 from training.schedule import Schedule
-from utils import distributed
+from utils import distributed, ranks
 from utils.metrics import CountError, Scores, score
 
 READ_EVERY_S = 1.0  # seconds between two readings of the losses: each waits for the device
@@ -161,7 +161,7 @@ def read_losses(training: Training, losses: Losses) -> None:
     interval = min(MOST_STEPS, max(1, int(READ_EVERY_S * count / seconds)))
     # This must precede waiting for the device, which may last for ever if another process is gone.
     training.decide(interval)
-    values = [v / distributed.processes() for v in distributed.add_up(losses.values())]
+    values = [v / ranks.processes() for v in distributed.add_up(losses.values())]
     for i in range(count):
         terms = dict(zip(losses.names, values[i * len(losses.names) :], strict=False))
         if not all(map(math.isfinite, terms.values())):

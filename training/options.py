@@ -11,7 +11,8 @@ from datasets.points import BOX_RULES
 from datasets.transforms import parse_crop
 from models.build import ARCHITECTURES
 from training.recipes import RECIPES
-from utils.options import WORKERS, Parser, add_device_options, checked, number, whole_number
+from utils.device import add_device_options
+from utils.options import WORKERS, Parser, checked, number, whole_number
 from utils.precision import PRECISIONS
 
 

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from counting.protocols import evaluate
 from training.experiment import Training
 from training.state import Progress
-from utils import distributed
+from utils import distributed, ranks
 from utils.checkpoint import read_checkpoint, save_weights
 from utils.metrics import CountResult, score
 from utils.plots import draw_counts
@@ -24,7 +24,7 @@ def score_best(training: Training, val: DataLoader, test: DataLoader) -> None:
     Original: scores the test images at every new best MAE or RMSE on validation.
     """
     if training.scored:
-        distributed.say(f"{training.args.out} is finished already")
+        ranks.say(f"{training.args.out} is finished already")
         return
     folder, network = training.folder, training.criterion.model
     chosen = distributed.from_main(read_checkpoint(folder.best_mae) if folder else None)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from models.distillation import Criterion
-from utils import distributed
+from utils import ranks
 from utils.precision import allow_tf32, choose_precision
 
 # Options that may differ between a run and its continuation.
@@ -34,11 +34,11 @@ def share_step(criterion: Criterion, args: argparse.Namespace) -> nn.Module:
     Prints a line if torch.compile does not work.
     """
     if args.compile and (reason := why_not_compile(args.device)):
-        if distributed.is_main():
+        if ranks.is_main():
             print(f"--compile: goes on without, {reason}", file=sys.stderr)
     elif args.compile:
         criterion.compile()
-    if distributed.processes() == 1:
+    if ranks.processes() == 1:
         return criterion
     devices = [args.device] if args.device.type == "cuda" else None
     return DistributedDataParallel(criterion, devices, gradient_as_bucket_view=True)

@@ -13,12 +13,12 @@ from datasets.answers import BLANK, KEPT_AS, Answers, Asked
 from datasets.crowd import CrowdDataset
 from datasets.cutting import MEAN_COLOUR, STRIDE
 from datasets.memory import GIGABYTE
+from datasets.sizes import Size
 from datasets.splits import DataError
-from datasets.transforms import Size
 from models.counter import Counter
 from models.distillation import need_teacher
 from models.taps import Ask, FeatureReader, Tap, ask_kept, ask_live, live_tap, tap_channels
-from utils import distributed
+from utils import distributed, ranks
 from utils.pixels import normalise
 from utils.precision import autocast
 from utils.progress import Bar
@@ -136,10 +136,8 @@ class _Asking:
             side = 2 * self._network.margin + 2 * ALIGNMENT
             blank = torch.tensor(MEAN_COLOUR, dtype=torch.uint8).view(1, 3, 1, 1)
             self._keep(read, (BLANK, False), blank.expand(-1, -1, side, side), device, middle=True)
-        share = list(self.missing.items())[
-            distributed.local_rank() :: distributed.local_processes()
-        ]
-        for asked, number in Bar(share, "asking the teacher", disable=not distributed.is_main()):
+        share = list(self.missing.items())[ranks.local_rank() :: ranks.local_processes()]
+        for asked, number in Bar(share, "asking the teacher", disable=not ranks.is_main()):
             self._keep(read, asked, self._dataset.image(number), device)
         read.remove()
         distributed.add_up([0])  # waits for the other processes
@@ -184,9 +182,9 @@ def _has_room(folder: Path, needed: int, optional: bool) -> bool:
     room = f"{needed / GIGABYTE:.3g} GB in {folder}, where {free / GIGABYTE:.3g} are free"
     if not lacking:
         if needed:
-            distributed.say(f"the teacher's answers are kept: {room}")
+            ranks.say(f"the teacher's answers are kept: {room}")
         return True
     if not optional:
         raise DataError(f"--teacher-cache needs {room}; none asks the teacher at every step")
-    distributed.say(f"the teacher is asked at every step: its answers need {room}")
+    ranks.say(f"the teacher is asked at every step: its answers need {room}")
     return False

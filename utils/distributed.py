@@ -1,6 +1,5 @@
 """Lets several processes, started by torchrun, train or count together; or one alone."""
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,35 +9,13 @@ from typing import Any
 import torch
 from torch import distributed
 
+from utils.ranks import is_main, processes, rank
+
 PATIENCE = timedelta(minutes=10)  # with a process that does not respond
 
 
 class LostProcess(RuntimeError):
     """Another process of the run ended, or did not respond; the message says what to do."""
-
-
-def rank() -> int:
-    """Returns the number of this process; number 0 writes and prints."""
-    return int(os.environ.get("RANK", 0))
-
-
-def processes() -> int:
-    """Returns the number of processes on all machines together."""
-    return int(os.environ.get("WORLD_SIZE", 1))
-
-
-def local_rank() -> int:
-    """Returns the number of this process on its machine."""
-    return int(os.environ.get("LOCAL_RANK", 0))
-
-
-def local_processes() -> int:
-    """Returns the number of processes on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-
-
-def is_main() -> bool:
-    return rank() == 0
 
 
 @contextmanager
@@ -65,12 +42,6 @@ def together(device: torch.device) -> Iterator[None]:
             "what was saved last is whole, and --resume continues from there"
         ) from None
     distributed.destroy_process_group()
-
-
-def say(line: str) -> None:
-    """Prints a line, in the main process only."""
-    if is_main():
-        print(line)
 
 
 def add_up(values: Sequence[float]) -> list[float]:

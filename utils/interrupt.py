@@ -4,7 +4,7 @@ import signal
 import threading
 from typing import Any, NoReturn
 
-from utils import distributed
+from utils import ranks
 
 # SIGHUP is ignored under nohup, and stays so; Windows has none.
 STOPPING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
@@ -43,5 +43,5 @@ class StopRequest:
 
     def _on_signal(self, *_: object) -> None:
         self.requested = True
-        if distributed.processes() == 1:
+        if ranks.processes() == 1:
             self.__exit__()

@@ -8,9 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-import torch
-
-from utils import distributed
+from utils import ranks
 from utils.interrupt import end_alike
 from utils.version import VERSION
 
@@ -41,7 +39,7 @@ class Parser(argparse.ArgumentParser):
         end_alike()
 
     def error(self, message: str) -> NoReturn:
-        if distributed.local_rank():
+        if ranks.local_rank():
             sys.exit(2)  # the first process of this machine has the same options, and prints it
         self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
 
@@ -70,7 +68,7 @@ def _say_stopped(kind: type[BaseException], *rest: Any) -> None:
 
 def fail(error: Exception) -> NoReturn:
     """Ends the program with an error's message in one line."""
-    if not distributed.is_main():
+    if not ranks.is_main():
         time.sleep(HEAD_START_S)
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # An error in a loader's worker arrives with the worker's traceback before it.
@@ -151,28 +149,3 @@ def parse_size(text: str) -> tuple[int, int]:
             f"{text[:40]!r}"
         )
     return sides[0], sides[1]
-
-
-def add_device_options(parser: argparse.ArgumentParser) -> None:
-    """Adds --gpu and --cpu, which `select_device` reads."""
-    group = parser.add_argument_group("device").add_mutually_exclusive_group()
-    which = "number of the GPU (default: the first, or the CPU where there is none)"
-    group.add_argument("--gpu", type=whole_number(0), help=which)
-    group.add_argument("--cpu", action="store_true", help="keep everything on the CPU")
-
-
-def select_device(args: argparse.Namespace, parser: argparse.ArgumentParser) -> torch.device:
-    """Returns the requested device, or ends with an error if there is no such device.
-
-    Each of several processes on a machine gets its own GPU.
-    """
-    available, processes = torch.cuda.device_count(), distributed.local_processes()
-    if args.gpu is not None and processes > 1:
-        parser.error(f"--gpu {args.gpu}: each of the {processes} processes takes one of its own")
-    if args.gpu is not None and args.gpu >= available:
-        parser.error(f"--gpu {args.gpu}: this machine has {available} GPUs; --cpu runs without")
-    if args.cpu or not available:
-        return torch.device("cpu")
-    if processes > available:
-        parser.error(f"{processes} processes need as many GPUs, this machine has {available}")
-    return torch.device("cuda", args.gpu or distributed.local_rank())

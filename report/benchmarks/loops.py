@@ -15,8 +15,9 @@ from torch.profiler import record_function
 
 from datasets.crowd import CrowdDataset
 from datasets.sampler import CropIndex
+from datasets.sizes import Size
 from datasets.splits import Sample
-from datasets.transforms import Augmentation, Size
+from datasets.transforms import Augmentation
 from models import comparison, distillation
 from models.build import build_network
 from models.counter import Counter

@@ -14,8 +14,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from datasets.sampler import CropIndex
+from datasets.sizes import Size
 from datasets.splits import Sample
-from datasets.transforms import Augmentation, FixedCrop, Size
+from datasets.transforms import Augmentation, FixedCrop
 from deploy.complexity import measure_cost
 from deploy.latency import Latency, summarise
 from report.benchmarks import report
