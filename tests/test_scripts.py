@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import PROJECT, write_qnrf
+from forkserver import forking_python
 from PIL import Image
 
 from datasets.splits import read_list
@@ -18,13 +19,21 @@ from report.closing import recommend
 from utils.checkpoint import read_checkpoint
 
 
-def run_script(script: str, *options: str, **settings: object) -> subprocess.CompletedProcess:
-    """Runs a script from another folder, with settings in its environment.
+@pytest.fixture(scope="module", autouse=True)
+def python(tmp_path_factory):
+    """Gives `run_script` a Python that starts our programs quickly."""
+    with (
+        forking_python(tmp_path_factory.mktemp("python")) as path,
+        pytest.MonkeyPatch.context() as m,
+    ):
+        m.setenv("PYTHON", str(path))
+        m.setenv("SETUP_CHECKED", str(path))  # that it has all packages is not checked each time
+        yield
 
-    That this Python has all packages is not checked each time, unless PYTHON is among them.
-    """
-    checked = {"PYTHON": sys.executable, "SETUP_CHECKED": sys.executable}
-    environment = checked | {name: str(value) for name, value in settings.items()}
+
+def run_script(script: str, *options: str, **settings: object) -> subprocess.CompletedProcess:
+    """Runs a script from another folder, with settings in its environment."""
+    environment = {name: str(value) for name, value in settings.items()}
     return subprocess.run(
         ["bash", PROJECT / script, *options],
         capture_output=True,
