@@ -187,5 +187,3 @@ if __name__ == "__main__":
         print(f"{options.out} and the figures beside it are written")
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    except KeyError as error:
-        sys.exit(f"error: a run's files lack {error}: they are of an older version")
