@@ -1,7 +1,8 @@
 """Gives damaged files to the programs: each must be read, or refused in one line that names it.
 
 `python tests/fuzz.py --files 1000` ends with a table, and with 1 if there was a crash, a hang, a
-traceback or a wrong answer. Such files are kept; `python tests/fuzz.py --repeat FILE` tries one again.
+traceback or a wrong answer. Such files are kept; `python tests/fuzz.py --repeat FILE` tries one
+again.
 """
 
 import argparse

@@ -1,7 +1,6 @@
 """What is fuzzed: valid files of every format, and the programs that damaged ones are given to."""
 
 import json
-import os
 import random
 import shutil
 import sys
@@ -38,6 +37,13 @@ from utils.checkpoint import CheckpointError, read_deployed
 SIZE = 64, 96  # height and width of all pictures
 HEADS = 5  # in each
 PICTURES = ("a", "b", "c", "d")  # of the valid data set; d is for testing
+RUN_FILES = {  # of a run that are damaged, by the ending and the name of the valid file
+    (".json", "run_result"): "result.json",
+    (".json", "run_test"): "test.json",
+    (".json", "run_log"): "log.jsonl",
+    (".csv", "run_test"): "test.csv",
+    (".pth", "run_last"): "last.pth",
+}
 TRAINING = ["--workers", 0, "--cpu", "--width", "1/16", "--terms", "hard", "--crop", "32x32"]
 TRAINING += ["--batch-size", 2, "--precision", "float32", "--epochs", 1]
 
@@ -77,7 +83,11 @@ class Format:
     ending: str
     damage: Callable[[bytes, random.Random], bytes]
     trials: Sequence[Trial]
-    bases: Sequence[str]
+    names: str  # of the valid files
+
+    @property
+    def bases(self) -> list[str]:
+        return self.names.split()
 
 
 def refused(lines: Iterable[str], *names: object) -> Outcome:
@@ -250,15 +260,15 @@ class Bases:
         shapes = [
             {"label": "head", "points": [point], "shape_type": "point"} for point in heads[names[0]]
         ]
-        data = self.folder / "data"
+        train = self.folder / "data" / "Train"
         written = {
             "coco": {"images": images, "annotations": boxes, "categories": [category]},
             "by_name": heads,
             "entries": [{"image": n, "human_num": HEADS, "points": p} for n, p in heads.items()],
             "labelme": {"shapes": shapes, "imageHeight": SIZE[0], "imageWidth": SIZE[1]},
             "points": {"points": heads[names[0]]},
-            "list": [str(data / "Train" / f"{n}.png") for n in "abc"],
-            "pairs": [{"image": str(data / f"Train/{n}.png"), "density": str(data / f"Train/{n}.h5")} for n in "abc"],
+            "list": [f"{train}/{n}.png" for n in "abc"],
+            "pairs": [{"image": f"{train}/{n}.png", "density": f"{train}/{n}.h5"} for n in "abc"],
         }  # fmt: skip
         for base, value in written.items():
             self.file("json", base).write_text(json.dumps(value))
@@ -276,9 +286,8 @@ class Bases:
         tested = ["--json", self.run / "test.json", "--per-image", self.run / "test.csv"]
         shown = ["-c", self.run / "best_mae.pth", "--cpu", "--size", "32x32", "--workers", 0]
         assert call("test.py", lists[2], *shown, *tested)[0] == 0
-        for form, name in (("json", "result.json"), ("json", "test.json"), ("json", "log.jsonl"),
-                           ("csv", "test.csv"), ("pth", "last.pth")):  # fmt: skip
-            shutil.copyfile(self.run / name, self.file(form, f"run_{Path(name).stem}"))
+        for (ending, base), name in RUN_FILES.items():
+            shutil.copyfile(self.run / name, self.file(ending[1:], base))
 
 
 def lay_out(
@@ -437,7 +446,7 @@ def annotate(bases: Bases, file: Path, folder: Path, whole: bool) -> Outcome:
 
 def report_run(bases: Bases, file: Path, folder: Path, page: bool) -> Outcome:
     """Gives a run with one damaged file to what reads it: reports, advice, --resume."""
-    name = next(n for n in os.listdir(bases.run) if f"run_{Path(n).stem}" == base_of(file) and Path(n).suffix[:5] in (file.suffix, ".json", ".pth"))  # fmt: skip
+    name = RUN_FILES[file.suffix, base_of(file)]
     run, damaged = folder / "run", folder / "run" / name
     shutil.copytree(bases.run, run, ignore=shutil.ignore_patterns("tensorboard", ".lock"))
     shutil.copyfile(file, damaged)
@@ -451,8 +460,6 @@ def report_run(bases: Bases, file: Path, folder: Path, page: bool) -> Outcome:
     }.get(base_of(file), [])
     if page:
         calls = [("report/accuracy.py", run, "--title", "a", "--out", folder / "page.md")]
-        if base_of(file) == "run_last":
-            return READ
     if base_of(file) == "run_log" and not page:
         (run / "result.json").unlink()  # so that the training goes on
     outcomes = [judge(call(*command), name, run) for command in calls]
@@ -505,67 +512,68 @@ def read_answers(bases: Bases, file: Path, folder: Path) -> Outcome:
     return READ if shaped else Outcome("wrong", f"shapes {[list(one.shape) for one in cut]}")
 
 
-def dispatch(choose: Callable[[Path], Callable[[Path, Path], Outcome] | None]) -> Callable:
-    """Returns a trial's `use` that depends on the file; None reads nothing."""
-    return each(lambda file, folder: use(file, folder) if (use := choose(file)) else READ)
+def by_base(bases: Bases, **uses: Callable[..., Outcome] | None) -> Callable:
+    """Returns a trial's `use` by the beginning of the valid file's name, `other` for the rest."""
+
+    def use(file: Path, folder: Path) -> Outcome:
+        name = next((name for name in uses if base_of(file).startswith(name)), "other")
+        chosen = uses.get(name)
+        return chosen(bases, file, folder) if chosen else READ
+
+    return each(use)
 
 
 def formats(bases: Bases) -> dict[str, Format]:
     """Returns all formats, whose trials use the valid files `bases`."""
-    bind = partial
-    single: dict[str, Callable] = {
-        "maps": bind(read_map, bases), "test": bind(test_with, bases),
-        "report": bind(report_run, bases, page=False), "page": bind(report_run, bases, page=True),
-        "match": bind(annotate, bases, whole=False), "import": bind(annotate, bases, whole=True),
-        "count": bind(count_with, bases), "weights": bind(read_weights, bases),
-        "answers": bind(read_answers, bases), "shanghaitech": bind(make_shanghaitech_map, bases),
-    }  # fmt: skip
-
-    def by_base(table: Mapping[str, str]) -> Callable:
-        def choose(file: Path) -> Callable | None:
-            kind = next(
-                (k for prefix, k in table.items() if base_of(file).startswith(prefix)), None
-            )
-            return single[kind] if kind else None
-
-        return dispatch(choose)
-
+    use, page = partial(by_base, bases), partial(report_run, page=True)
+    maps, report = partial(make_maps, bases), partial(report_run, page=False)
+    matched, made = partial(annotate, whole=False), partial(annotate, whole=True)
     pictures = [
-        Trial("predict.py", bind(count_pictures, bases)),
-        Trial("UCF_GT_generation.py", bind(make_maps, bases), batch=20),
+        Trial("predict.py", partial(count_pictures, bases)),
+        Trial("UCF_GT_generation.py", maps, batch=20),
     ]
-    tables = {"run_": "report", "": "match"}
+    of_maps = [
+        Trial("training and test.py", use(other=read_map)),
+        Trial("test.py", use(other=test_with), every=20),
+        Trial("UCF_GT_generation.py", partial(maps, kind="map"), batch=20),
+    ]
+    of_points = [
+        Trial("UCF_GT_generation.py", partial(maps, kind="annotation"), batch=20),
+        Trial("ShanghaiTech_GT_generation.py", use(shanghaitech=make_shanghaitech_map)),
+    ]
+    texts = [
+        Trial("readers", use(list=test_with, pairs=test_with, run_=report, other=matched)),
+        Trial("make_dataset.py", use(list=None, pairs=None, run_=None, other=made), every=3),
+        Trial("accuracy.py", use(run_=page)),
+    ]
+    weights = [
+        Trial("readers", use(answers=read_answers, other=read_weights)),
+        Trial("predict.py", use(answers=None, other=count_with)),
+    ]
+    checkpoints = [
+        Trial("predict.py", use(other=count_with)),
+        Trial("SKT_distill.py --resume", use(run_last=report)),
+    ]
     return {
-        "jpeg": Format(".jpg", damage_bytes, pictures, ["plain", "progressive", "grey", "cmyk", "turned"]),
-        "png": Format(".png", damage_png, pictures, ["plain", "text", "palette", "alpha", "bits", "deep", "frames"]),
-        "h5": Format(".h5", damage_bytes, [
-            Trial("training and test.py", each(single["maps"])),
-            Trial("test.py", each(single["test"]), every=20),
-            Trial("UCF_GT_generation.py", bind(make_maps, bases, kind="map"), batch=20),
-        ], ["map", "map", "packed"]),
-        "mat": Format(".mat", damage_bytes, [
-            Trial("UCF_GT_generation.py", bind(make_maps, bases, kind="annotation"), batch=20),
-            Trial("ShanghaiTech_GT_generation.py", by_base({"shanghaitech": "shanghaitech"})),
-        ], ["ucf", "shanghaitech", "packed", "old"]),
-        "json": Format(".json", damage_json, [
-            Trial("readers", by_base({"list": "test", "pairs": "test", **tables})),
-            Trial("make_dataset.py", by_base({"list": "", "pairs": "", "run_": "", "": "import"}), every=4),
-            Trial("accuracy.py", by_base({"run_": "page"}), every=2),
-        ], ["list", "pairs", "coco", "by_name", "entries", "labelme", "points", "run_result", "run_test", "run_log"]),
-        "safetensors": Format(".safetensors", damage_safetensors, [
-            Trial("readers", by_base({"answers": "answers", "": "weights"})),
-            Trial("predict.py", by_base({"answers": "", "": "count"})),
-        ], ["bl", "guard", "plain", "answers_map", "answers_features"]),
-        "csv": Format(".csv", damage_table, [
-            Trial("readers", by_base(tables)),
-            Trial("make_dataset.py", by_base({"run_": "", "": "import"}), every=4),
-            Trial("accuracy.py", by_base({"run_": "page"}), every=2),
-        ], ["rows", "header", "points", "run_test"]),
-        "pth": Format(".pth", damage_bytes, [
-            Trial("predict.py", by_base({"": "count"})),
-            Trial("SKT_distill.py --resume", by_base({"run_last": "report"})),
-        ], ["student", "legacy", "run_last"]),
-    }  # fmt: skip
+        "jpeg": Format(".jpg", damage_bytes, pictures, "plain progressive grey cmyk turned"),
+        "png": Format(".png", damage_png, pictures, "plain text palette alpha bits deep frames"),
+        "h5": Format(".h5", damage_bytes, of_maps, "map packed"),
+        "mat": Format(".mat", damage_bytes, of_points, "ucf shanghaitech packed old"),
+        "json": Format(
+            ".json",
+            damage_json,
+            texts,
+            "list pairs coco by_name entries labelme points run_result run_test run_log",
+        ),
+        "safetensors": Format(
+            ".safetensors",
+            damage_safetensors,
+            weights,
+            "bl guard plain answers_map answers_features",
+        ),
+        "csv": Format(".csv", damage_table, texts, "rows header points run_test"),
+        "pth": Format(".pth", damage_bytes, checkpoints, "student legacy run_last"),
+    }
 
 
 FORMATS: dict[str, Format] = formats(Bases(Path()))

@@ -4,7 +4,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,24 +34,121 @@ class Case:
     """A program that is killed.
 
     Args:
-        arguments: of the program, by the folder in which it writes.
-        prepare: makes the folder, with what the program finds there.
-        again: more arguments, by what a kill left in the folder.
+        text: its command; DATA stands for what `prepare` made, OUT for the folder it writes in.
+        found: of DATA, copied to OUT before.
+        again: more of the command, by what a kill left in OUT.
         weight: its part of the random kills.
-        steps: of a training, those that a kill may take.
+        steps: of a training, those of an epoch, which a kill may take.
     """
 
     name: str
-    program: str
-    arguments: Callable[[Path], list]
-    prepare: Callable[[Path], object] = field(default=Path.mkdir)
-    again: Callable[[Path], list] = lambda folder: []
+    text: str
+    found: str = ""
+    again: Callable[[Path], str] = lambda out: ""
     weight: int = 3
     steps: int = 0
+    data: Path = Path()
 
-    def command(self, folder: Path) -> list:
+    @property
+    def program(self) -> str:
+        return self.text.split()[0]
+
+    def arguments(self, out: Path) -> list[str]:
         """Returns the arguments of the next start in a folder."""
-        return [*self.arguments(folder), *self.again(folder)]
+        words = f"{self.text} {self.again(out)}".split()[1:]
+        return [word.replace("DATA", str(self.data)).replace("OUT", str(out)) for word in words]
+
+    def prepare(self, out: Path) -> None:
+        """Makes the folder, with what the program finds there."""
+        out.mkdir()
+        source = self.data / self.found
+        if self.found:
+            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, out / source.name)
+
+
+def resume(out: Path) -> str:
+    return "--resume" if (out / "run" / "last.pth").exists() else ""
+
+
+def import_first(out: Path) -> str:
+    return "" if (out / "made").exists() else "--images DATA/own --annotations DATA/own.csv"
+
+
+TRAIN = "DATA/A_train.json DATA/A_val.json DATA/A_test.json --out OUT/run --cpu --width 1/16"
+TRAIN += " --seed 3 --precision float32 --crops-per-image 2"  # of each of 4 images
+COUNT = "-c DATA/bl.safetensors --cpu"
+KEEP = "--csv OUT/counts.csv --json OUT/counts.jsonl --npy OUT/maps --out OUT/overlays"
+GENERATE = "preprocess/ShanghaiTech_GT_generation.py --root DATA/raw --out OUT/maps --workers 2"
+RESCALE = "preprocess/UCF_GT_generation.py --root DATA/ucf --out OUT/small --short-side 32:48"
+CASES = [
+    Case(
+        "SKT_distill.py",
+        f"SKT_distill.py {TRAIN} --workers 0 -tc DATA/teacher.pth --epochs 2",
+        again=resume,
+        weight=25,
+        steps=8,
+    ),
+    Case(
+        "SKT_distill.py, two workers, kept answers",
+        f"SKT_distill.py {TRAIN} --workers 2 -tc DATA/teacher.pth --epochs 3 --terms hard,soft "
+        "--crop 32x32 --batch-size 2 --ema 0.9 --eval-every 2 --teacher-cache OUT/cache",
+        again=resume,
+        weight=15,
+        steps=4,
+    ),
+    Case(
+        "train_teacher.py",
+        f"train_teacher.py {TRAIN} --workers 0 --init kaiming --epochs 2",
+        again=resume,
+        weight=20,
+        steps=8,
+    ),
+    Case("predict.py", f"predict.py DATA/own {COUNT} {KEEP}", weight=6),
+    Case("predict.py, video", f"predict.py DATA/video.mp4 {COUNT} {KEEP}"),
+    Case(
+        "test.py",
+        f"test.py DATA/A_test.json {COUNT} --workers 0 --size 32x32 --json OUT/test.json "
+        "--per-image OUT/table/counts.csv --save-maps OUT/maps --worst OUT/worst.png",
+    ),
+    Case(
+        "calibrate.py",
+        "calibrate.py DATA/seen.json DATA/others.json --false-alarms 0.05 -c OUT/bl.safetensors",
+        found="bl.safetensors",
+    ),
+    Case("export.py, ONNX", "export.py DATA/bl.safetensors OUT/bl.onnx", weight=2),
+    Case("export.py, OpenVINO", "export.py DATA/bl.safetensors OUT/bl.xml", weight=2),
+    Case(
+        "release.py",
+        "report/release.py DATA/runs/run/best_mae.pth DATA/runs/other/best_mae.pth "
+        "OUT/csrnet.safetensors",
+        found="csrnet.safetensors",
+    ),
+    Case("accuracy.py", "report/accuracy.py DATA/runs/run --out OUT/page.md --title a"),
+    Case("ablation.py", "report/ablation.py OUT/runs", found="runs"),
+    Case("ShanghaiTech_GT_generation.py", GENERATE, weight=6),
+    Case("UCF_GT_generation.py, rescaling", f"{RESCALE} --workers 1"),
+    Case("make_json.py", "preprocess/make_json.py --root DATA --out OUT"),
+    Case(
+        "make_dataset.py",
+        "preprocess/make_dataset.py --root OUT/made --workers 1",
+        again=import_first,
+        weight=6,
+    ),
+    Case(
+        "make_empty.py",
+        "preprocess/make_empty.py --out OUT/empty --pictures 4 --size 64x96 --workers 1",
+    ),
+    Case(
+        "synthetic.py",
+        "preprocess/synthetic.py --out OUT --train 3 --test 1 --size 64x96 --workers 1",
+    ),
+]
+NEEDED = {"export.py, ONNX": "onnxscript", "export.py, OpenVINO": "openvino"}  # packages
+
+
+def cases(data: Path) -> list[Case]:
+    """Returns all programs that can be killed here, with what `prepare` made in `data`."""
+    return [replace(case, data=data) for case in CASES if find_spec(NEEDED.get(case.name, "torch"))]
 
 
 def run(program: str, *arguments: object) -> None:
@@ -114,74 +211,6 @@ def prepare(data: Path) -> None:
             "--per-image",
             out / "test.csv",
         )
-
-
-def cases(data: Path) -> list[Case]:
-    """Returns all programs that are killed."""
-    lists = [data / f"A_{split}.json" for split in ("train", "val", "test")]
-    best, other = (data / "runs" / name / "best_mae.pth" for name in ("run", "other"))
-
-    def resume(folder: Path) -> list:
-        return ["--resume"] if (folder / "run" / "last.pth").exists() else []
-
-    def training(name: str, program: str, weight: int, steps: int, *options: object) -> Case:
-        def arguments(folder: Path) -> list:
-            return [*lists, "--out", folder / "run", *FAST, *options]
-
-        return Case(name, program, arguments, again=resume, weight=weight, steps=steps)
-
-    def copying(*sources: Path) -> Callable[[Path], None]:
-        def prepare(folder: Path) -> None:
-            folder.mkdir()
-            for source in sources:
-                copy = shutil.copytree if source.is_dir() else shutil.copyfile
-                copy(source, folder / source.name)
-
-        return prepare
-
-    shown = ["-c", data / "bl.safetensors", "--cpu"]
-    outputs = {
-        "--csv": "counts.csv", "--json": "counts.jsonl", "--npy": "maps", "--out": "overlays"
-    }  # fmt: skip
-    tested = {
-        "--json": "test.json", "--per-image": "table/counts.csv", "--save-maps": "maps",
-        "--worst": "worst.png",
-    }  # fmt: skip
-
-    def into(folder: Path, named: Mapping[str, str]) -> list:
-        return [part for option, name in named.items() for part in (option, folder / name)]
-
-    def imported(folder: Path) -> list:
-        made = (folder / "made").exists()
-        return [] if made else ["--images", data / "own", "--annotations", data / "own.csv"]
-
-    # An epoch has 2 crops of each of 4 images.
-    found = [
-        training("SKT_distill", "SKT_distill.py", 25, 8, "-tc", data / "teacher.pth", "--epochs", 2, "--crops-per-image", 2),
-        training("SKT_distill, workers", "SKT_distill.py", 15, 4, "-tc", data / "teacher.pth", "--epochs", 3,
-                 "--workers", 2, "--terms", "hard,soft", "--teacher-cache", data / "cache", "--crop", "32x32",
-                 "--batch-size", 2, "--crops-per-image", 2, "--ema", 0.9, "--eval-every", 2),
-        training("train_teacher", "train_teacher.py", 20, 8, "--init", "kaiming", "--epochs", 2, "--crops-per-image", 2),
-        Case("predict", "predict.py", lambda f: [data / "own", *shown, *into(f, outputs)], weight=6),
-        Case("predict, video", "predict.py", lambda f: [data / "video.mp4", *shown, *into(f, outputs)]),
-        Case("test", "test.py", lambda f: [lists[2], *shown, "--workers", 0, "--size", "32x32", *into(f, tested)]),
-        Case("calibrate", "calibrate.py", lambda f: [data / "seen.json", data / "others.json", "--false-alarms", 0.05, "-c", f / "bl.safetensors"], copying(data / "bl.safetensors")),
-        Case("release", "report/release.py", lambda f: [best, other, f / "csrnet.safetensors"], copying(data / "csrnet.safetensors")),
-        Case("accuracy", "report/accuracy.py", lambda f: [best.parent, "--out", f / "page.md", "--title", "a"]),
-        Case("ablation", "report/ablation.py", lambda f: [f / "runs"], copying(data / "runs")),
-        Case("ShanghaiTech_GT_generation", "preprocess/ShanghaiTech_GT_generation.py",
-             lambda f: ["--root", data / "raw", "--out", f / "maps", "--workers", 2], weight=6),
-        Case("UCF_GT_generation", "preprocess/UCF_GT_generation.py",
-             lambda f: ["--root", data / "ucf", "--out", f / "small", "--short-side", "32:48", "--workers", 1]),
-        Case("make_json", "preprocess/make_json.py", lambda f: ["--root", data, "--out", f]),
-        Case("make_dataset", "preprocess/make_dataset.py", lambda f: ["--root", f / "made", "--workers", 1], again=imported, weight=6),
-        Case("make_empty", "preprocess/make_empty.py", lambda f: ["--out", f / "empty", "--pictures", 4, "--size", "64x96", "--workers", 1]),
-        Case("synthetic", "preprocess/synthetic.py", lambda f: ["--out", f, "--train", 3, "--test", 1, "--size", "64x96", "--workers", 1]),
-    ]  # fmt: skip
-    for ending, package in ((".onnx", "onnxscript"), (".xml", "openvino")):
-        if find_spec(package):
-            found.append(Case(f"export {ending}", "export.py", lambda f, e=ending: [data / "bl.safetensors", f / f"bl{e}"], weight=2))  # fmt: skip
-    return found
 
 
 def read_all(folder: Path, unfinished: bool = False) -> dict[str, Any]:

@@ -18,9 +18,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,10 @@ AGAIN = 0.3  # part of random kills after which the next start is killed, too
 SIGNALS = (signal.SIGKILL,) * 6 + (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 WRITING = os.O_WRONLY | os.O_RDWR
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "os.truncate")
+
+
+COLUMNS = ("program", "random kills", "aimed kills", "resumed the same", "started again the same")
+COLUMNS += ("steps lost at most, of an epoch's", "lost")
 
 
 @dataclass(frozen=True)
@@ -135,15 +140,16 @@ class Watch:
 class Result:
     """What became of the kills of a program."""
 
-    kinds: Counter
-    losses: list[str]
+    kinds: Counter = field(default_factory=Counter)  # "kills", and what the last start did
+    losses: list[str] = field(default_factory=list)
+    aimed: int = 0  # of the kills
     steps: int = 0  # the most that a kill took from a training
 
 
 def start(case: Case, folder: Path, moment: Moment = NEVER) -> tuple[Ended, Watch]:
     """Runs a program until its end or the moment."""
     watch = Watch(folder)
-    arguments = case.command(folder)
+    arguments = case.arguments(folder)
 
     def work() -> None:
         watch.begin(moment)
@@ -177,7 +183,7 @@ def kill(
             result.steps = max(result.steps, steps)
             if steps > allowed:
                 lost.append(f"{steps} steps were lost, {allowed} may be")
-    resumed = "--resume" in case.command(folder)
+    resumed = "--resume" in case.arguments(folder)
     ended, _ = start(case, folder)
     if ended.code or ended.fault:
         lost.append(f"the next start: exit code {ended.code}, {ended.last_line}")
@@ -232,8 +238,50 @@ def parse_args() -> argparse.Namespace:
     add("--kills", type=int, default=100, help="at random moments, in all (default: 100)")
     add("--aimed", type=int, help="aimed ones of each program at most (default: all)")
     add("--seed", type=int, default=0, help="of the random moments (default: 0)")
-    add("--programs", help="with commas, such as SKT_distill,export (default: all)")
+    add("--programs", help="with commas, such as SKT_distill.py,export.py (default: all)")
     return parser.parse_args()
+
+
+def kill_all(case: Case, folder: Path, aimed: int | None, rng: random.Random, kills: int) -> Result:
+    """Kills a program at its aimed moments, at most `aimed`, and at `kills` random ones.
+
+    Raises:
+        RuntimeError: it does not work even if it is left alone.
+    """
+    began = time.monotonic()
+    shutil.rmtree(folder, ignore_errors=True)
+    case.prepare(folder)
+    first, watch = start(case, folder)
+    if first.code or first.fault:
+        raise RuntimeError(f"{case.name} does not work: {first.err}")
+    reference, result = read_all(folder), Result()
+    for moment in moments_of(watch)[:aimed]:
+        kill(case, folder, [moment], reference, result)
+    result.aimed = result.kinds["kills"]
+    while result.kinds["kills"] < result.aimed + kills:
+        left = result.aimed + kills - result.kinds["kills"]
+        kill(case, folder, random_moments(rng, first.seconds)[:left], reference, result)
+    seconds = time.monotonic() - began
+    print(f"{case.name}: {first.seconds:.1f} s long, {watch.changes} changes; {seconds:.0f} s")
+    sys.stdout.flush()
+    return result
+
+
+def tabulate(results: Mapping[str, Result], steps: Mapping[str, int]) -> str:
+    """Returns the table of all programs' kills.
+
+    Args:
+        steps: of an epoch, by the trainings' names.
+    """
+    rows = []
+    for name, result in results.items():
+        kinds, aimed = result.kinds, result.aimed
+        lost = f"{result.steps} of {steps[name]}" if steps[name] else ""
+        counts = [kinds["kills"] - aimed, aimed, kinds["resumed"], kinds["restarted"]]
+        rows.append([name, *counts, lost, kinds["lost"]])
+    sums = [sum(row[column] for row in rows) for column in (1, 2, 3, 4, 6)]
+    rows.append(["all", *sums[:4], "", sums[4]])
+    return format_table(COLUMNS, [list(map(str, row)) for row in rows])
 
 
 def main(args: argparse.Namespace) -> int:
@@ -242,39 +290,16 @@ def main(args: argparse.Namespace) -> int:
     made = Child(partial(prepare, root / "data"), root / "making").wait(LIMIT_S)
     if made.code:
         sys.exit(f"error: nothing to work with could be made: {made.err}")
-    chosen = [
-        c for c in cases(root / "data") if not args.programs or c.name in args.programs.split(",")
-    ]
-    rng, rows, losses = random.Random(args.seed), [], 0
-    weights, planned = sum(case.weight for case in chosen), 0.0
-    for case in chosen:
-        began, folder = time.monotonic(), root / "work"
-        shutil.rmtree(folder, ignore_errors=True)
-        case.prepare(folder)
-        first, watch = start(case, folder)
-        if first.code or first.fault:
-            sys.exit(f"error: {case.name} does not work: {first.err}")
-        reference = read_all(folder)
-        aimed, at_random = Result(Counter(), []), Result(Counter(), [])
-        for moment in moments_of(watch)[: args.aimed]:
-            kill(case, folder, [moment], reference, aimed)
-        planned += args.kills * case.weight / weights
-        done = sum(row[1] for row in rows)
-        while done + at_random.kinds["kills"] < round(planned):
-            kill(case, folder, random_moments(rng, first.seconds), reference, at_random)
-        both = aimed.kinds + at_random.kinds
-        steps = f"{max(aimed.steps, at_random.steps)} of {case.steps}" if case.steps else ""
-        rows.append([case.name, at_random.kinds["kills"], aimed.kinds["kills"], both["resumed"], both["restarted"], steps, both["lost"]])  # fmt: skip
-        losses += both["lost"]
-        print(
-            f"{case.name}: {first.seconds:.1f} s, {watch.changes} changes; {dict(both)}, {time.monotonic() - began:.0f} s",
-            flush=True,
-        )
+    rng, results, chosen = random.Random(args.seed), {}, cases(root / "data")
+    if args.programs:
+        chosen = [case for case in chosen if case.name.startswith(tuple(args.programs.split(",")))]
+    weights = list(accumulate(case.weight for case in chosen))
+    shares = [round(args.kills * weight / weights[-1]) for weight in weights]
+    for case, end, begin in zip(chosen, shares, [0, *shares], strict=False):
+        results[case.name] = kill_all(case, root / "work", args.aimed, rng, end - begin)
     shutil.rmtree(root)
-    rows.append(["all", *(sum(row[n] for row in rows) for n in (1, 2, 3, 4)), "", losses])
-    columns = ["program", "random kills", "aimed kills", "resumed the same", "restarted the same", "steps lost at most, of an epoch's", "lost"]  # fmt: skip
-    print(f"\n{format_table(columns, [[str(cell) for cell in row] for row in rows])}")
-    return int(losses > 0)
+    print(f"\n{tabulate(results, {case.name: case.steps for case in chosen})}")
+    return int(any(result.losses for result in results.values()))
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def test_runs_that_have_no_place_on_one_page_are_named(tmp_path):
         ("test.json", {"mae": [1]}, r"test.json: mae must be of the type int or float, got \[1\]"),
         ("test.json", {"cpu_s": 10**400}, "test.json: cpu_s must be of the type .*, got 1000"),
         ("test.json", {"dataset": ["SHA"]}, "test.json: dataset must be of the type str"),
-        ("test.json", {"cpu_latency": {}}, "test.json has no device"),
+        ("test.json", {"cpu_latency": {"ms": 3}}, "test.json has no device"),
         ("result.json", {"settings": {}}, "result.json has no seed"),
         ("result.json", {"minutes": True}, "result.json: minutes must be of the type int or float"),
         ("log.jsonl", '{"epoch": 1, "seconds": 1}\n{"epoch": 2\n', "log.jsonl, line 2 is not JSON"),
