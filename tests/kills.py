@@ -243,7 +243,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def kill_all(case: Case, folder: Path, aimed: int | None, rng: random.Random, kills: int) -> Result:
-    """Kills a program at its aimed moments, at most `aimed`, and at `kills` random ones.
+    """Kills a program at its aimed moments, `aimed` at most, and at `kills` random ones.
 
     Raises:
         RuntimeError: it does not work even if it is left alone.
@@ -255,7 +255,9 @@ def kill_all(case: Case, folder: Path, aimed: int | None, rng: random.Random, ki
     if first.code or first.fault:
         raise RuntimeError(f"{case.name} does not work: {first.err}")
     reference, result = read_all(folder), Result()
-    for moment in moments_of(watch)[:aimed]:
+    moments = moments_of(watch)
+    most = len(moments) if aimed is None else aimed
+    for moment in moments[:: math.ceil(len(moments) / most)] if most else ():
         kill(case, folder, [moment], reference, result)
     result.aimed = result.kinds["kills"]
     while result.kinds["kills"] < result.aimed + kills:
