@@ -238,7 +238,7 @@ class Bases:
         shutil.copyfile(made, self.file("h5", "map"))
         with (
             h5py.File(made) as old,
-            h5py.File(self.file("h5", "packed"), "w", libver="latest") as new,
+            h5py.File(self.file("h5", "packed"), "w") as new,
         ):
             for name in old:
                 new.create_dataset(name, data=old[name][()], chunks=True, compression="gzip")

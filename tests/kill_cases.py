@@ -89,7 +89,7 @@ CASES = [
         steps=8,
     ),
     Case(
-        "SKT_distill.py, two workers, kept answers",
+        "SKT_distill.py with workers and kept answers",
         f"SKT_distill.py {TRAIN} --workers 2 -tc DATA/teacher.pth --epochs 3 --terms hard,soft "
         "--crop 32x32 --batch-size 2 --ema 0.9 --eval-every 2 --teacher-cache OUT/cache",
         again=resume,
@@ -104,7 +104,7 @@ CASES = [
         steps=8,
     ),
     Case("predict.py", f"predict.py DATA/own {COUNT} {KEEP}", weight=6),
-    Case("predict.py, video", f"predict.py DATA/video.mp4 {COUNT} {KEEP}"),
+    Case("predict.py of a video", f"predict.py DATA/video.mp4 {COUNT} {KEEP}"),
     Case(
         "test.py",
         f"test.py DATA/A_test.json {COUNT} --workers 0 --size 32x32 --json OUT/test.json "
@@ -115,8 +115,8 @@ CASES = [
         "calibrate.py DATA/seen.json DATA/others.json --false-alarms 0.05 -c OUT/bl.safetensors",
         found="bl.safetensors",
     ),
-    Case("export.py, ONNX", "export.py DATA/bl.safetensors OUT/bl.onnx", weight=2),
-    Case("export.py, OpenVINO", "export.py DATA/bl.safetensors OUT/bl.xml", weight=2),
+    Case("export.py to ONNX", "export.py DATA/bl.safetensors OUT/bl.onnx", weight=2),
+    Case("export.py to OpenVINO", "export.py DATA/bl.safetensors OUT/bl.xml", weight=2),
     Case(
         "release.py",
         "report/release.py DATA/runs/run/best_mae.pth DATA/runs/other/best_mae.pth "
@@ -126,7 +126,7 @@ CASES = [
     Case("accuracy.py", "report/accuracy.py DATA/runs/run --out OUT/page.md --title a"),
     Case("ablation.py", "report/ablation.py OUT/runs", found="runs"),
     Case("ShanghaiTech_GT_generation.py", GENERATE, weight=6),
-    Case("UCF_GT_generation.py, rescaling", f"{RESCALE} --workers 1"),
+    Case("UCF_GT_generation.py with rescaling", f"{RESCALE} --workers 1"),
     Case("make_json.py", "preprocess/make_json.py --root DATA --out OUT"),
     Case(
         "make_dataset.py",
@@ -143,7 +143,7 @@ CASES = [
         "preprocess/synthetic.py --out OUT --train 3 --test 1 --size 64x96 --workers 1",
     ),
 ]
-NEEDED = {"export.py, ONNX": "onnxscript", "export.py, OpenVINO": "openvino"}  # packages
+NEEDED = {"export.py to ONNX": "onnxscript", "export.py to OpenVINO": "openvino"}  # packages
 
 
 def cases(data: Path) -> list[Case]:
