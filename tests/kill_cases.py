@@ -38,6 +38,7 @@ class Case:
         found: of DATA, copied to OUT before.
         again: more of the command, by what a kill left in OUT.
         weight: its part of the random kills.
+        mark: a file that says meanwhile that the others are unfinished.
         steps: of a training, those of an epoch, which a kill may take.
     """
 
@@ -46,6 +47,7 @@ class Case:
     found: str = ""
     again: Callable[[Path], str] = lambda out: ""
     weight: int = 3
+    mark: str = ""
     steps: int = 0
     data: Path = Path()
 
@@ -141,6 +143,7 @@ CASES = [
     Case(
         "synthetic.py",
         "preprocess/synthetic.py --out OUT --train 3 --test 1 --size 64x96 --workers 1",
+        mark="part_A/demo.json",
     ),
 ]
 NEEDED = {"export.py to ONNX": "onnxscript", "export.py to OpenVINO": "openvino"}  # packages
