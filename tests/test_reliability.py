@@ -16,7 +16,7 @@ from kills import Result, kill, moments_of, start
 
 FAULTY = {
     "raises": lambda: 1 / 0,
-    "crashes": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "crashes": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "hangs": lambda: time.sleep(60),
     "ends": lambda: os._exit(0),
     "says": lambda: Outcome("wrong", "the count is not finite"),
@@ -27,7 +27,7 @@ FAULTY = {
     ("fault", "kind", "detail"),
     [
         ("raises", "traceback", r"ZeroDivisionError\('division by zero'\) at test_reliability.py:"),
-        ("crashes", "crash", "exit code -11"),
+        ("crashes", "crash", "exit code -9"),
         ("hangs", "hang", "exit code -9"),
         ("ends", "wrong", "exit code 0"),
         ("says", "wrong", "not finite"),
