@@ -38,7 +38,7 @@ from utils.checkpoint import CheckpointError, find_checkpoint
 from utils.device import add_device_options, select_device
 from utils.distributed import LostProcess
 from utils.files import TEXT, Names, check_outputs, write_json, written_whole
-from utils.inputs import read_json_file
+from utils.inputs import NUMBER, OPTIONAL_NUMBER, check_fields, read_json_file
 from utils.metrics import CountError, CountResult, score
 from utils.options import WORKERS, Parser, checked, fail, parse_size, whole_number
 from utils.plots import draw_maps, draw_overlay
@@ -340,11 +340,13 @@ def report(args: argparse.Namespace, measured: dict[str, Any]) -> None:
 
 
 def read_result(path: Path) -> dict[str, Any]:
+    kinds = dict.fromkeys(("mae", "rmse", "params", "flops_g"), NUMBER) | {"model": (str,)}
+    kinds |= dict.fromkeys(("gpu_ms", "cpu_s"), OPTIONAL_NUMBER)
     try:
-        result = read_json_file(path)
-        _row(result)
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{path} is no result that --json wrote") from None
+        result = check_fields(read_json_file(path), kinds, path)
+        check_fields({"engine": "eager"} | result, {"engine": (str,)}, path)  # older ones have none
+    except DataError as error:
+        raise DataError(f"{path} is no result that --json wrote ({error})") from None
     return result
 
 
@@ -352,7 +354,7 @@ def _row(measured: dict[str, Any]) -> tuple[Any, ...]:
     keys = ("mae", "rmse", "params", "flops_g", "gpu_ms", "cpu_s")
     values = [measured[key] for key in keys]
     values[2] /= 1e6
-    engine = Path(measured.get("engine", "eager")).name  # older results have none
+    engine = Path(measured.get("engine", "eager")).name
     return (f"ours: {measured['model']}{'' if engine == 'eager' else f', {engine}'}", *values)
 
 

@@ -47,6 +47,8 @@ def read_heads(sample: Sample) -> Heads:
     x, y = points.T
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     distances = None if distances is None else distances[inside]
+    if distances is not None and not (distances >= 0).all():
+        raise DataError(f"{path}: a head's distance to the nearest ones is not a positive number")
     return Heads(points[inside], distances, (height, width), shrink)
 
 
@@ -54,11 +56,16 @@ def read_density(path: Path, box: Box) -> np.ndarray:
     """Returns the part of a map inside a box, (h, w) float32.
 
     Raises:
-        DataError: the .h5 cannot be read.
+        DataError: the .h5 cannot be read, or a value is no density.
     """
     top, left, height, width = box
     with open_map(path) as file:
         density = _numbers_in(path, file, "density", 2)[top : top + height, left : left + width]
+    if density.size and not -MOST_HEADS <= density.min() <= density.max() <= MOST_HEADS:  # or NaN
+        raise DataError(
+            f"{path} is damaged: it has {density.min():g} to {density.max():g} heads in a pixel; "
+            "remove it, and the GT generation commands make it again"
+        )
     return density.astype(np.float32, copy=False)
 
 

@@ -1,7 +1,7 @@
 """Reads and writes lists of images, finds their density maps, and checks for shared images."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,6 +121,13 @@ def _read_entry(entry: object, path: Path) -> Sample:
         isinstance(value, str) for value in entry.values()
     ):
         raise DataError(f'{path}: an entry must be a path or {{"image": ..., "density": ...}}')
+    try:
+        return _find_sample(entry, path)
+    except OSError as error:  # a name that is too long, or in a folder that is not ours to read
+        raise DataError(f"{path}: {error.strerror}: {str(error.filename)[:99]}") from None
+
+
+def _find_sample(entry: Mapping[str, str], path: Path) -> Sample:
     image = _find_file(path.parent / entry["image"])
     if not image.is_file():
         lacks = "is no file" if image.exists() else "does not exist"

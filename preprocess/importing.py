@@ -43,7 +43,10 @@ def import_dataset(
             annotations (a line for each); or as `match` and `choose_splits`.
     """
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise DataError(f"{root} exists already; remove it, or choose another --root")
+        raise DataError(
+            f"{root} exists already; without --images its maps and lists are made; to import "
+            "again, remove it or choose another --root"
+        )
     annotations = match(source, workers)
     splits = choose_splits(list(annotations), test_share, seed)
     root = root.resolve()

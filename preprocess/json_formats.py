@@ -34,7 +34,7 @@ def read_json(
     except DataError:
         raise
     # malformed inside
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise DataError(f"{path} is incomplete or damaged: {error!r:.99}") from None
 
 

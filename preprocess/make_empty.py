@@ -18,6 +18,7 @@ from preprocess.commands import run  # noqa: E402
 from preprocess.figures import palette  # noqa: E402
 from preprocess.processes import raise_failed, run_in_processes  # noqa: E402
 from preprocess.synthetic import draw_scene  # noqa: E402
+from utils.files import unfinished_folder  # noqa: E402
 from utils.options import Parser, checked, parse_size, whole_number  # noqa: E402
 
 Size = tuple[int, int]  # height, width
@@ -159,9 +160,9 @@ def draw_empty(rng: Generator, size: Size, number: int) -> np.ndarray:
     return np.clip(image + grain, 0, 255).astype(np.uint8)
 
 
-def _draw(args: argparse.Namespace, number: int) -> None:
+def _draw(args: argparse.Namespace, folder: Path, number: int) -> None:
     image = draw_empty(np.random.default_rng((args.seed, number)), args.size, number)
-    Image.fromarray(image).save(args.out / f"empty_{number + 1}.jpg", quality=85 + number % 11)
+    Image.fromarray(image).save(folder / f"empty_{number + 1}.jpg", quality=85 + number % 11)
 
 
 def parse_sides(text: str) -> Size:
@@ -182,12 +183,14 @@ def parse_args() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    args.out.mkdir(parents=True, exist_ok=True)
-    if any(args.out.iterdir()):
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise FileExistsError(f"{args.out} is not empty; choose another --out")
-    workers, draw = args.workers or os.cpu_count() or 1, partial(_draw, args)
-    numbers = list(range(args.pictures))
-    raise_failed(run_in_processes(draw, numbers, workers, "empty pictures", name=str))
+    workers, numbers = args.workers or os.cpu_count() or 1, list(range(args.pictures))
+    out = args.out.resolve()
+    with unfinished_folder(out) as begun:  # a half folder would be refused by the next start
+        draw = partial(_draw, args, begun)
+        raise_failed(run_in_processes(draw, numbers, workers, "empty pictures", name=str))
+        os.replace(begun, out)
     print(f"{args.out}: {args.pictures} pictures that show nobody")
 
 

@@ -142,10 +142,9 @@ def _serve(work: Callable[[Any], Any], connection: Connection, parents: Connecti
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     while True:
         try:
-            job = connection.recv()
-        except EOFError:
+            connection.send(_try(work, connection.recv()))
+        except (EOFError, OSError):  # the parent is gone, maybe killed while this one worked
             return
-        connection.send(_try(work, job))
 
 
 def _try(work: Callable[[Any], Any], job: Any) -> object:

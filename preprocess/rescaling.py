@@ -1,7 +1,6 @@
 """Resizes annotated images until the short side is within limits, as BL does for UCF-QNRF."""
 
 import argparse
-import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from datasets.splits import DataError
 from preprocess.annotations import read_source, write_ucf_points
 from preprocess.layouts import AnnotatedImage
 from preprocess.processes import Failed, run_in_processes
-from utils.files import written_whole
+from utils.files import copy_whole, written_whole
 
 Size = tuple[int, int]  # height, width
 # Original: BL's code saves all images again, with Pillow's default quality for JPEG, 75.
@@ -106,8 +105,7 @@ def _rescale(
 
 def _write_image(source: Path, target: Path, size: Size | None) -> None:
     if size is None:
-        with written_whole(target) as path:
-            shutil.copyfile(source, path)
+        copy_whole(source, target)
         return
     pixels = read_image(source)
     # Original: bilinear, as BL's code passes INTER_CUBIC in the place of cv2.resize's `dst`.

@@ -19,6 +19,7 @@ from preprocess.annotations import write_shanghaitech_points  # noqa: E402
 from preprocess.commands import run  # noqa: E402
 from preprocess.figures import BODY, PAINT, Figure, palette  # noqa: E402
 from preprocess.processes import raise_failed, run_in_processes  # noqa: E402
+from utils.files import write_whole, written_whole  # noqa: E402
 
 VERSION = 1  # raise it when the same seed draws other pictures
 SPLITS = ("train_data", "test_data")
@@ -177,8 +178,10 @@ def _draw_picture(job: tuple[argparse.Namespace, int, int]) -> None:
     image, points = draw_scene(np.random.default_rng((args.seed, split, number)), args.size)
     folder = args.out / "part_A" / SPLITS[split]
     pixels = image[..., 0] if (image == image[..., :1]).all() else image
-    Image.fromarray(pixels).save(folder / f"images/IMG_{number}.jpg", quality=85 + number % 11)
-    write_shanghaitech_points(folder / f"ground_truth/GT_IMG_{number}.mat", points)
+    with written_whole(folder / f"images/IMG_{number}.jpg") as path:
+        Image.fromarray(pixels).save(path, quality=85 + number % 11)
+    with written_whole(folder / f"ground_truth/GT_IMG_{number}.mat") as path:
+        write_shanghaitech_points(path, points)
 
 
 def parse_args() -> argparse.Namespace:
@@ -213,12 +216,12 @@ def main(args: argparse.Namespace) -> None:
         for path in sub.iterdir():
             if re.fullmatch(r"(GT_)?IMG_\d+\.(jpg|mat|h5)", path.name):
                 path.unlink()
-    demo.write_text('"unfinished"')
+    write_whole(demo, '"unfinished"')
     jobs = [(args, s, n + 1) for s in (0, 1) for n in range((args.train, args.test)[s])]
     workers = args.workers or os.cpu_count() or 1
     outcomes = run_in_processes(_draw_picture, jobs, workers, "demo crowd", lambda job: job[1:])
     raise_failed(outcomes)
-    demo.write_text(json.dumps(wanted))
+    write_whole(demo, json.dumps(wanted))
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ import utils.start  # noqa: F401
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from models.build import parse_width  # noqa: E402
 from models.distillation import PUBLISHED_TERMS  # noqa: E402
 from utils.files import write_whole  # noqa: E402
-from utils.inputs import read_json_file  # noqa: E402
+from utils.inputs import NUMBER, check_fields, read_json_file  # noqa: E402
 from utils.markdown import format_table  # noqa: E402
 from utils.plots import begin_at_zero, save_figure  # noqa: E402
 
@@ -60,10 +61,14 @@ def read_variants(folder: Path) -> list[Variant]:
 
 def _read_variant(path: Path) -> Variant:
     try:
-        result = read_json_file(path)
-        settings, test = result["settings"], result["test"]
+        kinds = {"settings": (dict,), "test": (dict,), "parameters": (int,), "val_mae": NUMBER}
+        kinds |= {"width": (str,), "arch": (str,), "epochs": (int,)}
+        result = check_fields(read_json_file(path), kinds, path)
+        texts = dict.fromkeys(("terms", "intra", "dataset"), (str,))
+        settings = check_fields(result["settings"], texts, path)
+        test = check_fields(result["test"], {"mae": NUMBER, "rmse": NUMBER}, path)
         return Variant(
-            Fraction(result["width"]),
+            parse_width(result["width"]),
             result["parameters"],
             settings["terms"],
             settings["intra"],
@@ -72,8 +77,8 @@ def _read_variant(path: Path) -> Variant:
             test["mae"],
             test["rmse"],
         )
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} is no distillation's result") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is no distillation's result ({error})") from None
 
 
 def tabulate(variants: Sequence[Variant]) -> str:

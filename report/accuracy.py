@@ -6,7 +6,6 @@ each tested by `test.sh` with OUT=RUN, and writes tables and figures of them; th
 """
 
 import argparse
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from report.runs import (  # noqa: E402
     describe_trainings,
     read_run,
 )
-from utils.files import write_whole  # noqa: E402
+from utils.files import copy_whole, write_whole  # noqa: E402
 from utils.plots import begin_at_zero, save_figure  # noqa: E402
 
 
@@ -93,7 +92,7 @@ def write_page(
     parts = [f"# {title}", note, *_compare(runs, out), *_show_training(runs, out)]
     parts += _show_errors(runs, out)
     for ablation in ablations:
-        figure = shutil.copyfile(ablation / "ablation.png", _beside(out, ablation.name))
+        figure = copy_whole(ablation / "ablation.png", _beside(out, ablation.name))
         parts += [f"## {ablation.name}", (ablation / "ablation.md").read_text().strip()]
         parts += [f"![Errors of the ablation's variants]({figure.name})"]
     write_whole(out, "\n\n".join(filter(None, parts)) + "\n")
@@ -128,7 +127,7 @@ def _show_training(runs: Sequence[Run], out: Path) -> list[str]:
         kept = out.parent / "runs" / run.name
         kept.mkdir(parents=True, exist_ok=True)
         for name in KEPT:
-            shutil.copyfile(run.folder / name, kept / name)
+            copy_whole(run.folder / name, kept / name)
     figure = _beside(out, "learning")
     draw_learning(runs, figure)
     return [
@@ -152,7 +151,7 @@ def _show_errors(runs: Sequence[Run], out: Path) -> list[str]:
     ]
     for run in runs:
         if (run.folder / "worst.png").is_file():
-            figure = shutil.copyfile(run.folder / "worst.png", _beside(out, f"worst_{run.name}"))
+            figure = copy_whole(run.folder / "worst.png", _beside(out, f"worst_{run.name}"))
             parts += [
                 f"The worst images of {run.name}, annotated and predicted density:",
                 f"![Annotated and predicted density]({figure.name})",
@@ -187,5 +186,3 @@ if __name__ == "__main__":
         print(f"{options.out} and the figures beside it are written")
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    except KeyError as error:
-        sys.exit(f"error: a run's files lack {error}: they are of an older version")

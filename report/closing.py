@@ -1,7 +1,6 @@
 """Says what the student of a finished distillation is good for, and how to count with it."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import utils.start  # noqa: F401
 
 from datasets.catalogue import DATASETS
 from datasets.splits import DataError, read_list
+from utils.inputs import NUMBER, check_fields, read_json_file
 
 
 def recommend(run: Path, test_json: Path) -> str:
@@ -20,16 +20,21 @@ def recommend(run: Path, test_json: Path) -> str:
         test_json: list of the test images, one of which is an example of drawings.
 
     Raises:
-        DataError: the list cannot be read, or is empty.
+        DataError: the result or the list cannot be read, or the list is empty.
     """
-    result = json.loads((run / "result.json").read_text())
-    mae, mean = result["test"]["mae"], result["test_mae_of_mean_training_count"]
+    path, baseline = run / "result.json", "test_mae_of_mean_training_count"
+    kinds = {"test": (dict,), "settings": (dict,), baseline: NUMBER}
+    result = check_fields(read_json_file(path), kinds, path)
+    mae, mean = check_fields(result["test"], {"mae": NUMBER}, path)["mae"], result[baseline]
+    dataset = check_fields(result["settings"], {"dataset": (str,)}, path)["dataset"]
+    if dataset not in DATASETS:
+        raise DataError(f"{path}: there is no data set {dataset:.40}")
     if not mae < mean:
         return (
             f"This student is not fit to count: its test MAE of {mae:,.2f} is not below the "
             f"{mean:,.2f} of always answering the mean training count."
         )
-    drawn = DATASETS[result["settings"]["dataset"]].demonstration
+    drawn = DATASETS[dataset].demonstration
     picture = read_list(test_json)[0].image if drawn else "photo.jpg"
     command = f"bash predict.sh {picture} -c {run / 'model.safetensors'} --out overlays"
     if not drawn:

@@ -11,7 +11,16 @@ from typing import Any
 
 from models.distillation import PUBLISHED_TERMS
 from report.paper import COLUMNS, LIGHT, LIGHT_REFERENCE_MS, PAPER, REFERENCE
-from utils.inputs import read_json_file
+from utils.inputs import (
+    LARGEST,
+    NUMBER,
+    OPTIONAL_NUMBER,
+    DataError,
+    check_fields,
+    read_json_file,
+    read_json_lines,
+    read_text_file,
+)
 from utils.markdown import format_table
 from utils.metrics import CountResult
 
@@ -64,18 +73,53 @@ def read_run(folder: Path) -> Run:
             )
     teacher = folder / "teacher.json"
     try:
-        with (folder / "test.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
         return Run(
             folder,
-            [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()],
-            read_json_file(folder / "result.json"),
-            read_json_file(folder / "test.json"),
-            read_json_file(teacher) if teacher.is_file() else None,
-            [CountResult(r["name"], int(r["heads"]), 0.0, float(r["predicted"])) for r in rows],
+            read_json_lines(folder / "log.jsonl", {"epoch": (int,), "seconds": NUMBER}),
+            _read_result(folder / "result.json"),
+            _read_test(folder / "test.json"),
+            _read_test(teacher, "checkpoint") if teacher.is_file() else None,
+            _read_counts(folder / "test.csv"),
         )
-    except (ValueError, KeyError) as error:
+    except ValueError as error:
         raise ValueError(f"{folder} holds no training and its test ({error})") from None
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    kinds = {"settings": (dict,), "epochs": (int,), "minutes": NUMBER, "epoch": (int,)}
+    kinds |= {"val_mae": NUMBER, "validation": (str,)}
+    result = check_fields(read_json_file(path), kinds, path)
+    texts = {"terms", "init", "student_ckpt"} & result["settings"].keys()  # a teacher has fewer
+    check_fields(result["settings"], dict.fromkeys(["seed", *texts], (str,)), path)
+    return result
+
+
+def _read_test(path: Path, *texts: str) -> dict[str, Any]:
+    kinds = dict.fromkeys(("model", "dataset", "protocol", *texts), (str,))
+    kinds |= dict.fromkeys(("mae", "rmse", "params", "flops_g"), NUMBER)
+    kinds |= dict.fromkeys(("gpu_ms", "cpu_s"), OPTIONAL_NUMBER)
+    latencies = dict.fromkeys(("gpu_latency", "cpu_latency"), (dict, type(None)))
+    test = check_fields(
+        read_json_file(path), kinds | latencies | {"images": (int,), "size": (list,)}, path
+    )
+    for latency in filter(None, map(test.get, latencies)):
+        check_fields(latency, {"device": (str,)}, path)
+    return test
+
+
+def _read_counts(path: Path) -> list[CountResult]:
+    counts = []
+    for number, row in enumerate(csv.DictReader(read_text_file(path).splitlines()), start=1):
+        try:
+            count = CountResult(row["name"], int(row["heads"]), 0.0, float(row["predicted"]))
+        except (KeyError, TypeError, ValueError):
+            count = None
+        if count is None or count.heads < 0 or not abs(count.predicted) <= LARGEST:
+            raise DataError(f"{path}, row {number}: must have a name, heads and a predicted count")
+        counts.append(count)
+    if not counts:
+        raise DataError(f"{path} has no counts")
+    return counts
 
 
 def check_alike(runs: Sequence[Run]) -> None:

@@ -122,7 +122,35 @@ def test_runs_that_have_no_place_on_one_page_are_named(tmp_path):
     (other / "test.json").write_text(json.dumps(test | {"images": 3}))
     refuse(tmp_path, [run, other], "other: its test has images 3, the first run's 5")
     (other / "test.json").write_text("{}")
-    refuse(tmp_path, [run, other], "a run's files lack")
+    refuse(tmp_path, [run, other], "other/test.json has no model")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("test.json", '"mae"', "test.json is no JSON object with model"),
+        ("test.json", {"mae": [1]}, r"test.json: mae must be of the type int or float, got \[1\]"),
+        ("test.json", {"cpu_s": 10**400}, "test.json: cpu_s must be of the type .*, got 1000"),
+        ("test.json", {"dataset": ["SHA"]}, "test.json: dataset must be of the type str"),
+        ("test.json", {"cpu_latency": {"ms": 3}}, "test.json has no device"),
+        ("result.json", {"settings": {}}, "result.json has no seed"),
+        ("result.json", {"minutes": True}, "result.json: minutes must be of the type int or float"),
+        ("log.jsonl", '{"epoch": 1, "seconds": 1}\n{"epoch": 2\n', "log.jsonl, line 2 is not JSON"),
+        ("log.jsonl", '{"epoch": 1, "seconds": 1, "hard": "a"}\n', "line 1: hard must be of the"),
+        ("log.jsonl", "\0\xff", "log.jsonl is not text in UTF-8"),
+        ("test.csv", "name,heads,predicted\na.jpg,3,nan\n", "test.csv, row 1: must have a name"),
+        ("test.csv", "name,heads\na.jpg,3\n", "test.csv, row 1: must have a name, heads"),
+        ("test.csv", "", "test.csv has no counts"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named_in_one_line(tmp_path, name, content, reason):
+    file = write_run(tmp_path / "skt", [0] * 5) / name
+    if isinstance(content, dict):
+        content = json.dumps(json.loads(file.read_text()) | content)
+    file.write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match=reason) as error:
+        read_run(tmp_path / "skt")
+    assert str(file) in str(error.value) and "\n" not in str(error.value)
 
 
 def refuse(folder, runs, *words):

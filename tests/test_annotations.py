@@ -183,6 +183,8 @@ def test_one_file_an_image_round_trips(write, name, tmp_path):
          "a.json, shape 1: must be a point or a rectangle, got a polygon"),
         ("a.json", '{"images": [], "annotations": [{"id": 3}]}', "annotation 3 has neither"),
         ("a.json", '{"shapes": [3]}', "a.json is incomplete or damaged"),
+        ("a.json", '{"images": [], "annotations": [{"category_id": 1, "keypoints": []}], '
+         '"categories": [{"id": 1, "keypoints": ["nose"]}]}', "a.json is incomplete or damaged"),
         ("a.json", '{"images": [], "annotations": [{"bbox": [0, 0, 1, 1]}]}', "'image_id'"),
         ("a.json", '{"images": [], "annotations": [{"id": 3, "iscrowd": 1}]}', "region of many"),
         ("a.xml", "<annotation/>", "annotations end in .mat, .json, .csv"),

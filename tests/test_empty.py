@@ -15,9 +15,10 @@ from torch import nn
 from datasets.crowd import CrowdDataset
 from datasets.loaders import build_loaders
 from datasets.sampler import CropSampler
-from datasets.splits import read_empty
+from datasets.splits import DataError, read_empty
 from datasets.transforms import Augmentation, FixedCrop
 from models.distillation import Criterion, density_loss
+from preprocess import make_empty
 from preprocess.make_empty import KINDS, draw_empty
 from preprocess.synthetic import draw_scene
 from training.teaching import teach_crops
@@ -136,6 +137,23 @@ def test_drawn_ones_are_of_all_kinds_and_the_same_again(tmp_path):
     assert_one_line_error(run_program(EMPTY, *asked), "new is not empty; choose another --out")
     refused = run_program(EMPTY, "--out", tmp_path / "other", "--size", "48")
     assert_one_line_error(refused, "must be HEIGHTxWIDTH", "'48'")
+
+
+def test_drawn_ones_are_all_there_or_none(call, tmp_path, monkeypatch):
+    def fail(rng, size, number):
+        if number == 2:
+            raise OSError("the disk is full")
+        return draw_empty(rng, size, number)
+
+    monkeypatch.setattr(make_empty, "draw_empty", fail)
+    asked = ["--out", tmp_path / "new", "--pictures", 3, "--size", "48x64", "--workers", 1]
+    with pytest.raises(DataError, match="the disk is full"):
+        call(make_empty, *asked)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    (tmp_path / "new").mkdir()  # an empty folder is none
+    call(make_empty, *asked)
+    assert len(list((tmp_path / "new").iterdir())) == 3
 
 
 def test_no_teacher_is_asked_for_the_map_of_a_place_without_people(tmp_path, empty):

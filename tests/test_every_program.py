@@ -81,6 +81,8 @@ def test_only_a_missing_package_is_looked_for_elsewhere(monkeypatch, capsys, tmp
     monkeypatch.setattr(start, "PROJECT", tmp_path)
     start.find_packages(ZeroDivisionError, ZeroDivisionError("by 0"), None)
     assert capsys.readouterr().err == "ZeroDivisionError: by 0\n"
+    start.find_packages(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err == "stopped\n"
     (tmp_path / ".venv/bin").mkdir(parents=True)
     (tmp_path / ".venv/bin/python").touch()
     monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))

@@ -15,6 +15,7 @@ from utils.files import (
     Names,
     WriteError,
     check_outputs,
+    copy_whole,
     unfinished,
     without_nan,
     write_json,
@@ -32,7 +33,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(KeyboardInterrupt), written_whole(path) as begun:
         begun.write_text("half")
         raise KeyboardInterrupt
+    with pytest.raises(WriteError, match="list.json could not be written"):
+        copy_whole(tmp_path / "missing", path)
     assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
+    (tmp_path / "new.json").write_text("new")
+    assert copy_whole(tmp_path / "new.json", path).read_text() == "new"
 
 
 def test_what_cannot_be_written_is_named(tmp_path, monkeypatch):

@@ -144,6 +144,28 @@ def test_lists_may_have_a_byte_order_mark_and_be_spelled_otherwise(tmp_path):
         read_list(path)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38, -1e38])
+def test_a_density_that_no_crowd_has_is_refused(value, tmp_path):
+    sample = write_sample(tmp_path)
+    with h5py.File(sample.density, "a") as file:
+        file["density"][40, 50] = value
+    assert read_density(sample.density, (0, 0, 40, 96)).sum() == 1  # what is read is whole
+    with pytest.raises(DataError, match=r"a.h5 is damaged: it has .* heads in a pixel; remove it"):
+        read_density(sample.density, (40, 48, 8, 8))
+
+
+@pytest.mark.parametrize("value", [np.nan, -1])
+def test_distances_of_heads_inside_are_numbers_from_0_on(value, tmp_path):
+    sample = write_sample(tmp_path, points=((20, 30), (40, 50)))
+    with h5py.File(sample.density, "a") as file:
+        file["distances"][1] = value
+    with pytest.raises(DataError, match="a.h5: a head's distance to the nearest ones is not a"):
+        read_heads(sample)
+    with h5py.File(sample.density, "a") as file:
+        file["points"][1] = -5, 3  # a head outside has none
+    assert read_heads(sample).points.tolist() == [[20, 30]]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -153,6 +175,7 @@ def test_lists_may_have_a_byte_order_mark_and_be_spelled_otherwise(tmp_path):
         ('["a.jpg"]'.encode("utf-16"), "is not text in UTF-8"),
         (b"[NaN, Infinity]", "an entry must be a path"),
         (b'["a\\u0000.jpg"]', "does not exist"),
+        (b'["' + b"a" * 300 + b'"]', "File name too long: .*/aaa"),
     ],
 )
 def test_absurd_lists_are_refused_in_one_short_line(content, message, tmp_path):

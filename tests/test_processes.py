@@ -122,6 +122,19 @@ def test_idle_workers_end_when_their_parent_is_killed(tmp_path):
     assert ended.stderr == ""  # and `run` returned: no worker holds its pipes any more
 
 
+def test_a_worker_whose_parent_is_killed_while_it_works_says_nothing(tmp_path):
+    code = """
+import os, signal, time
+from preprocess.processes import run_in_processes
+def work(job):
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(0.2)
+run_in_processes(work, [1, 2], 1, "jobs", name=str)"""
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == -signal.SIGKILL and ended.stderr == ""
+
+
 def test_mistakes_take_a_line_each_and_end_with_1(monkeypatch):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     for error, text in (

@@ -17,6 +17,7 @@ from PIL import Image
 from datasets.splits import read_list
 from report.closing import recommend
 from utils.checkpoint import read_checkpoint
+from utils.inputs import DataError
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -341,7 +342,6 @@ def test_an_abbreviated_option_is_refused_before_anything_is_made(tmp_path):
             65521,
             "This student is not fit to count: its test MAE of 65,521.00 is not",
         ),
-        ("SHA", float("nan"), "This student is not fit to count: its test MAE of nan is not below"),
     ],
 )
 def test_only_a_student_that_beats_the_mean_count_is_recommended(dataset, mae, expected, tmp_path):
@@ -353,6 +353,28 @@ def test_only_a_student_that_beats_the_mean_count_is_recommended(dataset, mae, e
     (tmp_path / "result.json").write_text(json.dumps({**facts, "test": {"mae": mae}}))
     advice = recommend(tmp_path, tmp_path / "test.json")
     assert advice.startswith(expected.format(run=tmp_path, image=image))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "result.json is not JSON"),
+        ("[]", "result.json is no JSON object with test, settings"),
+        ('{"test": {}}', "result.json has no settings"),
+        ('{"test": {"mae": null}, "settings": {"dataset": "SHA"}, "%s": 1}', "mae must be of the"),
+        (
+            '{"test": {"mae": NaN}, "settings": {"dataset": "SHA"}, "%s": 1}',
+            "int or float, got nan",
+        ),
+        ('{"test": {"mae": 1}, "settings": {"dataset": "a"}, "%s": 2}', "there is no data set a"),
+    ],
+)
+def test_no_advice_is_given_on_a_damaged_result(content, reason, tmp_path):
+    content = content.replace("%s", "test_mae_of_mean_training_count")
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(DataError, match=reason) as error:
+        recommend(tmp_path, tmp_path / "test.json")
+    assert str(tmp_path / "result.json") in str(error.value)
 
 
 def test_scripts_keep_their_line_endings_whatever_git_is_told(tmp_path):

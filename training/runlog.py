@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 from torch.utils.tensorboard import SummaryWriter
 
 from utils.files import write_json, write_whole
+from utils.inputs import read_json_file, read_json_lines
 from utils.plots import draw_curves
 
 # The files by which a folder is known to hold a run.
@@ -59,16 +60,19 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether the result, which is written last, and the weights are there and whole."""
         try:
-            return isinstance(json.loads(self.result.read_text()), dict) and self.weights.exists()
+            return isinstance(read_json_file(self.result), dict) and self.weights.exists()
         except (OSError, ValueError):
             return False
 
     def records(self) -> list[dict[str, Any]]:
-        """Returns the log: one record per epoch."""
+        """Returns the log: one record per epoch.
+
+        Raises:
+            DataError: it is damaged, but for a last line that a kill cut off.
+        """
         if not self._log.exists():
             return []
-        lines = self._log.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]  # without a cut one
+        return read_json_lines(self._log, {"epoch": (int,)})
 
     def rewind(self, epoch: int) -> None:
         """Drops what was logged after epoch `epoch`, from which a training continues."""

@@ -66,6 +66,13 @@ def write_whole(path: Path, content: str | bytes | memoryview) -> None:
         begun.write_bytes(content)
 
 
+def copy_whole(source: Path, target: Path) -> Path:
+    """Copies a file's content as `written_whole` writes it; returns `target`."""
+    with written_whole(target) as begun:
+        shutil.copyfile(source, begun)
+    return target
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON as `written_whole` does; numbers that are not finite become null."""
     write_whole(path, json.dumps(without_nan(value), indent=1, allow_nan=False) + "\n")

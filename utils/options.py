@@ -1,5 +1,7 @@
 """What the programs' command lines share."""
 
+from utils.start import find_packages
+
 import argparse
 import math
 import os
@@ -35,7 +37,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=HelpFormatter, allow_abbrev=False, **options)
         if self.add_help:
             self.add_argument("--version", action="version", version=f"SKT {VERSION}")
-        sys.excepthook = _say_stopped
+        sys.excepthook = find_packages
         end_alike()
 
     def error(self, message: str) -> NoReturn:
@@ -56,14 +58,6 @@ class Parser(argparse.ArgumentParser):
         for option in options:
             if given[option.removeprefix("--").replace("-", "_")] is not unset:
                 self.error(f"{option} {reason}")
-
-
-def _say_stopped(kind: type[BaseException], *rest: Any) -> None:
-    """Prints one word instead of Ctrl-C's traceback; Python then ends as by that signal."""
-    if issubclass(kind, KeyboardInterrupt):
-        print("stopped", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, *rest)
 
 
 def fail(error: Exception) -> NoReturn:

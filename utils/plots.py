@@ -1,5 +1,6 @@
 """Draws figures: learning curves, counts, and density alone or on its picture."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def draw_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     epochs, first = [r["epoch"] for r in records], records[0]
     for term in first:
         if term not in ("epoch", "seconds") and not term.startswith("val_"):
-            values = [r[term] / (first[term] or 1) for r in records]
+            values = [r.get(term, math.nan) / (first[term] or 1) for r in records]
             left.plot(epochs, values, ".-", label=term)
     left.set(xlabel="epoch", ylabel="loss term / its first value", yscale="log")
     left.legend()
@@ -30,7 +31,9 @@ def draw_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     if scored and "val_ema_mae" in scored[0]:
         curves |= {"val_ema_mae": "MAE, averaged", "val_ema_rmse": "RMSE, averaged"}
     for name, label in curves.items():
-        right.plot([r["epoch"] for r in scored], [r[name] for r in scored], ".-", label=label)
+        right.plot(
+            [r["epoch"] for r in scored], [r.get(name, math.nan) for r in scored], ".-", label=label
+        )
     right.set(xlabel="epoch", ylabel="validation error (heads)")
     begin_at_zero(right)
     right.legend()

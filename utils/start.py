@@ -28,8 +28,12 @@ def find_packages(
     """Handles an exception that nobody caught: a missing package is looked for in .venv.
 
     The program starts again there. Where the scripts have made no .venv, or the package is missing
-    there as well, it ends with a line that says how to get it.
+    there as well, it ends with a line that says how to get it. Ctrl-C takes one word instead of a
+    traceback; Python then ends as by that signal.
     """
+    if issubclass(kind, KeyboardInterrupt):
+        print("stopped", file=sys.stderr)
+        return
     if not issubclass(kind, ModuleNotFoundError):
         sys.__excepthook__(kind, error, traceback)
         return
