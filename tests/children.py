@@ -117,35 +117,23 @@ def preload() -> None:
             import_module(name)
 
 
-def run_program(program: str, arguments: list[Any]) -> None:
+def run_program(program: Path, arguments: list[Any]) -> None:
     """Runs a program of the project in this process, as `python PROGRAM ARGUMENTS` does."""
-    path = PROJECT / program
-    sys.argv = [str(path), *map(str, arguments)]
-    sys.path[0] = str(path.parent)
+    sys.argv = [str(program), *map(str, arguments)]
+    sys.path[0] = str(program.parent)
     sys.modules.pop("utils.start", None)  # which prepares outputs and exceptions for a program
-    runpy.run_path(str(path), run_name="__main__")
+    runpy.run_path(str(program), run_name="__main__")
 
 
-def _run(work: Callable[[], object], files: tuple[Path, Path], memory: int | None) -> NoReturn:
-    """Does the work in a new process, and ends as Python does."""
+def end_like_python(work: Callable[[], object]) -> NoReturn:
+    """Does the work of a forked process, and ends it as Python does.
+
+    Only what is held in memory is not taken apart, for which all pages would have to be copied.
+    """
     code: Any = 0
+    sys.stdout, sys.stderr = (os.fdopen(n, "w", closefd=False) for n in (1, 2))
+    sys.excepthook = sys.__excepthook__
     try:
-        os.setsid()
-        for number, file in enumerate(files, start=1):
-            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        sys.stdout, sys.stderr = (os.fdopen(n, "w", closefd=False) for n in (1, 2))
-        sys.excepthook = sys.__excepthook__
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever ours are
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if memory is not None:
-            limit = _address_space() + memory
-            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        np.random.seed()  # a new interpreter's random numbers are others, too
-        torch.seed()
-        os.chdir("/")
         work()
     except SystemExit as stop:
         code = stop.code
@@ -162,6 +150,25 @@ def _run(work: Callable[[], object], files: tuple[Path, Path], memory: int | Non
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code or 0)
+
+
+def _run(work: Callable[[], object], files: tuple[Path, Path], memory: int | None) -> NoReturn:
+    """Prepares a new process, and does the work in it."""
+    os.setsid()
+    for number, file in enumerate(files, start=1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever ours are
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if memory is not None:
+        limit = _address_space() + memory
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    np.random.seed()  # a new interpreter's random numbers are others, too
+    torch.seed()
+    os.chdir("/")
+    end_like_python(work)
 
 
 def _address_space() -> int:

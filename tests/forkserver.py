@@ -8,17 +8,21 @@ needs Python itself as well, as they do not reach a fork.
 import importlib
 import json
 import os
-import runpy
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from children import end_like_python, run_program  # noqa: E402
+
 PRELOADED = (
-    "torch torchvision scipy.io scipy.spatial h5py cv2 av safetensors.torch matplotlib.pyplot"
+    "SKT_distill calibrate test train_teacher report.accuracy torch._dynamo torch.utils.tensorboard"
 )
 CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
@@ -74,8 +78,7 @@ def serve(address: str) -> list[str]:
     for number, output in enumerate(outputs):
         os.dup2(output, number)
         os.close(output)
-    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)
-    sys.stderr = open(2, "w", buffering=1, closefd=False)
+    sys.stdin = open(0, closefd=False)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -83,6 +86,5 @@ def serve(address: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.argv = serve(sys.argv[1])
-    sys.path[0] = str(Path(sys.argv[0]).parent)
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    program, *arguments = serve(sys.argv[1])
+    end_like_python(partial(run_program, Path(program), arguments))

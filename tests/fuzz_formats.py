@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import scipy.io
 import torch
-from children import run_program
+from children import PROJECT, run_program
 from conftest import plain_guard, save_student, write_shanghaitech
 from damage import damage_bytes, damage_json, damage_png, damage_safetensors, damage_table
 from PIL import Image, PngImagePlugin
@@ -103,7 +103,7 @@ def call(program: str, *arguments: object) -> tuple[int, list[str]]:
     """Runs a program in this process; returns its exit code and its lines of error."""
     with redirect_stderr(StringIO()) as error:
         try:
-            run_program(program, list(arguments))
+            run_program(PROJECT / program, list(arguments))
             code: Any = 0
         except SystemExit as stop:
             code = stop.code

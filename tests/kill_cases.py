@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import scipy.io
 import torch
-from children import run_program
+from children import PROJECT, run_program
 from conftest import save_student, write_qnrf, write_shanghaitech
 from PIL import Image
 
@@ -157,7 +157,7 @@ def cases(data: Path) -> list[Case]:
 def run(program: str, *arguments: object) -> None:
     """Runs a program to its end, which must be good."""
     try:
-        run_program(program, list(arguments))
+        run_program(PROJECT / program, list(arguments))
     except SystemExit as stop:
         if stop.code:
             raise RuntimeError(f"{program} ended with {stop.code}") from None

@@ -30,7 +30,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # children are forked:
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np  # noqa: E402
-from children import Child, Ended, preload, run_program  # noqa: E402
+from children import PROJECT, Child, Ended, preload, run_program  # noqa: E402
 from kill_cases import Case, cases, compare, prepare, read_all, read_progress  # noqa: E402
 
 import calibrate  # noqa: E402, F401  # so that children need not import what these do
@@ -153,7 +153,7 @@ def start(case: Case, folder: Path, moment: Moment = NEVER) -> tuple[Ended, Watc
 
     def work() -> None:
         watch.begin(moment)
-        run_program(case.program, arguments)
+        run_program(PROJECT / case.program, arguments)
 
     child = Child(work, folder.with_name(f"{folder.name}-output"))
     if moment.seconds < math.inf:

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from conftest import PROJECT
+from conftest import PROJECT, run_program
 
 from utils.checkpoint import read_checkpoint
 
@@ -35,6 +35,10 @@ def start(processes, program, *arguments):
 
 def distil(processes, lists, teacher, out, *options):
     arguments = [*lists, "-tc", teacher, "--out", out, *OPTIONS, *options]
+    if processes == 1:
+        result = run_program("SKT_distill.py", *arguments)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
     process = start(processes, "SKT_distill.py", *arguments)
     printed, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors

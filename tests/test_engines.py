@@ -48,7 +48,7 @@ def assert_same_map(engine, network, images):
 
 
 @pytest.mark.parametrize("name", CPU_ENGINES)
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", ["csrnet", "bl"])  # test_export.py has all
 def test_an_exported_network_gives_eagers_map_at_any_size_and_batch(name, arch):
     engine, network = build_engine(name, arch)
     for height, width in SIZES:

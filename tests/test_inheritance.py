@@ -59,7 +59,7 @@ def test_chosen_channels_explain_more_than_any_first_ones():
 @pytest.mark.parametrize("arch", ["csrnet", "bl"])
 @torch.no_grad()
 def test_a_student_begins_near_its_teacher_on_images_it_was_not_fitted_to(arch):
-    teacher = build(arch, Fraction(1, 4), 0)
+    teacher = build(arch, Fraction(1, 8), 0)
     seen, unseen = smooth_images(24, 1), torch.cat(smooth_images(4, 2))
     taught = teacher(unseen)
 
@@ -68,9 +68,9 @@ def test_a_student_begins_near_its_teacher_on_images_it_was_not_fitted_to(arch):
         inherit(student, None, teacher, lambda: seen)
         return F.mse_loss(student(unseen), taught) / taught.var()
 
-    half, whole = unexplained(Fraction(1, 8)), unexplained(Fraction(1, 4))
-    assert half < 0.8  # 0.26 and 0.74 seen; a constant map has 1, a random student more
-    assert whole < 0.3  # 0.06 and 0.21 seen: a penalty keeps the fit from being exact
+    part, whole = unexplained(Fraction(3, 32)), unexplained(Fraction(1, 8))
+    assert part < 0.6  # 0.10 and 0.43 seen; a constant map has 1, a random student more
+    assert whole < 0.2  # 0.07 and 0.09 seen: a penalty keeps the fit from being exact
 
 
 @torch.no_grad()

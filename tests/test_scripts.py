@@ -64,7 +64,7 @@ def bl_demo(demo):
 
 
 def settings(folder: Path) -> dict[str, object]:
-    small = {"DATASET": "DEMO", "DEMO_TRAIN": 12, "DEMO_TEST": 3, "DEMO_SIZE": "112x144"}
+    small = {"DATASET": "DEMO", "DEMO_TRAIN": 12, "DEMO_TEST": 3, "DEMO_SIZE": "64x96"}
     return {
         "ROOT": folder / "data",
         "RUNS": folder / "runs",
@@ -169,7 +169,9 @@ def test_two_processes_distil_and_test_by_the_fast_recipe(demo):
     folder, _ = demo
     out = folder / "runs/fast"
     result = run_script(
-        "SKT_distill.sh", **settings(folder) | {"RECIPE": "fast", "NPROC": 2, "GPU": "cpu"}, OUT=out
+        "SKT_distill.sh",
+        **settings(folder) | {"RECIPE": "fast", "NPROC": 2, "GPU": "cpu"},
+        OUT=out,
     )
     assert result.returncode == 0, result.stderr
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
@@ -185,16 +187,17 @@ def test_a_distillation_from_kept_answers_that_was_killed_ends_as_an_uninterrupt
     folder, _ = demo
     fast = settings(folder) | {"RECIPE": "fast", "GPU": "cpu", "EPOCHS": 3}
     fast["TEACHER_CACHE"] = folder / "answers"
+    options = ["--eval-every", "1", "--crop", "48x48"]
     whole, killed = folder / "runs/kept", folder / "runs/killed"
-    result = run_script("SKT_distill.sh", "--eval-every", "1", **fast, OUT=whole)
+    result = run_script("SKT_distill.sh", *options, **fast, OUT=whole)
     assert result.returncode == 0, result.stderr
     assert "the teacher's answers are kept: " in result.stdout
     process = subprocess.Popen(
-        ["bash", PROJECT / "SKT_distill.sh", "--eval-every", "1"],
+        ["bash", PROJECT / "SKT_distill.sh", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=os.environ
-        | {"PYTHON": sys.executable, "OUT": str(killed)}
+        | {"PYTHON": sys.executable, "SETUP_CHECKED": sys.executable, "OUT": str(killed)}
         | {name: str(value) for name, value in fast.items()},
         start_new_session=True,
     )
@@ -204,7 +207,7 @@ def test_a_distillation_from_kept_answers_that_was_killed_ends_as_an_uninterrupt
     os.killpg(process.pid, signal.SIGKILL)
     assert b"the teacher's answers are kept: " not in process.communicate()[0]  # nothing is lacking
     assert not (killed / "result.json").exists()
-    result = run_script("SKT_distill.sh", "--eval-every", "1", "--resume", **fast, OUT=killed)
+    result = run_script("SKT_distill.sh", *options, "--resume", **fast, OUT=killed)
     assert result.returncode == 0, result.stderr
     for name in ("last.pth", "best_mae.pth"):
         one, other = (read_checkpoint(out / name) for out in (whole, killed))
