@@ -23,6 +23,11 @@ class _Counter(TorchDispatchMode):
         super().__init__()
         self.macs = self.flops = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keeps PyTorch from importing its compiler, which takes seconds."""
+        return False
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         output = func(*args, **(kwargs or {}))
         operation = func.overloadpacket
@@ -46,7 +51,7 @@ def measure_cost(network: nn.Module, size: tuple[int, int]) -> Cost:
     and abs are not counted. Nothing is computed: the network is traced with shapes alone.
     """
     parameters = sum(p.numel() for p in network.parameters())
-    shapes = copy.deepcopy(network).to("meta")  # torch.func would import the compiler, for seconds
+    shapes = copy.deepcopy(network).to("meta")  # torch.func would import it, too
     with torch.no_grad(), _Counter() as counter:
         shapes(torch.empty(1, 3, *size, device="meta"))
     return Cost(parameters, counter.macs, counter.flops)
