@@ -11,7 +11,7 @@ from datasets.splits import DataError
 from preprocess.processes import STOPPING, ignore_signals
 
 
-class Stopped(BaseException):
+class Stopped(KeyboardInterrupt):
     """A signal asks the program to end; its first argument is the number."""
 
 
@@ -23,10 +23,10 @@ def run(
     A user's mistake takes a line for every file. Ctrl-C, SIGTERM and SIGHUP take one word, after
     workers have ended and unfinished files are gone; callers see that the signal ended it.
     """
-    for number in STOPPING:
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
-            signal.signal(number, _stop)
     try:
+        for number in STOPPING:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
+                signal.signal(number, _stop)
         sys.exit(main(parse_args()))
     except (DataError, OSError) as error:
         lines = str(error).splitlines() or [type(error).__name__]

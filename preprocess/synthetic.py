@@ -19,7 +19,7 @@ from preprocess.annotations import write_shanghaitech_points  # noqa: E402
 from preprocess.commands import run  # noqa: E402
 from preprocess.figures import BODY, PAINT, Figure, palette  # noqa: E402
 from preprocess.processes import raise_failed, run_in_processes  # noqa: E402
-from utils.files import write_whole, written_whole  # noqa: E402
+from utils.files import UNFINISHED, write_whole, written_whole  # noqa: E402
 
 VERSION = 1  # raise it when the same seed draws other pictures
 SPLITS = ("train_data", "test_data")
@@ -174,7 +174,6 @@ def draw_scene(
 
 def _draw_picture(job: tuple[argparse.Namespace, int, int]) -> None:
     args, split, number = job
-    cv2.setNumThreads(1)  # the processes share the cores
     image, points = draw_scene(np.random.default_rng((args.seed, split, number)), args.size)
     folder = args.out / "part_A" / SPLITS[split]
     pixels = image[..., 0] if (image == image[..., :1]).all() else image
@@ -207,7 +206,8 @@ def main(args: argparse.Namespace) -> None:
     if demo.exists() and demo.read_bytes() == json.dumps(wanted).encode():
         print(f"{demo.parent}: the demo crowd is up to date")
         return
-    if not demo.exists() and any(path.is_file() for path in demo.parent.rglob("*")):
+    others = (p for p in demo.parent.rglob("*") if not p.name.startswith(UNFINISHED))
+    if not demo.exists() and any(path.is_file() for path in others):
         sys.exit(
             f"error: {demo.parent} holds files that this command did not make; choose another --out"
         )

@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, restored_process
 
 from datasets.splits import DataError
 from preprocess.commands import run
@@ -152,3 +152,22 @@ def test_mistakes_take_a_line_each_and_end_with_1(monkeypatch):
     with pytest.raises(SystemExit) as ended:
         run(argparse.Namespace, lambda _: 1)
     assert ended.value.code == 1
+
+
+def test_a_signal_while_a_command_begins_takes_one_word(monkeypatch, capsys):
+    set_handler, sent = signal.signal, []
+
+    def arrives_at_once(number, handler):
+        set_handler(number, handler)
+        if callable(handler) and not sent:
+            sent.append(number)
+            handler(number, None)
+
+    monkeypatch.setattr(os, "kill", lambda *signalled: sent.append(signalled))
+    with restored_process(), pytest.raises(SystemExit) as ended:
+        monkeypatch.setattr(signal, "signal", arrives_at_once)
+        run(argparse.Namespace, lambda _: pytest.fail("it began"))
+    monkeypatch.undo()
+    number, again = sent
+    assert again == (os.getpid(), number) and ended.value.code == 128 + number
+    assert capsys.readouterr().err == "stopped\n"

@@ -12,6 +12,7 @@ from datasets.catalogue import DATASETS
 from preprocess.annotations import read_shanghaitech_points
 from preprocess.layouts import find_images
 from preprocess.synthetic import draw_scene
+from utils.files import MACHINE, UNFINISHED
 
 DRAW = "preprocess/synthetic.py"
 
@@ -77,6 +78,14 @@ def test_it_draws_only_what_is_missing_and_never_over_a_users_files(tmp_path):
     (tmp_path / "part_A/demo.json").unlink()
     assert_one_line_error(run_program(DRAW, *options), "holds files that this command did not make")
     assert digests(tmp_path) == before
+
+
+def test_what_a_killed_start_left_is_no_file_of_a_users(tmp_path):
+    (tmp_path / "part_A").mkdir()
+    (tmp_path / f"part_A/{UNFINISHED}{MACHINE}-99999999-0.json").touch()  # of its first write
+    result = run_program(DRAW, "--out", tmp_path, "--size", "96x144", "--train", 1, "--test", 1)
+    assert result.returncode == 0, result.stderr
+    assert not list(tmp_path.rglob(f"{UNFINISHED}*"))
 
 
 def test_bad_sizes_are_refused(tmp_path):
