@@ -23,20 +23,25 @@ def run(
     A user's mistake takes a line for every file. Ctrl-C, SIGTERM and SIGHUP take one word, after
     workers have ended and unfinished files are gone; callers see that the signal ended it.
     """
+    handled = [n for n in STOPPING if signal.getsignal(n) != signal.SIG_IGN]  # as nohup sets it
     try:
-        for number in STOPPING:
-            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
+        try:
+            for number in handled:
                 signal.signal(number, _stop)
-        sys.exit(main(parse_args()))
-    except (DataError, OSError) as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        sys.exit("\n".join(f"error: {line}" for line in lines))
+            code = main(parse_args())
+        except (DataError, OSError) as error:
+            lines = str(error).splitlines() or [type(error).__name__]
+            code = "\n".join(f"error: {line}" for line in lines)
+        finally:
+            for number in handled:
+                signal.signal(number, signal.SIG_DFL)  # all is done but Python's own end
     except Stopped as stopped:
         (number,) = stopped.args
         print("stopped", file=sys.stderr, flush=True)
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
-        raise SystemExit(128 + number) from None
+        code = 128 + number
+    sys.exit(code)
 
 
 def _stop(number: int, _: object) -> NoReturn:
