@@ -16,6 +16,7 @@ from deploy.deployed import (
     EngineError,
     Infer,
     copy_for_inference,
+    copy_for_tracing,
     first_line,
     prepare,
 )
@@ -50,7 +51,7 @@ def build_compiled(network: nn.Module, device: torch.device) -> Engine:
         EngineError: it cannot be compiled, which may show only at the first images.
     """
     try:
-        compiled = torch.compile(copy_for_inference(network, device), dynamic=True)
+        compiled = torch.compile(copy_for_tracing(network, device), dynamic=True)
     except RuntimeError as error:  # no torch.compile for this Python or system
         raise EngineError(f"torch.compile failed: {first_line(error)}") from None
 
