@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from counting.predictor import GLANCE_PIXELS
 from counting.protocols import evaluate
 from datasets.files import read_heads
 from datasets.loaders import build_evaluation_loader
 from datasets.pictures import list_pictures, read_image
 from datasets.splits import DataError, read_list
-from deploy.deployed import Deployed, EngineError, Infer, import_package
+from deploy.deployed import RATING, Deployed, EngineError, Infer, import_package
 from deploy.engines import exported_engine
 from deploy.exported import FORMATS, ExportError, Format, check_parity, write_exported
 from deploy.int8 import quantise_within
@@ -32,6 +33,10 @@ from utils.metrics import CountError, score
 from utils.options import Parser, checked, fail, number, whole_number
 from utils.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise
 
+DESCRIBED = (
+    "(batch,) float32, above 1: unlike the training pictures; ask it of a copy that is shrunk by "
+    f"area to {GLANCE_PIXELS} pixels"
+)
 RANKED = 4  # images on which layers are compared
 CPU = torch.device("cpu")
 
@@ -42,6 +47,7 @@ def parse_args() -> argparse.Namespace:
     add("checkpoint", type=find_checkpoint, help="the network: a file, or shipped weights")
     add("out", type=checked(parse_out), help=".onnx file, or .xml of OpenVINO, whose .bin joins it")
     add("--preprocess", action="store_true", help="take (B, H, W, 3) uint8 RGB, normalise inside")
+    add("--guard", action="store_true", help="also rate pictures, by the checkpoint's guard")
     add = parser.add_argument_group("INT8").add_argument
     add("--int8", type=Path, help="list of images whose error stays in the budget")
     add("--max-mae-rise", type=number(0), default=1.0, help="the budget, in heads")
@@ -86,7 +92,7 @@ def describe(args: argparse.Namespace, counter: Counter) -> dict[str, str]:
         "count": "(batch,) float32, heads: the sum of density",
         "checkpoint": args.checkpoint.name,
         "weights_sha256": counter.fingerprint(),
-    }
+    } | ({RATING: DESCRIBED} if args.guard else {})
 
 
 def quantise(
@@ -94,6 +100,7 @@ def quantise(
 ) -> tuple[Any, dict[str, str]]:
     """Quantises a float32 model within the budget; returns it and its additional metadata."""
     labelled, names = read_list(args.int8), list(convolutions(counter.network))
+    guard = counter.guard if args.guard else None
     pictures = read_pictures(args.calibrate or args.int8, args.calibrate_images)
     last = names[-1]  # the map's, whose INT8 steps would be whole heads
 
@@ -105,7 +112,7 @@ def quantise(
 
     def convert(floats: Collection[str]) -> Any:
         rounded = round_layers(counter.network, means, floats)
-        model = form.export(Deployed(rounded, args.preprocess))
+        model = form.export(Deployed(rounded, args.preprocess, guard))
         return form.quantise(model, pictures, args.preprocess, floats)
 
     baseline = measure(model)
@@ -152,8 +159,10 @@ def main(args: argparse.Namespace) -> None:
     for package in form.INT8_PACKAGES if args.int8 else form.PACKAGES:
         import_package(package)
     counter = read_counter(args.checkpoint)
+    if args.guard and counter.guard is None:
+        raise ExportError(f"{args.checkpoint} has no guard; calibrate.py fits one")
     facts = describe(args, counter)
-    network = Deployed(counter.network, args.preprocess)
+    network = Deployed(counter.network, args.preprocess, counter.guard if args.guard else None)
     model = form.export(network)
 
     def prove(run: Infer) -> None:

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from models.guard import Guard, count_with_features
 from utils.pixels import normalise
 
 REQUIREMENTS = "requirements-deploy.txt"
 SIZE = (2, 67, 83)  # images, height and width to trace graphs with; all stay dynamic
 AXES = ("batch", "height", "width")
 OUTPUTS = ("density", "count")
+RATING = "unlikeness"  # a third one, with a guard
 
 # Pictures, as `prepare` makes them -> (B, 1, h, w) density and (B,) counts.
 Infer = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -36,27 +38,38 @@ class Deployed(nn.Module):
 
     Args:
         preprocess: whether it takes uint8 pictures and normalises them itself.
+        guard: rates the images as well.
     """
 
-    def __init__(self, network: nn.Module, preprocess: bool = False):
+    def __init__(self, network: nn.Module, preprocess: bool = False, guard: Guard | None = None):
         super().__init__()
         self.network = copy_for_tracing(network, torch.device("cpu"))
         self.preprocess = preprocess
+        self.guard = guard
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Maps images to (B, 1, ceil(H/8), ceil(W/8)) heads per cell and (B,) heads.
+
+        With a guard, their (B,) unlikeness follows, see `Guard.score`.
 
         Args:
             images: (B, H, W, 3) uint8 RGB with `preprocess`; else (B, 3, H, W) normalised RGB.
         """
         if self.preprocess:
             images = normalise(images.permute(0, 3, 1, 2))
-        density = self.network(images)
-        return density, density.sum((1, 2, 3))
+        if self.guard is None:
+            density = self.network(images)
+            return density, density.sum((1, 2, 3))
+        density, features = count_with_features(self.network, images)
+        return density, density.sum((1, 2, 3)), self.guard.score(features)
 
     @property
     def input_name(self) -> str:
         return "pixels" if self.preprocess else "images"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return OUTPUTS if self.guard is None else (*OUTPUTS, RATING)
 
     @property
     def axes(self) -> dict[int, str]:
@@ -72,7 +85,7 @@ class Deployed(nn.Module):
 
     @torch.no_grad()
     def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        density, count = self(torch.from_numpy(images))
+        density, count, *_ = self(torch.from_numpy(images))
         return density.numpy(), count.numpy()
 
 

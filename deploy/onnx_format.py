@@ -46,7 +46,7 @@ def export(network: Deployed) -> ModelProto:
                 dynamo=True,
                 verbose=False,
                 input_names=[network.input_name],
-                output_names=OUTPUTS,
+                output_names=network.outputs,
                 dynamic_shapes=(network.axes,),
             )
     except torch.onnx.errors.OnnxExporterError as error:

@@ -54,7 +54,7 @@ def export(network: Deployed) -> Model:
     except RuntimeError as error:
         raise EngineError(f"OpenVINO cannot convert the network: {_reason(error)}") from None
     model.inputs[0].get_tensor().set_names({network.input_name})
-    for output, name in zip(model.outputs, OUTPUTS, strict=True):
+    for output, name in zip(model.outputs, network.outputs, strict=True):
         output.get_tensor().set_names({name})
     return model
 

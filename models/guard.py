@@ -37,21 +37,24 @@ class Guard:
 
 @torch.no_grad()
 def read_features(network: nn.Module, images: Tensor) -> Tensor:
-    """Returns the log of the mean activation of each input channel of the last layer: (B, C).
+    """Returns the (B, C) features of (B, 3, H, W) normalised RGB, see `count_with_features`."""
+    return count_with_features(network, images)[1]
 
-    The logarithm makes a silent channel, as without a crowd, as remarkable as a loud one.
 
-    Args:
-        images: (B, 3, H, W) normalised RGB.
+def count_with_features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns what a network does of images, and the features that a guard judges: (B, C).
+
+    They are the log of the mean activation of each input channel of the last layer. The logarithm
+    makes a silent channel, as without a crowd, as remarkable as a loud one.
     """
     *_, last = convolutions(network).values()
     means: list[Tensor] = []
     hook = last.register_forward_pre_hook(lambda _, inputs: means.append(inputs[0].mean((2, 3))))
     try:
-        network(images)
+        density = network(images)
     finally:
         hook.remove()
-    return (means[0].clamp(min=0) + SMALLEST).log()
+    return density, (means[0].clamp(min=0) + SMALLEST).log()
 
 
 def check_number(pictures: int, false_alarms: float) -> None:

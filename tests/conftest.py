@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 import predict
+from deploy.deployed import Deployed
 from deploy.exported import FORMATS
 from models.build import build_network
 from models.counter import GUARD
@@ -127,6 +128,24 @@ def write_qnrf(root: Path, split: str, points: Sequence, size: tuple[int, int] =
         Image.new("RGB", size[::-1]).save(folder / f"img_{number:04}.jpg")
         heads = np.array(heads, float).reshape(-1, 2)
         scipy.io.savemat(folder / f"img_{number:04}_ann.mat", {"annPoints": heads})
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_once() -> Iterator[None]:
+    """PyTorch's ONNX exporter, seconds a call, is asked once for networks of the same weights."""
+    traced = {}
+
+    def export(network: Deployed, *arguments: object, **options: object) -> object:
+        weights = tuple((k, v.numpy().tobytes()) for k, v in network.state_dict().items())
+        key = (type(network.network), network.preprocess, network.guard, weights)
+        if key not in traced:
+            traced[key] = real(network, *arguments, **options)
+        return traced[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        real = torch.onnx.export
+        patch.setattr(torch.onnx, "export", export)
+        yield
 
 
 @pytest.fixture(scope="session")

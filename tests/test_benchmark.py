@@ -252,6 +252,7 @@ def test_numbers_keep_three_digits():
 
 def test_our_distillation_is_the_published_one_and_faster(monkeypatch, tmp_path):
     monkeypatch.setattr(train, "PICTURE", (96, 128))
+    monkeypatch.setattr(train, "measure_rates", lambda device, dtype: small_rates(dtype))
     file = tmp_path / "train.json"
     options = ["--cpu", "--size", "64x64", "--batch-size", 2, "--rounds", 5, "--json", file]
     run_benchmark(monkeypatch, "train", *options)

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from conftest import PROJECT, need_packages
+from conftest import PROJECT, need_packages, plain_guard, save_student
 from PIL import Image
 from test_protocols import random_image, random_network
 
@@ -24,6 +24,7 @@ from deploy.int8 import quantise_within
 from deploy.rounding import WEIGHT_STEPS, measure_means, rank_layers, round_layers
 from models.build import ARCHITECTURES
 from models.counter import read_counter
+from models.guard import read_features
 from models.vgg import convolutions
 from utils.checkpoint import read_checkpoint, save_checkpoint
 from utils.options import fail
@@ -118,6 +119,34 @@ def test_metadata_say_what_goes_in_and_what_comes_out(suffix, csrnet, tmp_path, 
     assert len(facts["weights_sha256"]) == 64
     for place in (PROJECT, tmp_path, "site-packages"):  # nothing of this machine
         assert str(place) not in path.read_bytes().decode("latin-1")
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_file_with_a_guard_rates_pictures_as_predict_does(suffix, tmp_path, monkeypatch):
+    need_packages(suffix)
+    checkpoint = save_student(tmp_path / "a.safetensors", guard=plain_guard(20.0))
+    counter, path = read_counter(checkpoint), tmp_path / f"a{suffix}"
+    run_export(monkeypatch, checkpoint, path, "--preprocess", "--guard")
+    assert "above 1: unlike" in open_exported(path).facts["unlikeness"]
+    pixels = torch.cat([random_image(160, 240, seed) for seed in (0, 1)])
+    expected = counter.guard.score(read_features(counter.network, normalise(pixels)))
+    assert 0.1 < expected.min() < expected.max()
+    found = rate(path, prepare(pixels, preprocess=True))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    with pytest.raises(ExportError, match="a.safetensors has no guard; calibrate.py fits one"):
+        run_export(monkeypatch, save_student(checkpoint), path, "--guard")
+
+
+def rate(path, images):
+    """The unlikeness that a file gives, by its own runtime."""
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        return onnxruntime.InferenceSession(path).run(["unlikeness"], {"pixels": images})[0]
+    import openvino
+
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    return openvino.Core().compile_model(path, "CPU", exact)(images)["unlikeness"]
 
 
 def test_the_onnx_model_has_free_sizes_and_named_ends():

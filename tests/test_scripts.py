@@ -185,7 +185,7 @@ def test_two_processes_distil_and_test_by_the_fast_recipe(demo):
 
 def test_a_distillation_from_kept_answers_that_was_killed_ends_as_an_uninterrupted_one(demo):
     folder, _ = demo
-    fast = settings(folder) | {"RECIPE": "fast", "GPU": "cpu", "EPOCHS": 3}
+    fast = settings(folder) | {"RECIPE": "fast", "GPU": "cpu", "WIDTH": "1/8"}
     fast["TEACHER_CACHE"] = folder / "answers"
     options = ["--eval-every", "1", "--crop", "48x48"]
     whole, killed = folder / "runs/kept", folder / "runs/killed"
