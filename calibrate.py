@@ -1,6 +1,7 @@
 """Teach a network's file which pictures are like its training pictures, so that others are flagged.
 
-The guard is written into the .safetensors file, which otherwise stays as it is.
+The guard is written into the .safetensors file, and the training pictures' typical longer side, to
+which predict.py shrinks larger pictures. Otherwise the file stays as it is.
 """
 
 import utils.start  # noqa: F401
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from counting.predictor import GLANCE_PIXELS
-from datasets.pictures import read_image
+from datasets.pictures import read_image, read_size
+from datasets.sizes import typical_side
 from datasets.splits import DataError, Sample, check_disjoint, read_list
-from models.counter import GUARD, read_counter
+from models.counter import GUARD, MAX_SIDE, read_counter
 from models.guard import check_number, fit_guard, read_features
 from utils.checkpoint import (
     CheckpointError,
@@ -68,8 +70,12 @@ def main(args: argparse.Namespace) -> None:
         f"{len(trained)} pictures, of which {args.false_alarms:.1%} may be flagged; "
         f"{flagged} of {len(others)} others were"
     )
+    metadata[MAX_SIDE] = str(typical_side(read_size(sample.image) for sample in trained))
     save_weights(args.checkpoint, tensors, metadata)
-    print(f"{args.checkpoint}: guard fitted to {metadata['guard']}")
+    print(
+        f"{args.checkpoint}: guard fitted to {metadata['guard']}; pictures are shrunk to "
+        f"{metadata[MAX_SIDE]} pixels"
+    )
 
 
 if __name__ == "__main__":

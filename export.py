@@ -25,7 +25,7 @@ from deploy.engines import exported_engine
 from deploy.exported import FORMATS, ExportError, Format, check_parity, write_exported
 from deploy.int8 import quantise_within
 from deploy.rounding import measure_means, rank_layers, round_layers
-from models.counter import Counter, read_counter
+from models.counter import MAX_SIDE, Counter, read_counter
 from models.vgg import convolutions
 from utils.checkpoint import CheckpointError, find_checkpoint
 from utils.files import check_outputs
@@ -92,7 +92,9 @@ def describe(args: argparse.Namespace, counter: Counter) -> dict[str, str]:
         "count": "(batch,) float32, heads: the sum of density",
         "checkpoint": args.checkpoint.name,
         "weights_sha256": counter.fingerprint(),
-    } | ({RATING: DESCRIBED} if args.guard else {})
+        **({RATING: DESCRIBED} if args.guard else {}),
+        **({MAX_SIDE: str(counter.max_side)} if counter.max_side else {}),
+    }
 
 
 def quantise(

@@ -40,7 +40,7 @@ from utils.device import add_device_options, select_device
 from utils.files import Names, check_outputs, printable
 from utils.interrupt import StopRequest
 from utils.metrics import CountError
-from utils.options import Parser, checked, fail, number, whole_number
+from utils.options import Parser, checked, fail, number, parse_side, whole_number
 from utils.pixels import as_batch, normalise
 from utils.precision import allow_tf32
 from utils.progress import Bar
@@ -61,6 +61,14 @@ def parse_args() -> argparse.Namespace:
         help=f"what runs the network: {', '.join(ENGINES)}, or a file that export.py made of it",
     )
     add("--every", type=whole_number(1), default=1, help="count every so many frames of videos")
+    add(
+        "--max-side",
+        type=checked(parse_side),
+        default="auto",
+        metavar="PIXELS",
+        help="shrink larger pictures to a longer side of PIXELS; auto: that of the training's "
+        "pictures; none: do not",
+    )
     add("--recursive", action="store_true", help="count in the subfolders of folders, too")
     add_device_options(parser)
 
@@ -103,7 +111,9 @@ def build_predictor(args: argparse.Namespace, counter: Counter) -> Predictor:
 
     engine = build_engine(args.engine, network, counter.fingerprint, args.device)
     regions = tuple(args.roi)
-    return Predictor(engine, network, args.device, regions, args.alarm, rate if guard else None)
+    max_side = counter.limit(args.max_side)
+    rate = rate if guard else None
+    return Predictor(engine, network, args.device, regions, args.alarm, rate, max_side)
 
 
 def say(line: str, file: TextIO | None = None) -> None:
@@ -126,11 +136,25 @@ class Tally:
     counted: int = 0  # pictures and frames
     alarms: int = 0
     problems: int = 0
+    shrunk: bool = False  # a picture was, and it was said
 
     def complain(self, error: Exception | str) -> None:
         """Prints an error in one line, and counts it."""
         self.problems += 1
         say(f"error: {' '.join(str(error).split())}", sys.stderr)
+
+
+def read(tally: Tally, image: np.ndarray, *facts: object) -> tuple[Reading, np.ndarray]:
+    """Reads a picture, see `Predictor.read`; says once that pictures are shrunk."""
+    side = tally.predictor.max_side
+    if side and max(image.shape[:2]) > side and not tally.shrunk:
+        tally.shrunk = True
+        say(
+            f"larger pictures are counted at a longer side of {side} pixels; --max-side none "
+            "counts them as they are",
+            sys.stderr,
+        )
+    return tally.predictor.read(image, *facts)
 
 
 def find_all(tally: Tally, args: argparse.Namespace) -> list[Source]:
@@ -162,7 +186,7 @@ def count_picture(tally: Tally, source: Source) -> None:
         DataError, RegionError, EngineError: it cannot be counted.
     """
     image = read_image(source.place, upright=True)
-    reading, density = tally.predictor.read(image, source.name)
+    reading, density = read(tally, image, source.name)
     say(str(reading))
     tally.record(reading)
     tally.alarms += "alarm" in reading.notes
@@ -200,7 +224,7 @@ def count_video(tally: Tally, source: Source, every: int) -> None:
 
 def count_frame(tally: Tally, name: str, frame: Frame, timeline: Timeline, film: Film) -> None:
     """Counts a frame, and writes the requested files."""
-    reading, density = tally.predictor.read(frame.image, name, frame.number, frame.seconds)
+    reading, density = read(tally, frame.image, name, frame.number, frame.seconds)
     if timeline.add(reading):
         say(f"{reading} at {frame.seconds:.1f} s")
     tally.record(reading)
@@ -212,7 +236,7 @@ def main(args: argparse.Namespace) -> int:
     sys.stdout.reconfigure(line_buffering=True)  # so that alarms appear at once
     allow_tf32(False)
     predictor = build_predictor(args, read_counter(args.checkpoint))
-    outputs = Outputs(args.out, args.npy, predictor.regions)
+    outputs = Outputs(args.out, args.npy, predictor.regions, predictor.max_side)
     stop, names = StopRequest(), [region.name for region in args.roi]
     with open_records(args.csv, args.json, names) as record, stop:
         tally = Tally(predictor, outputs, record, stop)

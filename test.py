@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from counting.protocols import PROTOCOLS, evaluate, predict_each
+from counting.protocols import PROTOCOLS, Predict, evaluate, limited, predict_each
 from datasets.catalogue import DATASETS
 from datasets.loaders import build_evaluation_loader
 from datasets.pictures import read_image
@@ -40,7 +40,7 @@ from utils.distributed import LostProcess
 from utils.files import TEXT, Names, check_outputs, write_json, written_whole
 from utils.inputs import NUMBER, OPTIONAL_NUMBER, check_fields, read_json_file
 from utils.metrics import CountError, CountResult, score
-from utils.options import WORKERS, Parser, checked, fail, parse_size, whole_number
+from utils.options import WORKERS, Parser, checked, fail, parse_side, parse_size, whole_number
 from utils.plots import draw_maps, draw_overlay
 from utils.precision import allow_tf32
 from utils.version import VERSION
@@ -65,6 +65,12 @@ def parse_args() -> argparse.Namespace:
         type=checked(parse_engine),
         default="eager",
         help=f"what runs the network, compared to eager: {', '.join(ENGINES)}, or an exported file",
+    )
+    add(
+        "--max-side",
+        type=checked(parse_side),
+        metavar="PIXELS",
+        help="shrink larger images to a longer side of PIXELS first; auto: that of the training's",
     )
     add("--size", type=checked(parse_size), help="of FLOPs and latency (default: the data set's)")
     add(
@@ -183,12 +189,12 @@ def count_images(
     args: argparse.Namespace,
     engine: nn.Module | Engine,
     loader: DataLoader,
-    protocol: str,
+    predict: Predict,
     maps: Sequence[Path],
 ) -> list[CountResult]:
     """Counts a loader's images, and draws them into `maps`, if there are any."""
     results = []
-    counted = predict_each(engine, loader, args.device, PROTOCOLS[protocol])
+    counted = predict_each(engine, loader, args.device, predict)
     for number, (batch, density, result) in enumerate(counted):
         results.append(result)
         if maps:
@@ -207,7 +213,7 @@ def draw_densities(
     engine: nn.Module | Engine,
     samples: Sequence[Sample],
     results: Sequence[CountResult],
-    protocol: str,
+    predict: Predict,
 ) -> None:
     """Counts some images again, and draws their true and predicted maps.
 
@@ -222,7 +228,7 @@ def draw_densities(
     for path, chosen in figures.items():
         if path:
             loader = build_evaluation_loader(chosen, args.workers)
-            counted = predict_each(engine, loader, args.device, PROTOCOLS[protocol])
+            counted = predict_each(engine, loader, args.device, predict)
             maps = [
                 (result, batch["density"][0, 0].numpy(), density[0, 0].cpu().numpy())
                 for batch, density, result in counted
@@ -235,7 +241,7 @@ def compare_counts(
     network: nn.Module,
     loader: DataLoader,
     results: list[CountResult],
-    protocol: str,
+    predict: Predict,
 ) -> float | None:
     """Returns the largest difference of all processes' counts from eager float32's.
 
@@ -243,7 +249,7 @@ def compare_counts(
     """
     if args.engine == "eager":
         return None
-    expected = evaluate(ENGINES["eager"](network, args.device), loader, args.device, protocol)
+    expected = evaluate(ENGINES["eager"](network, args.device), loader, args.device, predict)
     differences = [abs(r.predicted - e.predicted) for r, e in zip(results, expected, strict=True)]
     return max(distributed.gather(differences))
 
@@ -273,19 +279,21 @@ def measure(args: argparse.Namespace, counter: Counter) -> dict[str, Any] | None
     Several processes share the images. The main one measures the rest; the others return None.
     """
     protocol = args.protocol or choose_protocol(counter.arch, args.dataset)
+    max_side = counter.limit(args.max_side)
+    predict = limited(PROTOCOLS[protocol], max_side)
     engine = build_engine(args.engine, counter.network, counter.fingerprint, args.device)
     samples = read_list(args.test_json)
     maps = name_maps(args, samples)
     own = slice(ranks.rank(), None, ranks.processes())
     loader = build_evaluation_loader(samples[own], args.workers)
-    results = count_images(args, engine, loader, protocol, maps[own])
-    difference = compare_counts(args, counter.network, loader, results, protocol)
+    results = count_images(args, engine, loader, predict, maps[own])
+    difference = compare_counts(args, counter.network, loader, results, predict)
     results = distributed.gather(results)
     if not ranks.is_main():
         return None
     if args.per_image:
         write_counts(args.per_image, results)
-    draw_densities(args, engine, samples, results, protocol)
+    draw_densities(args, engine, samples, results, predict)
     cost = measure_cost(counter.network, args.size)
     latencies = measure_latencies(args, counter.network, engine)
     gpu, cpu = latencies["cuda"], latencies["cpu"]
@@ -296,6 +304,7 @@ def measure(args: argparse.Namespace, counter: Counter) -> dict[str, Any] | None
         "count_difference": difference,
         "dataset": args.dataset,
         "protocol": protocol,
+        "max_side": max_side,
         **asdict(score(results)),
         "params": cost.parameters,
         "macs_g": cost.macs / 1e9,

@@ -18,6 +18,7 @@ from counting.regions import Region
 from counting.sources import Source
 from counting.video import Frame, VideoWriter
 from utils.files import printable, unfinished, written_whole
+from utils.pixels import limited_size
 from utils.plots import draw_timeline
 
 LEAST_DENSEST = 0.01  # heads per cell, so that noise in empty places is not coloured
@@ -35,6 +36,7 @@ class Outputs:
     overlays: Path | None
     maps: Path | None
     regions: tuple[Region, ...]
+    max_side: int | None = None  # of the pictures as they were counted
 
     def files(self, source: Source) -> list[tuple[str, Path]]:
         """Returns the files that a source is written to, except maps of frames, and why."""
@@ -55,7 +57,7 @@ class Outputs:
                 Image.fromarray(drawn).save(path, quality=QUALITY)
 
     def save_map(self, stem: str, density: np.ndarray) -> None:
-        """Writes a (ceil(H/8), ceil(W/8)) float32 map of heads per cell."""
+        """Writes a float32 map of heads per 8x8 pixels of the picture as it was counted."""
         if self.maps:
             with written_whole(self.maps / f"{stem}.npy") as path:
                 np.save(path, density)
@@ -96,7 +98,10 @@ class Outputs:
         name = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
         caption = f"{reading.count:.1f} people   {name}", reading.remarks
         densest = max(float(densest), LEAST_DENSEST)
-        return draw_density(image, density, densest, caption, self.regions, reading.regions)
+        counted = limited_size(image.shape[:2], self.max_side)
+        return draw_density(
+            image, density, densest, caption, self.regions, reading.regions, counted
+        )
 
 
 @dataclass

@@ -26,16 +26,18 @@ def draw_density(
     caption: tuple[str, str],
     regions: Sequence[Region],
     counts: Mapping[str, float],
+    counted: Size,
 ) -> np.ndarray:
     """Returns a picture with its density on it, below a caption and beside a colour bar.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        density: (ceil(H/8), ceil(W/8)) heads per cell.
+        density: heads per cell of 8x8 pixels, of the picture resized to `counted`.
         densest: heads per cell at the end of the colour scale.
         caption: its text at the left, and that in yellow at the right.
         regions: to be outlined.
         counts: of every region, by name.
+        counted: height and width.
 
     Returns:
         (H', W', 3) uint8 RGB; both sides are even, as MP4 needs, and depend on H and W alone.
@@ -44,8 +46,8 @@ def draw_density(
     height, width = picture.shape[:2]
     text = max(14, max(height, width) // 50)  # height in pixels
     top = 2 * text
-    picture = _blend(picture, _spread(density, size, (height, width)), densest)
-    outlines = [r.scaled_to(size) * (width / size[1], height / size[0]) for r in regions]
+    picture = _blend(picture, _spread(density, counted, (height, width)), densest)
+    outlines = [region.scaled_to(size, (height, width)) for region in regions]
     for corners in outlines:
         cv2.polylines(picture, [np.rint(corners).astype(int)], True, YELLOW, 1 + text // 12)
     sheet = Image.fromarray(_mount(picture, text, top))
@@ -57,7 +59,7 @@ def draw_density(
         spare = min(width, pen.textlength(words, _font(text))) / 2, text / 2
         at = np.clip(corners.mean(axis=0), spare, np.subtract((width, height), spare)) + (0, top)
         _write(pen, at, words, text, YELLOW, "mm")
-    most = densest * (BAR_UNIT / STRIDE) ** 2
+    most = densest * (BAR_UNIT / STRIDE) ** 2 * np.prod(counted) / np.prod(size)
     for part in (0, 0.25, 0.5, 0.75, 1):
         at = (width + 1.8 * text, top + (1 - part) * height)
         _write(pen, at, f"{part * most:.{0 if most >= 20 else 1}f}", 0.8 * text)

@@ -12,7 +12,7 @@ from counting.protocols import count_image, predict_tiled, predict_whole
 from counting.readings import Reading
 from counting.regions import STRIDE, Region, count_regions
 from utils.metrics import CountError
-from utils.pixels import as_batch, is_flat, shrink_image
+from utils.pixels import as_batch, is_flat, limit_side, limited_size, shrink_image
 
 # A 4K frame is the largest picture that is counted whole. It takes 1.1 GB with a quarter-wide
 # network; memory grows with the pixels. Tiles take 0.3 GB, but nearly twice the time: they overlap.
@@ -30,6 +30,7 @@ class Predictor:
     regions: tuple[Region, ...] = ()
     alarm: float | None = None  # people in the picture or, if there are regions, in one of them
     rate: Callable[[np.ndarray], float] | None = None  # of a small copy, see Reading.unlikeness
+    max_side: int | None = None  # pixels, to which a picture's longer side is shrunk
 
     @torch.no_grad()
     def read(
@@ -39,7 +40,10 @@ class Predictor:
         frame: int | None = None,
         seconds: float | None = None,
     ) -> tuple[Reading, np.ndarray]:
-        """Returns a picture's reading, and its (ceil(H/8), ceil(W/8)) map of heads per cell.
+        """Returns a picture's reading, and its map of heads per cell of 8x8 pixels.
+
+        Cells are of the picture as it was counted, so if that has H' by W' pixels, the map is
+        (ceil(H'/8), ceil(W'/8)).
 
         A picture without structure, such as a black one, counts 0 without asking the network.
 
@@ -52,13 +56,14 @@ class Predictor:
             CountError: the count is not finite.
         """
         size, glance = image.shape[:2], shrink_image(image, GLANCE_PIXELS)
+        counted = limited_size(size, self.max_side)
         if flat := is_flat(glance):
-            count, density = 0.0, np.zeros([-(-side // STRIDE) for side in size], np.float32)
+            count, density = 0.0, np.zeros([-(-side // STRIDE) for side in counted], np.float32)
         else:
-            count, density = self._count(image)
+            count, density = self._count(limit_side(image, self.max_side))
             if not math.isfinite(count):
                 raise CountError("the count is not finite; the weights overflow")
-        regions = count_regions(density, self.regions, size) if self.regions else {}
+        regions = count_regions(density, self.regions, size, counted) if self.regions else {}
         unlikeness = self.rate(glance) if self.rate else None
         found = {
             "alarm": self.alarm is not None and max(regions.values(), default=count) > self.alarm,

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from utils import ranks
 from utils.metrics import CountResult
-from utils.pixels import normalise
+from utils.pixels import as_batch, limit_side, normalise
 from utils.precision import autocast
 from utils.progress import Bar
 
@@ -88,6 +88,16 @@ PROTOCOLS: dict[str, Predict] = {
 }
 
 
+def limited(predict: Predict, side: int | None) -> Predict:
+    """Returns `predict` of images whose longer side is first shrunk by area to `side` pixels."""
+
+    def predict_limited(network: nn.Module, image: Tensor) -> tuple[float, Tensor]:
+        pixels = limit_side(image[0].permute(1, 2, 0).cpu().numpy(), side)
+        return predict(network, as_batch(pixels).to(image.device))
+
+    return predict if side is None else predict_limited
+
+
 def count_image(network: nn.Module, image: Tensor, predict: Predict) -> tuple[float, Tensor]:
     """Returns the count of one (1, 3, H, W) uint8 image, at least 0, and its density.
 
@@ -114,13 +124,14 @@ def evaluate(
     network: nn.Module,
     loader: Iterable,
     device: torch.device,
-    protocol: str,
+    predict: Predict | str,
     precision: torch.dtype = torch.float32,
 ) -> list[CountResult]:
-    """Counts every image of a loader by one of PROTOCOLS."""
+    """Counts every image of a loader, by one of PROTOCOLS or its name."""
+    predict = PROTOCOLS[predict] if isinstance(predict, str) else predict
     tuned, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False  # sizes vary
     with autocast(device, precision):
-        each = predict_each(network, loader, device, PROTOCOLS[protocol])
+        each = predict_each(network, loader, device, predict)
         results = [result for _, _, result in each]
     torch.backends.cudnn.benchmark = tuned
     return results

@@ -16,10 +16,14 @@ class Region:
     name: str
     corners: tuple[tuple[float, float], ...]  # x, y
 
-    def scaled_to(self, size: Size) -> np.ndarray:
-        """Returns the corners in the pixels of a picture of `size`, (N, 2), x then y."""
+    def scaled_to(self, size: Size, shown: Size) -> np.ndarray:
+        """Returns the corners in a picture of `size` that is resized to `shown`: (N, 2), x then y.
+
+        They are in pixels of the resized picture.
+        """
         corners = np.array(self.corners)
-        return corners * size[::-1] if corners.max() <= 1 else corners
+        scale = shown if corners.max() <= 1 else np.divide(shown, size)
+        return corners * scale[::-1]
 
 
 class RegionError(ValueError):
@@ -48,7 +52,9 @@ def parse_region(text: str) -> Region:
     return Region(name, corners)
 
 
-def count_regions(density: np.ndarray, regions: tuple[Region, ...], size: Size) -> dict[str, float]:
+def count_regions(
+    density: np.ndarray, regions: tuple[Region, ...], size: Size, counted: Size | None = None
+) -> dict[str, float]:
     """Returns every region's count, at least 0, by its name.
 
     If regions divide up a picture, their counts add up to its map's sum.
@@ -56,28 +62,30 @@ def count_regions(density: np.ndarray, regions: tuple[Region, ...], size: Size) 
     Args:
         density: (ceil(H/8), ceil(W/8)) heads per cell.
         size: H and W of the picture.
+        counted: those that it was resized to before it was counted, if it was.
 
     Raises:
         RegionError: a region encloses no pixel of the picture.
     """
-    return {
-        region.name: max(0.0, float((density * region_weights(region, size)).sum(dtype=np.float64)))
-        for region in regions
-    }
+    parts = {region.name: density * region_weights(region, size, counted) for region in regions}
+    return {name: max(0.0, float(part.sum(dtype=np.float64))) for name, part in parts.items()}
 
 
 @lru_cache(maxsize=64)  # a video's frames and a camera's pictures are of one size
-def region_weights(region: Region, size: Size) -> np.ndarray:
+def region_weights(region: Region, size: Size, counted: Size | None = None) -> np.ndarray:
     """Returns the part of every cell's pixels that a region encloses, (ceil(H/8), ceil(W/8)).
+
+    The sizes are those of `count_regions`; cells are of the counted picture.
 
     Raises:
         RegionError: it encloses no pixel.
     """
-    inside = _sum_cells(_pixels_inside(region.scaled_to(size), size))
+    counted = counted or size
+    inside = _sum_cells(_pixels_inside(region.scaled_to(size, counted), counted))
     if not inside.any():
         height, width = size
         raise RegionError(f"region {region.name} encloses nothing of its {width}x{height} pixels")
-    return (inside / _sum_cells(np.ones(size, bool))).astype(np.float32)
+    return (inside / _sum_cells(np.ones(counted, bool))).astype(np.float32)
 
 
 def _pixels_inside(corners: np.ndarray, size: Size) -> np.ndarray:

@@ -18,7 +18,7 @@ from datasets.cutting import STRIDE, cut_images, cut_maps
 from datasets.files import Heads, read_heads
 from datasets.points import BoxRule
 from datasets.sampler import CropIndex
-from datasets.sizes import Size
+from datasets.sizes import Size, typical_side
 from datasets.splits import DataError, Sample
 from datasets.transforms import Augmentation, Draw
 
@@ -89,6 +89,12 @@ class CrowdDataset(Dataset):
     def sizes(self) -> list[Size]:
         """Every image's height and width."""
         return [heads.size for heads in self._heads]
+
+    @property
+    def typical_side(self) -> int:
+        """The median longer side of the images that have a map."""
+        both = zip(self.sizes, self.empty, strict=True)
+        return typical_side(size for size, empty in both if not empty)
 
     def hold(self, device: torch.device, quiet: bool = False) -> None:
         """Reads all files onto the device; images and maps of batches are cut there from now on."""

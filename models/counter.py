@@ -24,6 +24,7 @@ from utils.checkpoint import CheckpointError, read_state
 
 ADAPTERS = "adapters."  # prefix of the adapters in a state dict of ours
 GUARD = "guard."  # prefix of a guard's tensors there
+MAX_SIDE = "max_side"  # the fact of files that has the `typical_side` of the training pictures
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -34,6 +35,7 @@ class Counter:
     Args:
         adapters: state dict of its `Adapters`; empty if there are none.
         guard: the guard in its file, if any.
+        max_side: pixels that training pictures' longer side had, if the file says so.
         new_head: whether its output layer is new, because the file has none.
     """
 
@@ -42,6 +44,7 @@ class Counter:
     width: Fraction
     adapters: dict[str, Tensor]
     guard: Guard | None = None
+    max_side: int | None = None
     new_head: bool = False
 
     @property
@@ -54,6 +57,10 @@ class Counter:
     def facts(self) -> dict[str, str]:
         """What files record of the network, by which it is loaded again."""
         return {"arch": self.arch, "width": str(self.width)}
+
+    def limit(self, side: int | str | None) -> int | None:
+        """Returns the longer side to which pictures are shrunk, by an option's `parse_side`."""
+        return self.max_side if side == "auto" else side
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 of the network's float32 weights, the same for any file format."""
@@ -131,7 +138,8 @@ def load_counter(state: Mapping[str, Tensor], facts: Mapping[str, str] = NOTHING
                 f"found {list(weights[name].shape)}"
             )
     network.load_state_dict(weights)
-    return Counter(network.eval(), arch, width, adapters, _build_guard(guard, network))
+    guard = _build_guard(guard, network)
+    return Counter(network.eval(), arch, width, adapters, guard, _read_side(facts))
 
 
 def read_start(path: Path) -> tuple[Counter | None, dict[str, Tensor]]:
@@ -192,6 +200,15 @@ def _name(arch: str, width: Fraction) -> str:
 
 def _shapes(network: nn.Module) -> dict[str, torch.Size]:
     return {name: parameter.shape for name, parameter in network.named_parameters()}
+
+
+def _read_side(facts: Mapping[str, str]) -> int | None:
+    """Raises ValueError if MAX_SIDE is no whole number of pixels."""
+    if (text := facts.get(MAX_SIDE)) is None:
+        return None
+    if not (text.isdecimal() and text.isascii() and 0 < int(text[:9])):
+        raise ValueError(f"{MAX_SIDE} must be a whole number of pixels, got {text[:99]!r}")
+    return int(text[:9])
 
 
 def _build_guard(tensors: dict[str, Tensor], network: nn.Module) -> Guard | None:

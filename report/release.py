@@ -19,6 +19,7 @@ import utils.start  # noqa: F401
 import torch
 from torch import Tensor
 
+from models.counter import MAX_SIDE  # noqa: E402
 from utils.checkpoint import CheckpointError, read_checkpoint, save_weights  # noqa: E402
 from utils.files import check_outputs  # noqa: E402
 
@@ -45,7 +46,9 @@ def release(checkpoints: Sequence[Path], path: Path) -> str:
     for name, tensor in weights.items():
         if not tensor.isfinite().all():
             raise CheckpointError(f"{checkpoints[0]}: {name} does not fit into float16")
-    save_weights(path, weights, facts | {"dataset": held[0]["settings"]["dataset"]})
+    facts |= {"dataset": held[0]["settings"]["dataset"]}
+    facts |= {name: held[0][name] for name in (MAX_SIDE,) if name in held[0]}
+    save_weights(path, weights, facts)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

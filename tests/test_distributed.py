@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,11 +47,11 @@ def distil(processes, lists, teacher, out, *options):
 
 
 @pytest.fixture(scope="module")
-def alone(crowd_lists, teacher, tmp_path_factory):
-    """The folder of a distillation of two epochs in one process."""
-    out = tmp_path_factory.mktemp("alone") / "skt"
-    distil(1, crowd_lists, teacher, out, "--epochs", 2)
-    return out
+def runs(crowd_lists, teacher, tmp_path_factory):
+    """The folders of a distillation of one epoch, by the number of processes, and its output."""
+    folder = tmp_path_factory.mktemp("runs")
+    printed = {n: distil(n, crowd_lists, teacher, folder / f"{n}", "--epochs", 1) for n in (1, 2)}
+    return folder, printed[2]
 
 
 def assert_same_training(first, second):
@@ -69,22 +70,21 @@ def assert_same_training(first, second):
             assert again[name] == pytest.approx(record[name], rel=1e-4), name
 
 
-def test_two_processes_train_and_count_as_one_does(alone, crowd_lists, teacher, tmp_path):
+def test_two_processes_train_and_count_as_one_does(runs):
     # An epoch has five crops: a whole batch, and one crop that only one of the two can take.
-    out = tmp_path / "skt"
-    printed = distil(2, crowd_lists, teacher, out, "--epochs", 2)
-    assert_same_training(alone, out)
-    one, other = (json.loads((folder / "result.json").read_text()) for folder in (alone, out))
+    folder, printed = runs
+    assert_same_training(folder / "1", folder / "2")
+    one, other = (json.loads((folder / n / "result.json").read_text()) for n in "12")
     assert other["test"]["images"] == 3
     assert other["test"]["mae"] == pytest.approx(one["test"]["mae"], rel=1e-4)
     assert printed.count("chosen on validation") == 1
 
 
-def test_a_run_goes_on_with_another_number_of_processes(alone, crowd_lists, teacher, tmp_path):
-    out = tmp_path / "skt"
-    distil(2, crowd_lists, teacher, out, "--epochs", 1)
-    distil(1, crowd_lists, teacher, out, "--epochs", 2, "--resume")
-    assert_same_training(alone, out)
+def test_a_run_goes_on_with_another_number_of_processes(runs, crowd_lists, teacher, tmp_path):
+    for number in "12":
+        shutil.copytree(runs[0] / number, tmp_path / number)
+        distil(1, crowd_lists, teacher, tmp_path / number, "--epochs", 2, "--resume")
+    assert_same_training(tmp_path / "1", tmp_path / "2")
 
 
 def test_a_killed_process_ends_the_run_with_a_message(crowd_lists, teacher, tmp_path):

@@ -118,6 +118,7 @@ def test_noise_is_flagged_and_pictures_like_the_trainings_are_not(calibrated):
 def test_the_weights_stay_as_they_were_beside_their_guard(calibrated, pictures):
     tensors, metadata = read_deployed(calibrated)
     assert metadata["arch"] == "csrnet" and f"of {OTHERS} others" in metadata["guard"]
+    assert metadata["max_side"] == str(max(draw_soft((0, 0)).shape))
     assert tensors["output_layer.weight"].dtype == torch.float16
     with safe_open(calibrated, "pt") as file:
         assert {name for name in file.keys() if "guard" in name} == {  # noqa: SIM118

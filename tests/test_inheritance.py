@@ -28,7 +28,7 @@ def build(arch, width, seed):
 def smooth_images(count, seed):
     """Pictures of blobs, whose neighbouring pixels are alike as a photograph's are."""
     noise = torch.randn(count, 3, 16, 24, generator=torch.Generator().manual_seed(seed))
-    return list(F.interpolate(noise, size=(128, 192), mode="bicubic").split(1))
+    return list(F.interpolate(noise, size=(96, 144), mode="bicubic").split(1))
 
 
 def test_channels_that_others_make_up_for_are_not_chosen():
@@ -60,7 +60,7 @@ def test_chosen_channels_explain_more_than_any_first_ones():
 @torch.no_grad()
 def test_a_student_begins_near_its_teacher_on_images_it_was_not_fitted_to(arch):
     teacher = build(arch, Fraction(1, 8), 0)
-    seen, unseen = smooth_images(24, 1), torch.cat(smooth_images(4, 2))
+    seen, unseen = smooth_images(20, 1), torch.cat(smooth_images(4, 2))
     taught = teacher(unseen)
 
     def unexplained(width):

@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -23,11 +24,13 @@ from datasets.loaders import build_evaluation_loader
 from deploy.engines import EngineError, build_eager
 from deploy.exported import FORMATS
 from models.counter import read_counter
+from preprocess.synthetic import draw_scene
 from utils.checkpoint import (
     DEFAULT,
     SHIPPED,
     CheckpointError,
     read_checkpoint,
+    read_deployed,
     save_weights,
 )
 from utils.files import WriteError
@@ -261,6 +264,63 @@ def test_large_pictures_are_tiled_and_count_the_same(run, monkeypatch, tmp_path)
     assert tiled
 
 
+def test_large_pictures_are_counted_at_the_trainings_size(run, student, tmp_path, capsys):
+    scene, _ = draw_scene(np.random.default_rng(3), (240, 330))
+    small = cv2.resize(scene, (165, 120), interpolation=cv2.INTER_AREA)
+    for name, image in (("large", scene), ("small", small)):
+        write_picture(tmp_path, name, image, [])
+    state, facts = read_deployed(student)
+    knowing = tmp_path / "knowing.safetensors"
+    save_weights(knowing, state, facts | {"max_side": "165"})
+    door = ("--roi", "door:60,40 200,40 200,180 60,180")
+
+    def read(*options, weights=knowing, picture="large"):
+        file = tmp_path / "out.json"
+        options = [tmp_path / f"{picture}.png", *options, "--json", file, "--out", tmp_path / "o"]
+        code, _, errors = run(*options, "--npy", tmp_path / "n", weights=weights)
+        assert code == 0 and not errors
+        (record,) = read_json(file)
+        return record["count"], record["regions"]
+
+    count, regions = read(*door)
+    halved = read("--roi", "door:30,20 100,20 100,90 30,90", picture="small")
+    assert (count, regions) == halved
+    assert np.load(tmp_path / "n/large.npy").shape == (15, 21)
+    with Image.open(tmp_path / "o/large_density.jpg") as drawn:
+        assert drawn.height > 480 * 640 // 660  # of the picture, not of what was counted
+    assert read("--max-side", "165", weights=student)[0] == count
+    native = read(weights=student)[0]
+    assert read("--max-side", "none")[0] == native != count
+    lists = tmp_path / "list.json"
+    lists.write_text(json.dumps([str(tmp_path / "large.png")]))
+    options = ["-c", knowing, "--cpu", "--size", "32x32", "--json", tmp_path / "test.json"]
+    for side, wanted in (("auto", count), ("none", native)):
+        result = run_program("test.py", lists, *options, "--workers", 0, "--max-side", side)
+        assert result.returncode == 0, result.stderr
+        measured = json.loads((tmp_path / "test.json").read_text())
+        assert measured["max_side"] == (165 if side == "auto" else None)
+        assert measured["mae"] == pytest.approx(wanted)  # of 0 heads
+
+
+def test_that_pictures_are_shrunk_is_said_once(tmp_path, student, monkeypatch, capsys):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    paths = [write_picture(tmp_path, name, noise, []).image for name in "ab"]
+    line = "larger pictures are counted at a longer side of 80 pixels; --max-side none counts them"
+    for side, times in (("80", 1), ("96", 0)):
+        options = [*paths, "--max-side", side, "-c", student, "--cpu"]
+        monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, options)])
+        assert predict.main(predict.parse_args()) == 0
+        assert capsys.readouterr().err.count(line) == times
+
+
+@pytest.mark.parametrize("side", ["-5", "", "0", "a lot", "１０"])
+def test_a_side_that_is_no_number_of_pixels_is_an_error(side, run, student, samples, tmp_path):
+    state, facts = read_deployed(student)
+    save_weights(tmp_path / "a.safetensors", state, facts | {"max_side": side})
+    with pytest.raises(CheckpointError, match="max_side must be a whole number of pixels, got"):
+        run(samples[0].image, weights=tmp_path / "a.safetensors")
+
+
 def test_a_negative_sum_is_reported_as_nobody_here_and_by_test_py(run, samples, tmp_path):
     weights = save_student(tmp_path / "negative.safetensors", "csrnet", bias=-9.0)
     run(samples[0].image, "--json", tmp_path / "a.json", "--npy", tmp_path, weights=weights)
@@ -351,6 +411,10 @@ def test_old_results_stay_where_nothing_can_be_counted(run, tmp_path):
         (["a.jpg", "--roi", "count:0,0 1,0 1,1"], "--roi: count is another column's name"),
         (["a.jpg", "--alarm", "many"], "argument --alarm: must be a number of at least 0"),
         (["a.mp4", "--every", "0"], "argument --every: must be a whole number of at least 1"),
+        (
+            ["a.jpg", "--max-side", "7"],
+            "argument --max-side: must be auto, none or pixels",
+        ),
         (["a.jpg", "--engine", "tpu"], "argument --engine: must be one of eager, compile, "),
     ],
 )

@@ -33,6 +33,15 @@ def test_a_region_in_pixels_takes_the_part_of_every_cell_that_it_encloses():
     np.testing.assert_array_equal(region_weights(fractions, (16, 32)), weights)
 
 
+@pytest.mark.parametrize(
+    "corners", ["8,4 40,4 40,20 8,20", "0.125,0.125 0.625,0.125 0.625,0.625 0.125,0.625"]
+)
+def test_a_region_of_a_shrunk_picture_is_where_it_was(corners):
+    box, smaller = parse_region(f"box:{corners}"), parse_region("box:4,2 20,2 20,10 4,10")
+    expected = region_weights(smaller, (16, 32))
+    np.testing.assert_array_equal(region_weights(box, (32, 64), (16, 32)), expected)
+
+
 def test_a_cell_that_reaches_beyond_the_picture_counts_by_what_is_inside():
     right = parse_region("right:8,0 99,0 99,99 8,99")  # which reaches beyond it, too
     np.testing.assert_array_equal(region_weights(right, (4, 10)), [[0, 1]])

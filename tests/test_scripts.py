@@ -165,22 +165,20 @@ def test_the_teachers_script_goes_on_from_a_counter(tmp_path, demo):
     assert (trained["width"], trained["settings"]["init"]) == ("1/4", "best_mae.pth")
 
 
-def test_two_processes_distil_and_test_by_the_fast_recipe(demo):
+def test_several_processes_train_and_test_by_torchrun(demo, tmp_path):
     folder, _ = demo
-    out = folder / "runs/fast"
-    result = run_script(
-        "SKT_distill.sh",
-        **settings(folder) | {"RECIPE": "fast", "NPROC": 2, "GPU": "cpu"},
-        OUT=out,
-    )
+    recorder, asked = tmp_path / "python", tmp_path / "asked"  # test_distributed.py runs it truly
+    kept = f'*nproc*) echo "$*" >> "{asked}" ;;'
+    recorder.write_text(f'#!/bin/bash\ncase "$*" in {kept} *) exec "$REAL" "$@" ;; esac\n')
+    recorder.chmod(0o755)
+    several = settings(folder) | {"NPROC": 2, "GPU": "cpu", "OUT": folder / "runs/skt_csrnet_demo"}
+    several |= {"REAL": os.environ["PYTHON"], "PYTHON": recorder, "SETUP_CHECKED": recorder}
+    result = run_script("SKT_distill.sh", "--resume", **several)
     assert result.returncode == 0, result.stderr
-    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert log[-1]["soft"] < log[0]["soft"] and "val_ema_mae" in log[-1]
-    result = json.loads((out / "result.json").read_text())
-    assert (result["settings"]["cosine"], result["settings"]["ema"]) == ("True", "0.999")
-    tested = json.loads((out / "test.json").read_text())
-    assert tested["images"] == result["test"]["images"] == 3
-    assert tested["mae"] == pytest.approx(result["test"]["mae"], rel=1e-5)
+    launch = f"-m torch.distributed.run --standalone --nproc-per-node 2 {PROJECT}/"
+    trained, tested = asked.read_text().splitlines()
+    assert trained.startswith(f"{launch}SKT_distill.py {folder}/runs/lists_demo/demo_train.json ")
+    assert tested.startswith(f"{launch}test.py {folder}/runs/lists_demo/demo_test.json ")
 
 
 def test_a_distillation_from_kept_answers_that_was_killed_ends_as_an_uninterrupted_one(demo):
@@ -215,6 +213,10 @@ def test_a_distillation_from_kept_answers_that_was_killed_ends_as_an_uninterrupt
             assert all(torch.equal(other[part][k], tensor) for k, tensor in one[part].items())
     results = [json.loads((out / "result.json").read_text()) for out in (whole, killed)]
     assert results[0]["test"] == results[1]["test"]
+    log = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["soft"] < log[0]["soft"] and "val_ema_mae" in log[-1]
+    asked = results[0]["settings"]
+    assert (asked["cosine"], asked["ema"]) == ("True", "0.999")
 
 
 def test_the_test_script_measures_the_student_again(demo):

@@ -9,6 +9,7 @@ from types import MappingProxyType
 import torch
 from torch.utils.data import DataLoader
 
+from models.counter import MAX_SIDE
 from models.distillation import Criterion
 from training.clock import Clock
 from training.runlog import RunFolder
@@ -67,7 +68,7 @@ class Training:
             criterion.trained,
             build_optimizer(args, criterion),
             torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16),
-            {**facts, "settings": shared},
+            {**facts, MAX_SIDE: str(train.dataset.typical_side), "settings": shared},
             copy.deepcopy(criterion.model).requires_grad_(False) if args.ema else None,
             args.ema,
         )

@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from counting.protocols import evaluate
+from models.counter import MAX_SIDE
 from training.experiment import Training
 from training.state import Progress
 from utils import distributed, ranks
@@ -58,7 +59,7 @@ def write_result(training: Training, progress: Progress, results: Sequence[Count
     held_out = not training.args.train_on_val
     validation = "held out of training" if held_out else "inside the training images"
     draw_counts(results, folder.path / "counts.png", f"test images, MAE {scores.mae:.2f}")
-    named = {name: facts[name] for name in ("arch", "width")}
+    named = {name: facts[name] for name in ("arch", "width", MAX_SIDE)}
     save_weights(folder.weights, network.state_dict(), named)
     folder.write_result(
         {

@@ -102,6 +102,19 @@ def whole_number(low: int) -> Callable[[str], int]:
     return parse
 
 
+def parse_side(text: str) -> int | str | None:
+    """Reads pixels of a side, `auto`, or `none` as None.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if text in ("auto", "none"):
+        return text if text == "auto" else None
+    if text.isdecimal() and 8 <= int(text[:DIGITS]):
+        return int(text[:DIGITS])
+    raise ValueError(f"must be auto, none or pixels, at least 8 of them, got {text[:40]!r}")
+
+
 def choices(words: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     """Returns an option type: at least one of `words`, separated by commas, in their order."""
 

@@ -37,12 +37,21 @@ def as_batch(image: np.ndarray) -> Tensor:
 
 def shrink_image(image: np.ndarray, pixels: int) -> np.ndarray:
     """Returns an (H, W, 3) uint8 picture, shrunk by area to at most about so many pixels."""
-    height, width = image.shape[:2]
-    scale = (pixels / (height * width)) ** 0.5
-    if scale >= 1:
-        return image
-    size = (max(1, round(scale * width)), max(1, round(scale * height)))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return _shrink(image, (pixels / (image.shape[0] * image.shape[1])) ** 0.5)
+
+
+def limit_side(image: np.ndarray, side: int | None) -> np.ndarray:
+    """Returns an (H, W, 3) uint8 picture, its longer side shrunk by area to `side` if it is more.
+
+    Args:
+        side: pixels; None: any.
+    """
+    return image if side is None else _shrink(image, side / max(image.shape[:2]))
+
+
+def limited_size(size: tuple[int, int], side: int | None) -> tuple[int, int]:
+    """Returns the height and width of what `limit_side` makes of a picture of `size`."""
+    return size if side is None else _shrunk_size(size, side / max(size))
 
 
 def is_flat(image: np.ndarray) -> bool:
@@ -68,6 +77,21 @@ def change_colour(values: Tensor, colour: Tensor) -> Tensor:
     strength = brightness * contrast
     shared = strength * (1 - saturation) * grey + brightness * (1 - contrast) * mean
     return (strength * saturation * values).add_(shared).clamp_(0, 1)
+
+
+def _shrink(image: np.ndarray, scale: float) -> np.ndarray:
+    """Returns an (H, W, 3) picture, resized by area if `scale` is below 1."""
+    if scale >= 1:
+        return image
+    size = _shrunk_size(image.shape[:2], scale)
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+
+
+def _shrunk_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    height, width = size
+    if scale >= 1:
+        return height, width
+    return max(1, round(scale * height)), max(1, round(scale * width))
 
 
 def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
