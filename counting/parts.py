@@ -171,6 +171,8 @@ def _read_csv(path: Path) -> Iterator[tuple[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = csv.reader(file)
         header = next(rows, [])
+        if header[:1] != ["name"]:
+            raise ValueError("its first line does not begin with name")
         for fields in rows:
             row = dict(zip(header, fields, strict=True))
             yield row["name"], row["notes"]

@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import platform
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
@@ -27,6 +28,7 @@ LOCAL = "local"  # the address that starts Ray on this machine
 PACKAGES = ("counting", "datasets", "deploy", "models", "utils")  # what actors import of ours
 CHUNK = 64  # pictures at most that an actor gets at a time
 CHUNKS = 32  # at least, that every actor gets, so that all end at the same time
+REACH_S = 10  # seconds that a cluster has to answer
 TRIES = 3  # of a picture whose actor dies
 
 Build = Callable[[torch.device], Predictor]
@@ -77,9 +79,10 @@ def running_ray(address: str, actors: int | None) -> Iterator[None]:
     else:
         options["runtime_env"] = {"py_modules": [str(PROJECT / name) for name in PACKAGES]}
     try:
+        _knock(address)
         with _silence():
             ray.init(address=address, **options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OverflowError, OSError) as error:
         reason = " ".join(str(error).split())
         raise ScaleError(f"--ray {address} cannot be reached: {reason}") from None
     try:
@@ -218,6 +221,13 @@ def count_picture(predictor: Predictor, name: str) -> Outcome:
     except Exception as error:
         reason = f"{name}: {str(error) or type(error).__name__}"
     return Failure(name, " ".join(reason.split()))
+
+
+def _knock(address: str) -> None:
+    """Raises OSError if nobody answers at HOST:PORT: Ray would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=REACH_S).close()
 
 
 @contextmanager
