@@ -8,7 +8,7 @@ import utils.start  # noqa: F401
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 
 from counting.live import open_video
 from counting.outputs import Film, Outputs, Timeline
-from counting.parts import Failure, Outcome, PartsError, open_parts
+from counting.parts import Failure, Outcome, Parts, PartsError, open_parts
 from counting.predictor import Predictor
 from counting.readings import COLUMNS, Reading, open_records
 from counting.regions import RegionError, parse_region
@@ -141,6 +141,11 @@ def say(line: str, file: TextIO | None = None) -> None:
         print(line, file=file)
 
 
+def tell(line: str) -> None:
+    """Prints a line that is no result."""
+    say(line, sys.stderr)
+
+
 @dataclass(kw_only=True)
 class Totals:
     """How much was counted, with how many alarms and problems."""
@@ -153,13 +158,13 @@ class Totals:
     def complain(self, error: Exception | str) -> None:
         """Prints an error in one line, and counts it."""
         self.problems += 1
-        say(f"error: {' '.join(str(error).split())}", sys.stderr)
+        tell(f"error: {' '.join(str(error).split())}")
 
     def find(self, args: argparse.Namespace) -> Iterator[Source]:
         """Yields the sources of all inputs; prints an error for those that name none."""
         for text in args.inputs:
             try:
-                yield from find_sources(text, args.recursive, partial(say, file=sys.stderr))
+                yield from find_sources(text, args.recursive, tell)
             except SourceError as error:
                 self.complain(error)
 
@@ -218,7 +223,7 @@ def count_video(tally: Tally, source: Source, every: int) -> None:
         VideoError, RegionError, EngineError: it cannot be counted, or not to its end; what was
             counted before is written.
     """
-    video = open_video(source.place, tally.stop, partial(say, file=sys.stderr))
+    video = open_video(source.place, tally.stop, tell)
     timeline, stem = Timeline(), source.stem
     shown = {"desc": source.name, "unit": "frame", "leave": False, "delay": PATIENCE_S}
     try:
@@ -296,35 +301,33 @@ def count_with_ray(args: argparse.Namespace, counter: Counter) -> int:
         build(torch.device("cpu"))  # what fails in every actor fails here, in one line
     names = name_pictures(totals.find(args))
     folder, ending = (args.csv, ".csv") if args.csv else (args.parquet, ".parquet")
-    tell = partial(say, file=sys.stderr)
     with open_parts(folder, ending, regions, describe_counts(args, counter)) as parts:
         left = [name for name in names if parts.lacks(name)]
         totals.counted, totals.alarms = len(names) - len(left), parts.alarms
-        with (
-            running_ray(args.ray, args.actors),
-            totals.stop,
-            Bar(total=len(names), initial=totals.counted, unit="picture") as bar,
-        ):
-            for outcome in count_pictures(left, build, args.actors, use_gpus, tell):
-                note_outcome(totals, outcome)
-                bar.update()
-                if parts.add(outcome) and bar.disable:
-                    tell(f"{totals.counted} of {len(names)} pictures are counted")
-                if totals.stop.requested:
-                    break
+        if left:
+            with running_ray(args.ray, args.actors), totals.stop:
+                outcomes = count_pictures(left, build, args.actors, use_gpus, tell)
+                note_outcomes(outcomes, totals, parts, len(names))
     say(f"{totals.counted} of {len(names)} pictures are counted, in {folder}")
     return totals.exit_code
 
 
-def note_outcome(totals: Totals, outcome: Outcome) -> None:
-    """Adds a picture's outcome to the totals; prints it if it is an error or an alarm."""
-    if isinstance(outcome, Failure):
-        totals.complain(outcome.error)
-        return
-    totals.counted += 1
-    if "alarm" in outcome.notes:
-        totals.alarms += 1
-        say(str(outcome))
+def note_outcomes(outcomes: Iterable[Outcome], totals: Totals, parts: Parts, total: int) -> None:
+    """Adds pictures to parts and totals, until a stop is requested; prints errors and alarms."""
+    with Bar(total=total, initial=totals.counted, unit="picture") as bar:
+        for outcome in outcomes:
+            if isinstance(outcome, Failure):
+                totals.complain(outcome.error)
+            else:
+                totals.counted += 1
+                if "alarm" in outcome.notes:
+                    totals.alarms += 1
+                    say(str(outcome))
+            bar.update()
+            if parts.add(outcome) and bar.disable:
+                tell(f"{totals.counted} of {total} pictures are counted")
+            if totals.stop.requested:
+                break
 
 
 def main(args: argparse.Namespace) -> int:

@@ -96,6 +96,7 @@ def time_count(names: list[str], processes: int, actors: int) -> tuple[np.ndarra
 
 def main(args: argparse.Namespace) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["RAY_worker_niceness"] = "0"  # not 15, so that other programs hold up all alike
     names = [str(path.absolute()) for path in list_pictures(args.folder, False).files]
     few, expected, rows, steady = names[:: len(names) // args.few], None, [], {}
     for label, processes, actors in WAYS:
