@@ -6,9 +6,11 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from conftest import read_json
 from PIL import Image
 
@@ -17,7 +19,14 @@ from counting import parts as parts_module
 from counting import scale
 from counting.parts import Failure, PartsError, open_parts
 from counting.readings import Reading
-from counting.scale import Begun, PictureCounter, ScaleError, count_picture, name_pictures
+from counting.scale import (
+    Begun,
+    PictureCounter,
+    ScaleError,
+    count_picture,
+    name_pictures,
+    running_ray,
+)
 from counting.sources import SourceError, find_sources
 from utils.files import WriteError
 
@@ -33,6 +42,15 @@ def pictures(tmp_path):
         Image.fromarray(rng.integers(0, 256, (40, 56, 3), dtype=np.uint8)).save(folder / name)
     (folder / "text.png").write_text("no picture")
     return folder
+
+
+@pytest.fixture
+def one_thread():
+    """Lets this process compute as actors do: other threads add in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(params=[".csv", ".parquet"])
@@ -226,6 +244,28 @@ def test_without_ray_a_line_says_how_to_get_it(run, pictures, tmp_path, monkeypa
         run(pictures, "--ray", "local", "--csv", tmp_path / "out")
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_a_cluster_that_does_not_answer_is_named_at_once(address, monkeypatch):
+    for name in ("ray", "ray.data"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    with pytest.raises(ScaleError, match=f"--ray {address} cannot be reached: .*refused"):
+        with running_ray(address, None):
+            pass
+
+
+def test_what_keeps_an_actor_from_beginning_reaches_the_user(monkeypatch):
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+
+    def build(device):
+        raise RuntimeError("openvino is missing:\npip install it")
+
+    outcomes, lines, problem = scale.pickle.loads(
+        PictureCounter(build, "cpu", ".", None)({"item": [b"a"]})["counted"][0]
+    )
+    assert outcomes == lines == []
+    assert problem.endswith(" cannot begin: openvino is missing: pip install it")
+
+
 class Local:
     """What an actor uses of Ray, in this process: methods with `remote`, and `get`."""
 
@@ -251,7 +291,7 @@ def test_a_picture_at_which_actors_die_becomes_an_error_and_spares_its_chunk(mon
     begun = Local(Begun())
     monkeypatch.setitem(sys.modules, "ray", Local)
     monkeypatch.setattr(scale, "count_picture", count)
-    monkeypatch.setattr(scale.torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     chunk = {"item": [b"a", b"b", b"c"]}
     for _ in range(scale.TRIES):
         with pytest.raises(Died):
@@ -272,7 +312,7 @@ def test_whatever_a_picture_raises_is_its_error(pictures):
 
 
 def test_actors_count_bit_for_bit_as_without_and_go_on_where_they_stopped(
-    run, pictures, student, tmp_path, monkeypatch
+    run, pictures, student, tmp_path, one_thread
 ):
     pytest.importorskip("ray.data", reason="Ray of requirements-scale.txt is missing")
     from pyarrow import parquet
@@ -302,7 +342,7 @@ def test_counting_at_scale_without_actors(run, pictures, tmp_path, monkeypatch):
     counted = []
 
     def count_here(names, build, actors, use_gpus, tell):
-        predictor = build(predict.torch.device("cpu"))
+        predictor = build(torch.device("cpu"))
         for name in names:
             counted.append(Path(name).name)
             yield count_picture(predictor, name)
