@@ -8,40 +8,38 @@ import utils.start  # noqa: F401
 
 import argparse
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-import numpy as np
+import torch
 
 from counting.live import open_video
 from counting.outputs import Film, Outputs, Timeline
-from counting.predictor import Predictor
+from counting.parts import Failure, Outcome, Parts, PartsError, open_parts
+from counting.predictor import Predictor, build_predictor
 from counting.readings import COLUMNS, Reading, open_records
 from counting.regions import RegionError, parse_region
-from counting.sources import Source, SourceError, find_sources, searches
+from counting.scale import ScaleError, count_pictures, name_pictures, running_ray
+from counting.sources import Source, SourceError, find_sources, read_picture, searches
 from counting.video import Frame, VideoError
-from datasets.pictures import read_image
-from datasets.splits import DataError
 from deploy.engines import (
     ENGINES,
     EngineError,
-    build_eager,
-    build_engine,
     choose_device,
     parse_engine,
 )
+from deploy.exported import open_exported
 from models.counter import Counter, read_counter
-from models.guard import read_features
 from utils.checkpoint import DEFAULT, CheckpointError, find_checkpoint
 from utils.device import add_device_options, select_device
 from utils.files import Names, check_outputs, printable
+from utils.inputs import DataError
 from utils.interrupt import StopRequest
 from utils.metrics import CountError
 from utils.options import Parser, checked, fail, number, parse_side, whole_number
-from utils.pixels import as_batch, normalise
 from utils.precision import allow_tf32
 from utils.progress import Bar
 
@@ -52,7 +50,7 @@ PATIENCE_S = 2  # seconds before a progress bar shows
 def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     add = parser.add_argument
-    add("inputs", nargs="+", help="pictures, videos, folders, patterns, URLs or camera:0")
+    add("inputs", nargs="+", help="pictures, videos, folders, patterns, lists, URLs or camera:0")
     add("--checkpoint", "-c", type=find_checkpoint, default=DEFAULT, help="file or shipped weights")
     add(
         "--engine",
@@ -89,31 +87,40 @@ def parse_args() -> argparse.Namespace:
     add("--csv", type=Path, help="file with a row for every picture and frame")
     add("--json", type=Path, help="the same, a JSON object a line")
     add("--npy", type=Path, help="folder for raw density maps, heads per 8x8 pixels")
+
+    add = parser.add_argument_group("many pictures, see docs/scale.md").add_argument
+    where = "a cluster of Ray's counts, or 'local': Ray's actors on this machine"
+    add("--ray", metavar="ADDRESS", help=f"{where}; into parts in the folder --csv or --parquet")
+    add("--parquet", type=Path, help="folder for a Parquet table in parts; with --ray")
+    which = "processes that count (default: one for each GPU or else each core); with --ray"
+    add("--actors", type=whole_number(1), help=which)
     args = parser.parse_intermixed_args()
     names = [region.name for region in args.roi]
     if len(set(names)) < len(names):
         parser.error(f"--roi: each needs a name of its own, got {', '.join(names)}")
-    if taken := set(names) & set(COLUMNS):
+    if taken := set(names) & {*COLUMNS, "error"}:
         parser.error(f"--roi: {min(taken)} is another column's name")
+    check_ray(args, parser)
     args.device = choose_device(args.engine, select_device(args, parser))
     if args.out and any(searches(text, args.out) for text in args.inputs):
         parser.error(f"--out {args.out} is where pictures are read: its overlays would be next")
     return args
 
 
-def build_predictor(args: argparse.Namespace, counter: Counter) -> Predictor:
-    """Builds the predictor, which rates pictures if the checkpoint has a guard."""
-    network, guard = build_eager(counter.network, args.device), counter.guard
-
-    def rate(glance: np.ndarray) -> float:
-        features = read_features(network, normalise(as_batch(glance).to(args.device)))
-        return guard.score(features.cpu()).item()
-
-    engine = build_engine(args.engine, network, counter.fingerprint, args.device)
-    regions = tuple(args.roi)
-    max_side = counter.limit(args.max_side)
-    rate = rate if guard else None
-    return Predictor(engine, network, args.device, regions, args.alarm, rate, max_side)
+def check_ray(args: argparse.Namespace, parser: Parser) -> None:
+    """Ends with an error where --ray lacks an option, or another one does not go with it."""
+    if args.ray is None:
+        for option in ("parquet", "actors"):
+            if getattr(args, option) is not None:
+                parser.error(f"--{option} needs --ray")
+        return
+    for option in ("out", "npy", "json", "gpu"):
+        if getattr(args, option) is not None:
+            parser.error(f"--{option} does not go with --ray")
+    if args.every > 1:
+        parser.error("--every is for videos, which --ray does not count")
+    if (args.csv is None) == (args.parquet is None):
+        parser.error("--ray needs --csv FOLDER or --parquet FOLDER, one of them, for its parts")
 
 
 def say(line: str, file: TextIO | None = None) -> None:
@@ -125,36 +132,47 @@ def say(line: str, file: TextIO | None = None) -> None:
         print(line, file=file)
 
 
-@dataclass
-class Tally:
-    """What all pictures share, and how much was counted, with how many alarms and problems."""
+def tell(line: str) -> None:
+    """Prints a line that is no result."""
+    say(line, sys.stderr)
 
-    predictor: Predictor
-    outputs: Outputs
-    record: Callable[[Reading], None]
-    stop: StopRequest
+
+@dataclass(kw_only=True)
+class Totals:
+    """How much was counted, with how many alarms and problems."""
+
+    stop: StopRequest = field(default_factory=StopRequest)
     counted: int = 0  # pictures and frames
     alarms: int = 0
     problems: int = 0
-    shrunk: bool = False  # a picture was, and it was said
 
     def complain(self, error: Exception | str) -> None:
         """Prints an error in one line, and counts it."""
         self.problems += 1
-        say(f"error: {' '.join(str(error).split())}", sys.stderr)
+        tell(f"error: {' '.join(str(error).split())}")
+
+    def find(self, args: argparse.Namespace) -> Iterator[Source]:
+        """Yields the sources of all inputs; prints an error for those that name none."""
+        for text in args.inputs:
+            try:
+                yield from find_sources(text, args.recursive, tell)
+            except SourceError as error:
+                self.complain(error)
+
+    @property
+    def exit_code(self) -> int:
+        if self.stop.requested:
+            return STOPPED
+        return ALARM if self.alarms else UNREADABLE if self.problems else 0
 
 
-def read(tally: Tally, image: np.ndarray, *facts: object) -> tuple[Reading, np.ndarray]:
-    """Reads a picture, see `Predictor.read`; says once that pictures are shrunk."""
-    side = tally.predictor.max_side
-    if side and max(image.shape[:2]) > side and not tally.shrunk:
-        tally.shrunk = True
-        say(
-            f"larger pictures are counted at a longer side of {side} pixels; --max-side none "
-            "counts them as they are",
-            sys.stderr,
-        )
-    return tally.predictor.read(image, *facts)
+@dataclass
+class Tally(Totals):
+    """Totals, and what all pictures share."""
+
+    predictor: Predictor
+    outputs: Outputs
+    record: Callable[[Reading], None]
 
 
 def find_all(tally: Tally, args: argparse.Namespace) -> list[Source]:
@@ -165,17 +183,12 @@ def find_all(tally: Tally, args: argparse.Namespace) -> list[Source]:
     Raises:
         WriteError: an output is an input or another output.
     """
-    sources, names = [], Names()
-    for text in args.inputs:
-        try:
-            sources += find_sources(text, args.recursive, partial(say, file=sys.stderr))
-        except SourceError as error:
-            tally.complain(error)
-    sources = [replace(source, stem=names.take(source.stem)) for source in sources]
+    names = Names()
+    sources = [replace(source, stem=names.take(source.stem)) for source in tally.find(args)]
     outputs = [("--csv", args.csv), ("--json", args.json)]
     outputs += [file for source in sources for file in tally.outputs.files(source)]
-    read = [args.checkpoint, Path(args.engine), *(Path(str(source.place)) for source in sources)]
-    check_outputs(outputs, read)
+    read = [args.checkpoint, Path(args.engine), *map(Path, args.inputs)]
+    check_outputs(outputs, [*read, *(Path(str(source.place)) for source in sources)])
     return sources
 
 
@@ -185,8 +198,8 @@ def count_picture(tally: Tally, source: Source) -> None:
     Raises:
         DataError, RegionError, EngineError: it cannot be counted.
     """
-    image = read_image(source.place, upright=True)
-    reading, density = read(tally, image, source.name)
+    image = read_picture(source.place)
+    reading, density = tally.predictor.read(image, source.name)
     say(str(reading))
     tally.record(reading)
     tally.alarms += "alarm" in reading.notes
@@ -201,7 +214,7 @@ def count_video(tally: Tally, source: Source, every: int) -> None:
         VideoError, RegionError, EngineError: it cannot be counted, or not to its end; what was
             counted before is written.
     """
-    video = open_video(source.place, tally.stop, partial(say, file=sys.stderr))
+    video = open_video(source.place, tally.stop, tell)
     timeline, stem = Timeline(), source.stem
     shown = {"desc": source.name, "unit": "frame", "leave": False, "delay": PATIENCE_S}
     try:
@@ -224,7 +237,7 @@ def count_video(tally: Tally, source: Source, every: int) -> None:
 
 def count_frame(tally: Tally, name: str, frame: Frame, timeline: Timeline, film: Film) -> None:
     """Counts a frame, and writes the requested files."""
-    reading, density = read(tally, frame.image, name, frame.number, frame.seconds)
+    reading, density = tally.predictor.read(frame.image, name, frame.number, frame.seconds)
     if timeline.add(reading):
         say(f"{reading} at {frame.seconds:.1f} s")
     tally.record(reading)
@@ -232,14 +245,19 @@ def count_frame(tally: Tally, name: str, frame: Frame, timeline: Timeline, film:
     tally.counted += 1
 
 
-def main(args: argparse.Namespace) -> int:
-    sys.stdout.reconfigure(line_buffering=True)  # so that alarms appear at once
-    allow_tf32(False)
-    predictor = build_predictor(args, read_counter(args.checkpoint))
+def options(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the options of `build_predictor`."""
+    chosen = {"engine": args.engine, "regions": tuple(args.roi), "alarm": args.alarm}
+    return chosen | {"max_side": args.max_side}
+
+
+def count_here(args: argparse.Namespace, counter: Counter) -> int:
+    """Counts everything in this process, and returns the exit code."""
+    predictor = build_predictor(counter, args.device, **options(args))
     outputs = Outputs(args.out, args.npy, predictor.regions, predictor.max_side)
     stop, names = StopRequest(), [region.name for region in args.roi]
     with open_records(args.csv, args.json, names) as record, stop:
-        tally = Tally(predictor, outputs, record, stop)
+        tally = Tally(predictor, outputs, record, stop=stop)
         sources = find_all(tally, args)
         alone = len(sources) < 2
         for source in Bar(sources, unit="file", leave=False, delay=PATIENCE_S, disable=alone):
@@ -256,13 +274,69 @@ def main(args: argparse.Namespace) -> int:
                 break
     if args.out and tally.counted:
         say(f"overlays are in {args.out}")
-    if stop.requested:
-        return STOPPED
-    return ALARM if tally.alarms else UNREADABLE if tally.problems else 0
+    return tally.exit_code
+
+
+def describe_counts(args: argparse.Namespace, counter: Counter) -> dict[str, Any]:
+    """Returns what counts depend on, for the parts of which results consist."""
+    exported = args.engine not in ENGINES
+    return {
+        "weights": counter.fingerprint(),
+        "guard": counter.guard.threshold.item() if counter.guard else None,
+        "engine": open_exported(Path(args.engine)).facts if exported else args.engine,
+        "roi": {region.name: list(map(list, region.corners)) for region in args.roi},
+        "alarm": args.alarm,
+        "max_side": counter.limit(args.max_side),
+    }
+
+
+def count_with_ray(args: argparse.Namespace, counter: Counter) -> int:
+    """Counts pictures in Ray's actors, into parts of a folder, and returns the exit code."""
+    totals, regions = Totals(), [region.name for region in args.roi]
+    use_gpus = not args.cpu and choose_device(args.engine, torch.device("cuda")).type == "cuda"
+    build = partial(build_predictor, counter, **options(args))
+    if not use_gpus:
+        build(torch.device("cpu"))  # what fails in every actor fails here, in one line
+    names = name_pictures(totals.find(args))
+    folder, ending = (args.csv, ".csv") if args.csv else (args.parquet, ".parquet")
+    with open_parts(folder, ending, regions, describe_counts(args, counter)) as parts:
+        left = [name for name in names if parts.lacks(name)]
+        totals.counted, totals.alarms = len(names) - len(left), parts.alarms
+        if left:
+            with running_ray(args.ray, args.actors), totals.stop:
+                outcomes = count_pictures(left, build, args.actors, use_gpus, tell)
+                note_outcomes(outcomes, totals, parts, len(names))
+    say(f"{totals.counted} of {len(names)} pictures are counted, in {folder}")
+    return totals.exit_code
+
+
+def note_outcomes(outcomes: Iterable[Outcome], totals: Totals, parts: Parts, total: int) -> None:
+    """Adds pictures to parts and totals, until a stop is requested; prints errors and alarms."""
+    with Bar(total=total, initial=totals.counted, unit="picture") as bar:
+        for outcome in outcomes:
+            if isinstance(outcome, Failure):
+                totals.complain(outcome.error)
+            else:
+                totals.counted += 1
+                if "alarm" in outcome.notes:
+                    totals.alarms += 1
+                    say(str(outcome))
+            bar.update()
+            if parts.add(outcome) and bar.disable:
+                tell(f"{totals.counted} of {total} pictures are counted")
+            if totals.stop.requested:
+                break
+
+
+def main(args: argparse.Namespace) -> int:
+    sys.stdout.reconfigure(line_buffering=True)  # so that alarms appear at once
+    allow_tf32(False)
+    counter = read_counter(args.checkpoint)
+    return count_with_ray(args, counter) if args.ray else count_here(args, counter)
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main(parse_args()))
-    except (CheckpointError, EngineError, OSError) as error:
+    except (CheckpointError, EngineError, PartsError, ScaleError, OSError) as error:
         fail(error)

@@ -11,8 +11,19 @@ from torch import Tensor, nn
 from counting.protocols import count_image, predict_tiled, predict_whole
 from counting.readings import Reading
 from counting.regions import STRIDE, Region, count_regions
+from deploy.engines import build_eager, build_engine
+from models.counter import Counter
+from models.guard import read_features
 from utils.metrics import CountError
-from utils.pixels import as_batch, is_flat, limit_side, limited_size, shrink_image
+from utils.pixels import (
+    as_batch,
+    is_flat,
+    limit_side,
+    limited_size,
+    normalise,
+    shrink_image,
+)
+from utils.progress import say_once
 
 # A 4K frame is the largest picture that is counted whole. It takes 1.1 GB with a quarter-wide
 # network; memory grows with the pixels. Tiles take 0.3 GB, but nearly twice the time: they overlap.
@@ -57,6 +68,11 @@ class Predictor:
         """
         size, glance = image.shape[:2], shrink_image(image, GLANCE_PIXELS)
         counted = limited_size(size, self.max_side)
+        if counted != size:
+            say_once(
+                f"larger pictures are counted at a longer side of {self.max_side} pixels; "
+                "--max-side none counts them as they are"
+            )
         if flat := is_flat(glance):
             count, density = 0.0, np.zeros([-(-side // STRIDE) for side in counted], np.float32)
         else:
@@ -80,3 +96,31 @@ class Predictor:
         else:
             count, density = count_image(self.engine, batch, predict_whole)
         return count, density[0, 0].cpu().numpy()
+
+
+def build_predictor(
+    counter: Counter,
+    device: torch.device,
+    engine: str = "eager",
+    regions: tuple[Region, ...] = (),
+    alarm: float | None = None,
+    max_side: int | str | None = "auto",
+) -> Predictor:
+    """Builds a predictor, which rates pictures if the counter has a guard.
+
+    Args:
+        engine: as `deploy.engines.parse_engine` takes it.
+        max_side: pixels, None, or "auto" for what the counter's file says.
+
+    Raises:
+        EngineError: the engine cannot be built, or was made of other weights.
+    """
+    network, guard = build_eager(counter.network, device), counter.guard
+
+    def rate(glance: np.ndarray) -> float:
+        features = read_features(network, normalise(as_batch(glance).to(device)))
+        return guard.score(features.cpu()).item()
+
+    run = build_engine(engine, network, counter.fingerprint, device)
+    side = counter.limit(max_side)
+    return Predictor(run, network, device, regions, alarm, rate if guard else None, side)

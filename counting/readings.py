@@ -62,7 +62,7 @@ def open_records(
         def record(reading: Reading) -> None:
             if csv_path:
                 header = [[*COLUMNS, *regions]] if begin(csv_path) else []
-                csv.writer(files[csv_path]).writerows([*header, _row(reading, regions)])
+                csv.writer(files[csv_path]).writerows([*header, csv_row(reading, regions)])
             if json_path:
                 begin(json_path)
                 line = json.dumps(without_nan(vars(reading)), ensure_ascii=False, allow_nan=False)
@@ -71,7 +71,8 @@ def open_records(
         yield record
 
 
-def _row(reading: Reading, regions: Sequence[str]) -> list[object]:
+def csv_row(reading: Reading, regions: Sequence[str]) -> list[object]:
+    """Returns the values of COLUMNS and then of the regions, as text that a CSV file has."""
     seconds = "" if reading.seconds is None else f"{reading.seconds:.3f}"
     unlikeness = "" if reading.unlikeness is None else f"{reading.unlikeness:.3f}"
     counts = (f"{reading.regions[name]:.4f}" for name in regions)

@@ -6,9 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.pictures import list_pictures
+import numpy as np
+
+from datasets.pictures import list_pictures, read_image
+from datasets.splits import read_images
+from utils.inputs import DataError, read_text_file
 
 VIDEOS = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .ts .mts .3gp".split())
+LISTS = (".json", ".txt")  # of preprocess/make_json.py, and with a path in every line
 CAMERA = re.compile(r"camera:(\d+)")
 STREAM = re.compile(r"(rtsps?|https?)://.+", re.IGNORECASE)
 LOGIN = re.compile(r"^(\w+:/+).*@")  # up to the last @, as a password may hold an @ or a /
@@ -34,17 +39,19 @@ class SourceError(ValueError):
 def find_sources(
     text: str, recursive: bool = False, tell: Callable[[str], None] = lambda _: None
 ) -> list[Source]:
-    """Returns the sources of a file, folder, pattern, URL or camera:N, in alphabetical order.
+    """Returns the sources of a file, folder, pattern, list, URL or camera:N.
 
-    In a folder, these are the files with the ending of a picture or a video. A file that is named
-    itself, or matches a pattern, is a picture unless it has the ending of a video.
+    In a folder, these are the files with the ending of a picture or a video, in alphabetical order.
+    A file that is named itself, in a list or by a pattern, is a picture unless it has the ending of
+    a video. A file of LISTS that is named itself is a list; its files, whose relative paths start
+    at its folder, keep their order, and nobody looks whether they exist.
 
     Args:
         recursive: whether a folder's subfolders count.
         tell: takes a line about what a folder holds and is left out.
 
     Raises:
-        SourceError: nothing was found.
+        SourceError: nothing was found, or a list is malformed.
     """
     if camera := CAMERA.fullmatch(text):
         return [Source(int(camera[1]), True, text, f"camera{camera[1]}")]
@@ -53,6 +60,8 @@ def find_sources(
         stem = re.sub(r"[^\w.-]+", "_", name.split("://")[1]).strip("._")
         return [Source(text, True, name, stem[:LONGEST_STEM])]
     path = Path(text)
+    if path.suffix.lower() in LISTS and path.is_file():
+        return [_as_source(file) for file in _read_list(path)]
     if path.is_dir():
         listing = list_pictures(path, recursive, VIDEOS)
         found = listing.files
@@ -72,7 +81,19 @@ def find_sources(
     found = sorted(file for file in found if file.is_file())
     if not found:
         raise SourceError(missing)
-    return [Source(f, f.suffix.lower() in VIDEOS, str(f), f.stem) for f in found]
+    return [_as_source(file) for file in found]
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Returns a picture as a viewer shows it, (H, W, 3) uint8 RGB.
+
+    Raises:
+        DataError: it cannot be read, see `read_image`, or is not there.
+    """
+    try:
+        return read_image(path, upright=True)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from None
 
 
 def searches(text: str, folder: Path) -> bool:
@@ -88,3 +109,20 @@ def searches(text: str, folder: Path) -> bool:
 def hide_secrets(text: str) -> str:
     """Returns a URL without its user, password and tokens; other texts as they are."""
     return SECRET.sub(r"\1***", LOGIN.sub(r"\1***@", text)) if ":/" in text else text
+
+
+def _as_source(file: Path) -> Source:
+    return Source(file, file.suffix.lower() in VIDEOS, str(file), file.stem)
+
+
+def _read_list(path: Path) -> list[Path]:
+    try:
+        if path.suffix.lower() == ".json":
+            return read_images(path)
+        lines = read_text_file(path).split("\n")
+    except DataError as error:
+        raise SourceError(str(error)) from None
+    files = [path.parent / line for line in lines if line.strip()]
+    if not files:
+        raise SourceError(f"list {path} names no picture")
+    return files

@@ -1,6 +1,5 @@
 """The one reader of pictures: whatever a file holds, it becomes 8-bit RGB, or one line of error."""
 
-import sys
 import warnings
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -16,7 +15,7 @@ from PIL import Image
 
 from datasets.sizes import Size
 from utils.inputs import DataError, check_regular
-from utils.progress import Bar
+from utils.progress import say_once
 from utils.ram import GIGABYTE, free_ram
 
 with suppress(ImportError):  # installed by who has .heic files
@@ -36,7 +35,6 @@ DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits of a picture's values
 BYTES_PER_PIXEL = 7  # Pillow's 4, and our 3
 LARGE = 10**8  # pixels, from which on the free memory is asked
 ORIENTATION = 0x0112  # the EXIF tag that says how a stored picture must be turned
-SAID: set[str] = set()  # lines that are printed once per process
 Result = TypeVar("Result")
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -94,7 +92,7 @@ def read_image(path: Path, upright: bool = False) -> np.ndarray:
     def decode(image: Image.Image) -> np.ndarray:
         _check_memory(image.size, path)
         if (pages := _count_pages(image)) > 1:
-            _say_once(f"{path}: only the first of its {pages} pages or frames")
+            say_once(f"{path}: only the first of its {pages} pages or frames")
         turn = TURNS.get(_read_orientation(image)) if upright else None
         if _is_deep(image):
             pixels = _reduce_depth(_read_deep(image, path), path)
@@ -231,13 +229,6 @@ def _reduce_depth(values: np.ndarray, path: Path) -> np.ndarray:
         bits = next(bits for bits in DEPTHS if high < 2**bits)
         full, read_as = 2**bits - 1, f"{bits} bits"
     if read_as != "16 bits":
-        _say_once(f"{path}, and others alike: values up to {high:g} are read as {read_as}", read_as)
+        say_once(f"{path}, and others alike: values up to {high:g} are read as {read_as}", read_as)
     pixels = (values * (255 / full) + 0.5).astype(np.uint8)
     return np.stack([pixels] * 3, axis=-1) if pixels.ndim == 2 else np.ascontiguousarray(pixels)
-
-
-def _say_once(line: str, key: str | None = None) -> None:
-    """Prints a line on stderr, unless this process has printed it, or one with its key."""
-    if (key or line) not in SAID:
-        SAID.add(key or line)
-        Bar.write(line, sys.stderr)

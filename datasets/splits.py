@@ -36,15 +36,16 @@ def read_list(path: Path) -> list[Sample]:
     Raises:
         DataError: the list is missing, empty or malformed, or a file that it names is missing.
     """
-    try:
-        entries = read_json_file(path)
-    except FileNotFoundError:
-        raise DataError(f"list {path} does not exist; preprocess/make_json.py makes it") from None
-    except DataError as error:
-        raise DataError(f"list {error}; preprocess/make_json.py makes lists") from None
-    if not isinstance(entries, list) or not entries:
-        raise DataError(f"list {path} must be a JSON list of at least one image")
-    return [_read_entry(entry, path) for entry in entries]
+    return [_find_entry(entry, path) for entry in _read_entries(path)]
+
+
+def read_images(path: Path) -> list[Path]:
+    """Reads the images of a JSON list as `read_list` does, but looks for no file.
+
+    Raises:
+        DataError: the list is missing, empty or malformed.
+    """
+    return [path.parent / entry["image"] for entry in _read_entries(path)]
 
 
 def read_empty(folder: Path) -> list[Sample]:
@@ -113,7 +114,19 @@ def check_disjoint(
         )
 
 
-def _read_entry(entry: object, path: Path) -> Sample:
+def _read_entries(path: Path) -> list[dict[str, str]]:
+    try:
+        entries = read_json_file(path)
+    except FileNotFoundError:
+        raise DataError(f"list {path} does not exist; preprocess/make_json.py makes it") from None
+    except DataError as error:
+        raise DataError(f"list {error}; preprocess/make_json.py makes lists") from None
+    if not isinstance(entries, list) or not entries:
+        raise DataError(f"list {path} must be a JSON list of at least one image")
+    return [_check_entry(entry, path) for entry in entries]
+
+
+def _check_entry(entry: object, path: Path) -> dict[str, str]:
     if isinstance(entry, str):
         entry = {"image": entry}
     keys = entry.keys() if isinstance(entry, dict) else set()
@@ -121,6 +134,10 @@ def _read_entry(entry: object, path: Path) -> Sample:
         isinstance(value, str) for value in entry.values()
     ):
         raise DataError(f'{path}: an entry must be a path or {{"image": ..., "density": ...}}')
+    return entry
+
+
+def _find_entry(entry: Mapping[str, str], path: Path) -> Sample:
     try:
         return _find_sample(entry, path)
     except OSError as error:  # a name that is too long, or in a folder that is not ours to read

@@ -11,6 +11,7 @@ from PIL import Image
 from datasets import pictures
 from datasets.pictures import is_turned, read_image, read_size
 from datasets.splits import DataError
+from utils import progress
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def grey():
 
 @pytest.fixture(autouse=True)
 def nothing_said(monkeypatch):
-    monkeypatch.setattr(pictures, "SAID", set())
+    monkeypatch.setattr(progress, "SAID", set())
 
 
 def rgb(grey):

@@ -4,6 +4,7 @@ import csv
 import glob
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -13,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import need_packages, plain_guard, read_json, run_program, save_student
+from conftest import PROJECT, need_packages, plain_guard, read_json, run_program, save_student
 from pictures import write_picture
 from PIL import Image
 
@@ -21,10 +22,12 @@ import predict
 from counting import predictor
 from counting.protocols import evaluate
 from datasets.loaders import build_evaluation_loader
+from datasets.pictures import read_image
 from deploy.engines import EngineError, build_eager
 from deploy.exported import FORMATS
 from models.counter import read_counter
 from preprocess.synthetic import draw_scene
+from utils import progress
 from utils.checkpoint import (
     DEFAULT,
     SHIPPED,
@@ -34,6 +37,7 @@ from utils.checkpoint import (
     save_weights,
 )
 from utils.files import WriteError
+from utils.inputs import DataError
 
 CPU = torch.device("cpu")
 HALVES = ("--roi", "left:0,0 0.5,0 0.5,1 0,1", "--roi", "right:0.5,0 1,0 1,1 0.5,1")
@@ -302,7 +306,24 @@ def test_large_pictures_are_counted_at_the_trainings_size(run, student, tmp_path
         assert measured["mae"] == pytest.approx(wanted)  # of 0 heads
 
 
+def test_three_lines_of_python_count_as_the_program(run, tmp_path, monkeypatch, capsys):
+    page = (PROJECT / "docs/predict.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    scene, _ = draw_scene(np.random.default_rng(3), (96, 128))
+    write_picture(tmp_path, "photo", scene, [], "CMYK")  # which makes it a .jpg
+    monkeypatch.chdir(tmp_path)
+    assert run("photo.jpg", "--json", "a.json", weights=SHIPPED / f"{DEFAULT}.safetensors")[0] == 0
+    exec(program, found := {})
+    (record,) = read_json(tmp_path / "a.json")
+    assert capsys.readouterr().out == f"{record['count']:.1f} people\n"
+    reading, density = found["counter"].read(read_image(tmp_path / "photo.jpg"))
+    assert reading.count == record["count"] == pytest.approx(density.sum(), rel=1e-5)
+    with pytest.raises(DataError, match="no.jpg"):
+        found["counter"]("no.jpg")
+
+
 def test_that_pictures_are_shrunk_is_said_once(tmp_path, student, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SAID", set())
     noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     paths = [write_picture(tmp_path, name, noise, []).image for name in "ab"]
     line = "larger pictures are counted at a longer side of 80 pixels; --max-side none counts them"

@@ -1,9 +1,11 @@
-"""Progress bars."""
+"""Progress bars, and lines beside them."""
 
 import sys
 from typing import Any
 
 from tqdm import tqdm
+
+SAID: set[str] = set()  # lines that are printed once per process
 
 
 class Bar(tqdm):
@@ -11,3 +13,10 @@ class Bar(tqdm):
 
     def __init__(self, *args: Any, disable: bool = False, **options: Any):
         super().__init__(*args, disable=disable or not sys.stderr.isatty(), **options)
+
+
+def say_once(line: str, key: str | None = None) -> None:
+    """Prints a line on stderr, unless this process has printed it, or one with its key."""
+    if (key or line) not in SAID:
+        SAID.add(key or line)
+        Bar.write(line, sys.stderr)
