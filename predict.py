@@ -19,12 +19,13 @@ import torch
 from counting.live import open_video
 from counting.outputs import Film, Outputs, Timeline
 from counting.parts import Failure, Outcome, Parts, PartsError, open_parts
-from counting.predictor import Predictor, build_predictor
+from counting.predictor import Predictor
 from counting.readings import COLUMNS, Reading, open_records
 from counting.regions import RegionError, parse_region
 from counting.scale import ScaleError, count_pictures, name_pictures, running_ray
 from counting.sources import Source, SourceError, find_sources, read_picture, searches
 from counting.video import Frame, VideoError
+from deploy.counter import build_predictor
 from deploy.engines import (
     ENGINES,
     EngineError,

@@ -11,16 +11,12 @@ from torch import Tensor, nn
 from counting.protocols import count_image, predict_tiled, predict_whole
 from counting.readings import Reading
 from counting.regions import STRIDE, Region, count_regions
-from deploy.engines import build_eager, build_engine
-from models.counter import Counter
-from models.guard import read_features
 from utils.metrics import CountError
 from utils.pixels import (
     as_batch,
     is_flat,
     limit_side,
     limited_size,
-    normalise,
     shrink_image,
 )
 from utils.progress import say_once
@@ -96,31 +92,3 @@ class Predictor:
         else:
             count, density = count_image(self.engine, batch, predict_whole)
         return count, density[0, 0].cpu().numpy()
-
-
-def build_predictor(
-    counter: Counter,
-    device: torch.device,
-    engine: str = "eager",
-    regions: tuple[Region, ...] = (),
-    alarm: float | None = None,
-    max_side: int | str | None = "auto",
-) -> Predictor:
-    """Builds a predictor, which rates pictures if the counter has a guard.
-
-    Args:
-        engine: as `deploy.engines.parse_engine` takes it.
-        max_side: pixels, None, or "auto" for what the counter's file says.
-
-    Raises:
-        EngineError: the engine cannot be built, or was made of other weights.
-    """
-    network, guard = build_eager(counter.network, device), counter.guard
-
-    def rate(glance: np.ndarray) -> float:
-        features = read_features(network, normalise(as_batch(glance).to(device)))
-        return guard.score(features.cpu()).item()
-
-    run = build_engine(engine, network, counter.fingerprint, device)
-    side = counter.limit(max_side)
-    return Predictor(run, network, device, regions, alarm, rate if guard else None, side)
