@@ -8,22 +8,20 @@ import utils.start  # noqa: F401
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
-
-import torch
 
 from counting.live import open_video
 from counting.outputs import Film, Outputs, Timeline
-from counting.parts import Failure, Outcome, Parts, PartsError, open_parts
+from counting.parts import PartsError
 from counting.predictor import Predictor
 from counting.readings import COLUMNS, Reading, open_records
 from counting.regions import RegionError, parse_region
-from counting.scale import ScaleError, count_pictures, name_pictures, running_ray
-from counting.sources import Source, SourceError, find_sources, read_picture, searches
+from counting.scale import ScaleError
+from counting.sources import Source, read_picture, searches
+from counting.totals import Totals
 from counting.video import Frame, VideoError
 from deploy.counter import build_predictor
 from deploy.engines import (
@@ -32,19 +30,18 @@ from deploy.engines import (
     choose_device,
     parse_engine,
 )
-from deploy.exported import open_exported
-from models.counter import Counter, read_counter
+from deploy.many import count_with_ray
+from models.counter import read_counter
 from utils.checkpoint import DEFAULT, CheckpointError, find_checkpoint
 from utils.device import add_device_options, select_device
-from utils.files import Names, check_outputs, printable
+from utils.files import Names, check_outputs
 from utils.inputs import DataError
 from utils.interrupt import StopRequest
 from utils.metrics import CountError
 from utils.options import Parser, checked, fail, number, parse_side, whole_number
 from utils.precision import allow_tf32
-from utils.progress import Bar
+from utils.progress import Bar, say, tell
 
-UNREADABLE, ALARM, STOPPED = 1, 3, 130  # exit codes
 PATIENCE_S = 2  # seconds before a progress bar shows
 
 
@@ -124,49 +121,6 @@ def check_ray(args: argparse.Namespace, parser: Parser) -> None:
         parser.error("--ray needs --csv FOLDER or --parquet FOLDER, one of them, for its parts")
 
 
-def say(line: str, file: TextIO | None = None) -> None:
-    """Prints a line; on a terminal, above the progress bars."""
-    line = printable(line)
-    if sys.stderr.isatty():
-        Bar.write(line, file)
-    else:
-        print(line, file=file)
-
-
-def tell(line: str) -> None:
-    """Prints a line that is no result."""
-    say(line, sys.stderr)
-
-
-@dataclass(kw_only=True)
-class Totals:
-    """How much was counted, with how many alarms and problems."""
-
-    stop: StopRequest = field(default_factory=StopRequest)
-    counted: int = 0  # pictures and frames
-    alarms: int = 0
-    problems: int = 0
-
-    def complain(self, error: Exception | str) -> None:
-        """Prints an error in one line, and counts it."""
-        self.problems += 1
-        tell(f"error: {' '.join(str(error).split())}")
-
-    def find(self, args: argparse.Namespace) -> Iterator[Source]:
-        """Yields the sources of all inputs; prints an error for those that name none."""
-        for text in args.inputs:
-            try:
-                yield from find_sources(text, args.recursive, tell)
-            except SourceError as error:
-                self.complain(error)
-
-    @property
-    def exit_code(self) -> int:
-        if self.stop.requested:
-            return STOPPED
-        return ALARM if self.alarms else UNREADABLE if self.problems else 0
-
-
 @dataclass
 class Tally(Totals):
     """Totals, and what all pictures share."""
@@ -185,7 +139,8 @@ def find_all(tally: Tally, args: argparse.Namespace) -> list[Source]:
         WriteError: an output is an input or another output.
     """
     names = Names()
-    sources = [replace(source, stem=names.take(source.stem)) for source in tally.find(args)]
+    found = tally.find(args.inputs, args.recursive)
+    sources = [replace(source, stem=names.take(source.stem)) for source in found]
     outputs = [("--csv", args.csv), ("--json", args.json)]
     outputs += [file for source in sources for file in tally.outputs.files(source)]
     read = [args.checkpoint, Path(args.engine), *map(Path, args.inputs)]
@@ -246,15 +201,8 @@ def count_frame(tally: Tally, name: str, frame: Frame, timeline: Timeline, film:
     tally.counted += 1
 
 
-def options(args: argparse.Namespace) -> dict[str, Any]:
-    """Returns the options of `build_predictor`."""
-    chosen = {"engine": args.engine, "regions": tuple(args.roi), "alarm": args.alarm}
-    return chosen | {"max_side": args.max_side}
-
-
-def count_here(args: argparse.Namespace, counter: Counter) -> int:
+def count_here(args: argparse.Namespace, predictor: Predictor) -> int:
     """Counts everything in this process, and returns the exit code."""
-    predictor = build_predictor(counter, args.device, **options(args))
     outputs = Outputs(args.out, args.npy, predictor.regions, predictor.max_side)
     stop, names = StopRequest(), [region.name for region in args.roi]
     with open_records(args.csv, args.json, names) as record, stop:
@@ -278,62 +226,21 @@ def count_here(args: argparse.Namespace, counter: Counter) -> int:
     return tally.exit_code
 
 
-def describe_counts(args: argparse.Namespace, counter: Counter) -> dict[str, Any]:
-    """Returns what counts depend on, for the parts of which results consist."""
-    exported = args.engine not in ENGINES
-    return {
-        "weights": counter.fingerprint(),
-        "guard": counter.guard.threshold.item() if counter.guard else None,
-        "engine": open_exported(Path(args.engine)).facts if exported else args.engine,
-        "roi": {region.name: list(map(list, region.corners)) for region in args.roi},
-        "alarm": args.alarm,
-        "max_side": counter.limit(args.max_side),
-    }
-
-
-def count_with_ray(args: argparse.Namespace, counter: Counter) -> int:
-    """Counts pictures in Ray's actors, into parts of a folder, and returns the exit code."""
-    totals, regions = Totals(), [region.name for region in args.roi]
-    use_gpus = not args.cpu and choose_device(args.engine, torch.device("cuda")).type == "cuda"
-    build = partial(build_predictor, counter, **options(args))
-    if not use_gpus:
-        build(torch.device("cpu"))  # what fails in every actor fails here, in one line
-    names = name_pictures(totals.find(args))
-    folder, ending = (args.csv, ".csv") if args.csv else (args.parquet, ".parquet")
-    with open_parts(folder, ending, regions, describe_counts(args, counter)) as parts:
-        left = [name for name in names if parts.lacks(name)]
-        totals.counted, totals.alarms = len(names) - len(left), parts.alarms
-        if left:
-            with running_ray(args.ray, args.actors), totals.stop:
-                outcomes = count_pictures(left, build, args.actors, use_gpus, tell)
-                note_outcomes(outcomes, totals, parts, len(names))
-    say(f"{totals.counted} of {len(names)} pictures are counted, in {folder}")
-    return totals.exit_code
-
-
-def note_outcomes(outcomes: Iterable[Outcome], totals: Totals, parts: Parts, total: int) -> None:
-    """Adds pictures to parts and totals, until a stop is requested; prints errors and alarms."""
-    with Bar(total=total, initial=totals.counted, unit="picture") as bar:
-        for outcome in outcomes:
-            if isinstance(outcome, Failure):
-                totals.complain(outcome.error)
-            else:
-                totals.counted += 1
-                if "alarm" in outcome.notes:
-                    totals.alarms += 1
-                    say(str(outcome))
-            bar.update()
-            if parts.add(outcome) and bar.disable:
-                tell(f"{totals.counted} of {total} pictures are counted")
-            if totals.stop.requested:
-                break
-
-
 def main(args: argparse.Namespace) -> int:
     sys.stdout.reconfigure(line_buffering=True)  # so that alarms appear at once
     allow_tf32(False)
     counter = read_counter(args.checkpoint)
-    return count_with_ray(args, counter) if args.ray else count_here(args, counter)
+    build = partial(
+        build_predictor,
+        counter,
+        engine=args.engine,
+        regions=tuple(args.roi),
+        alarm=args.alarm,
+        max_side=args.max_side,
+    )
+    if args.ray:
+        return count_with_ray(args, counter, build)
+    return count_here(args, build(args.device))
 
 
 if __name__ == "__main__":

@@ -218,6 +218,11 @@ def run(
     return run
 
 
+def collect_lines(monkeypatch: pytest.MonkeyPatch, take: Callable[[str], object]) -> None:
+    """Gives what programs print by `utils.progress.say` to a function."""
+    monkeypatch.setattr("utils.progress.print", lambda line, file=None: take(line), raising=False)
+
+
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Runs a program's `main` in this process; its errors are raised."""

@@ -56,17 +56,17 @@ def test_a_program_imports_what_every_python_has_before_all_else(program):
 
 def test_a_program_without_its_packages_goes_on_in_the_venv_or_says_how_to_get_them(tmp_path):
     (tmp_path / "utils").mkdir()
-    for name in ("predict.py", "utils/start.py"):
+    for name in ("test.py", "utils/start.py"):
         shutil.copy(PROJECT / name, tmp_path / name)
 
     def run():
-        command = [sys.executable, "-S", "-E", "predict.py", "my photo.jpg"]  # -S: no packages
+        command = [sys.executable, "-S", "-E", "test.py", "my list.json"]  # -S: no packages
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
 
     result = run()
     assert result.returncode == 1 and result.stdout == ""
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"error: {sys.executable} has no package numpy. ")
+    assert line.startswith(f"error: {sys.executable} has no package torch. ")
     assert f"`bash {tmp_path}/predict.sh --help` makes .venv" in line
     assert f"-m pip install -r {tmp_path}/requirements.txt`" in line
     python = tmp_path / ".venv/bin/python"
@@ -74,7 +74,7 @@ def test_a_program_without_its_packages_goes_on_in_the_venv_or_says_how_to_get_t
     python.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
     python.chmod(0o755)
     result = run()
-    assert (result.returncode, result.stdout, result.stderr) == (0, "predict.py|my photo.jpg|", "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "test.py|my list.json|", "")
 
 
 def test_only_a_missing_package_is_looked_for_elsewhere(monkeypatch, capsys, tmp_path):

@@ -8,7 +8,7 @@ import time
 import cv2
 import numpy as np
 import pytest
-from conftest import read_json
+from conftest import collect_lines, read_json
 from servers import http_camera, rtsp_camera
 from test_video import FPS, noise, play, write_clip
 
@@ -62,7 +62,7 @@ def interrupt():
 def test_a_stream_is_counted_and_opened_again_after_a_loss(run, tmp_path, monkeypatch):
     monkeypatch.setattr(live, "PAUSES_S", (0.2, 1))
     told = []
-    monkeypatch.setattr("predict.say", lambda line, file=None: told.append(line))
+    collect_lines(monkeypatch, told.append)
     pictures = [noise(number) for number in range(10)]
     large = [cv2.resize(noise(number), (256, 128)) for number in range(10)]
     with http_camera([pictures, large, interrupt()], gap_s=0.05) as port:
@@ -152,12 +152,12 @@ def test_ctrl_c_ends_a_pause_at_once(run, monkeypatch):
     monkeypatch.setattr(live, "PAUSES_S", (60, 60))
     say = []
 
-    def stop_when_lost(line, file=None):
+    def stop_when_lost(line):
         say.append(line)
         if " is lost " in line:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("predict.say", stop_when_lost)
+    collect_lines(monkeypatch, stop_when_lost)
     with http_camera([[noise(0)] * 5]) as port:
         began = time.monotonic()
         assert run(f"http://127.0.0.1:{port}/")[0] == 130

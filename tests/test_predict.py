@@ -14,7 +14,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import PROJECT, need_packages, plain_guard, read_json, run_program, save_student
+from conftest import (
+    PROJECT,
+    collect_lines,
+    need_packages,
+    plain_guard,
+    read_json,
+    run_program,
+    save_student,
+)
 from pictures import write_picture
 from PIL import Image
 
@@ -180,7 +188,7 @@ def test_a_folder_names_what_it_leaves_out_and_counts_subfolders_on_request(
     (tmp_path / "notes.txt").touch()
     monkeypatch.setattr("datasets.pictures._is_decodable", lambda ending: ending != ".heic")
     told = []
-    monkeypatch.setattr(predict, "say", lambda line, file=None: told.append(line))
+    collect_lines(monkeypatch, told.append)
     assert run(tmp_path)[0] == 0
     counted = [Path(line.split(": ")[0]).name for line in told if " people" in line]
     assert counted == ["a.png", "b.jfif"]

@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import sys
+from argparse import Namespace
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 
@@ -28,6 +30,8 @@ from counting.scale import (
     running_ray,
 )
 from counting.sources import SourceError, find_sources
+from deploy import many
+from models.counter import read_counter
 from utils.files import WriteError
 
 FACTS = {"weights": "a", "engine": "eager"}
@@ -333,8 +337,8 @@ def test_actors_count_bit_for_bit_as_without_and_go_on_where_they_stopped(
 
 def facts_of(student):
     """Returns what predict.py notes of the counts of this student."""
-    args = predict.argparse.Namespace(engine="eager", roi=[], alarm=None)
-    return predict.describe_counts(args, predict.read_counter(student))
+    args = Namespace(engine="eager", roi=[], alarm=None, max_side="auto")
+    return many.describe_counts(args, read_counter(student))
 
 
 def test_counting_at_scale_without_actors(run, pictures, tmp_path, monkeypatch):
@@ -347,8 +351,8 @@ def test_counting_at_scale_without_actors(run, pictures, tmp_path, monkeypatch):
             counted.append(Path(name).name)
             yield count_picture(predictor, name)
 
-    monkeypatch.setattr(predict, "count_pictures", count_here)
-    monkeypatch.setattr(predict, "running_ray", lambda *_: predict.Bar(disable=True))
+    monkeypatch.setattr(many, "count_pictures", count_here)
+    monkeypatch.setattr(many, "running_ray", lambda *_: nullcontext())
     options = ["--ray", "local", "--csv", tmp_path / "out"]
     code, lines, errors = run(pictures, *options)
     assert code == 1 and len(errors) == 1 and lines[-1].startswith("3 of 4 pictures are counted")
@@ -366,7 +370,7 @@ def test_counting_at_scale_without_actors(run, pictures, tmp_path, monkeypatch):
 
     options = ["--ray", "local", "--csv", tmp_path / "alarms", "--alarm", 0]
     with monkeypatch.context() as patch:
-        patch.setattr(predict, "count_pictures", interrupted)
+        patch.setattr(many, "count_pictures", interrupted)
         code, lines, _ = run(pictures, *options)
         assert code == 130 and lines[0].endswith("ALARM") and len(lines) == 2
         assert len(rows(tmp_path / "alarms")) == 1

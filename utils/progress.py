@@ -1,9 +1,11 @@
 """Progress bars, and lines beside them."""
 
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
+
+from utils.files import printable
 
 SAID: set[str] = set()  # lines that are printed once per process
 
@@ -20,3 +22,17 @@ def say_once(line: str, key: str | None = None) -> None:
     if (key or line) not in SAID:
         SAID.add(key or line)
         Bar.write(line, sys.stderr)
+
+
+def say(line: str, file: TextIO | None = None) -> None:
+    """Prints a line; on a terminal, above the progress bars."""
+    line = printable(line)
+    if sys.stderr.isatty():
+        Bar.write(line, file)
+    else:
+        print(line, file=file)
+
+
+def tell(line: str) -> None:
+    """Prints a line that is no result."""
+    say(line, sys.stderr)
