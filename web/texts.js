@@ -13,7 +13,7 @@ export const TEXTS = {
     drop: 'Drop pictures or a video here, or paste a picture.',
     choose: 'Choose files',
     camera: 'Use the camera',
-    cameraConsent: 'The browser asks first. Frames are counted and forgotten.',
+    cameraConsent: 'The camera starts only if you allow it. Its frames are counted and forgotten.',
     example: 'Try a drawn example',
     exampleName: 'drawn example',
     exampleNote: 'A drawn crowd of {heads} heads. The models learnt from photographs, so they miss some.',
@@ -75,8 +75,8 @@ export const TEXTS = {
     live: 'Camera',
     models: 'Models',
     modelsHelp:
-      'The error is how many people a count is wrong by on average, on ShanghaiTech Part A. Only {validation} ' +
-      'pictures chose the model; the {test} others it had never seen. Their crowds have {mean} people on average.',
+      'Error: how many people a count is wrong by on average, on photographs of ShanghaiTech Part A: the ' +
+      '{validation} validation pictures, which chose the model, and the {test} test pictures.',
     model: 'Model',
     size: 'Size',
     errorValidation: 'Error, validation',
@@ -92,10 +92,10 @@ export const TEXTS = {
     licence: 'For research only: the models learnt from ShanghaiTech Part A, which was published for research.',
     unknown: 'What a count does not know',
     unknownScale:
-      'How large heads are. The model knows heads of about 10 to 100 pixels; it misses tiny ones, and faces that ' +
-      'fill the picture.',
+      'How large heads are. The model knows heads as large as in its training pictures; it misses many that are ' +
+      'much smaller, and faces that fill the picture.',
     unknownSize:
-      'Where your picture was larger than the pictures it learnt from, the picture is shrunk first. The page says so.',
+      'Details of large pictures. A picture larger than those the model learnt from is shrunk first; the page says so.',
     unknownPosters: 'Who is real. People in posters, on screens and in mirrors count.',
     unknownCrowd:
       'Everyday scenes. It learnt from dense crowds; with a few people, in grass or in gravel it can be far off.',
@@ -125,7 +125,7 @@ export const TEXTS = {
     drop: '把图片或视频拖到这里，或粘贴图片。',
     choose: '选择文件',
     camera: '使用摄像头',
-    cameraConsent: '浏览器会先征求同意。画面数完即弃。',
+    cameraConsent: '只有您同意，摄像头才会打开。画面数完即弃。',
     example: '试试手绘示例',
     exampleName: '手绘示例',
     exampleNote: '画中有 {heads} 个头。模型是用照片训练的，因此会漏掉一些。',
@@ -183,8 +183,7 @@ export const TEXTS = {
     live: '摄像头',
     models: '模型',
     modelsHelp:
-      '误差是 ShanghaiTech A 部分上人数平均差多少。其中 {validation} 张图片用于挑选模型，另外 {test} 张模型从未见过，' +
-      '后者平均每张 {mean} 人。',
+      '误差：在 ShanghaiTech A 部分的照片上，人数平均差多少。验证图片 {validation} 张，用于挑选模型；测试图片 {test} 张。',
     model: '模型',
     size: '大小',
     errorValidation: '验证误差',
@@ -199,8 +198,8 @@ export const TEXTS = {
     int8: 'INT8',
     licence: '仅限研究使用：模型用 ShanghaiTech A 部分训练，该数据集为研究而发布。',
     unknown: '人数不能说明什么',
-    unknownScale: '头有多大。模型认识约 10 到 100 像素的头，会漏掉太小的头，以及占满画面的脸。',
-    unknownSize: '图片若比模型学习过的图片大，会先缩小。本页会注明。',
+    unknownScale: '头有多大。模型只认识训练图片中那样大小的头，会漏掉许多小得多的头，以及占满画面的脸。',
+    unknownSize: '大图片的细节。比模型学习过的图片更大时，图片会先缩小，本页会注明。',
     unknownPosters: '谁是真人。海报、屏幕和镜子里的人也会算进去。',
     unknownCrowd: '日常场景。模型学的是密集人群；人很少时，或画面里是草地、碎石时，可能差得很远。',
     unknownTruth: '真实人数。结果只是估计；在依靠许多结果之前，请先亲手数一张。',

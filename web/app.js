@@ -1,0 +1,432 @@
+// The page: what was chosen, what is shown, and the table of all counts.
+import { Counter, CountingError } from './counter.js';
+import { Models, describe } from './models.js';
+import { $, draw, explain, make, number, offerLanguages, speak, t } from './page.js';
+import { Regions } from './regions.js';
+import { cameraFrames, videoFrames } from './sources.js';
+import { describeDensity, drawSquare, showPicture } from './stage.js';
+
+const INTERVALS = [0.2, 0.5, 1, 2, 5, 10, 30]; // seconds between counted frames of a video
+const SPOKEN_MS = 3000; // between two announcements of the camera's count
+const COLUMNS = ['name', 'frame', 'seconds', 'count', 'unlikeness', 'notes']; // as predict.py writes
+
+const options = new URLSearchParams(location.search);
+const counter = new Counter({
+  engine: options.get('engine') ?? 'auto',
+  threads: Number(options.get('threads')) || 0,
+});
+
+/**
+ * What was chosen, in that order: { name, image, video, seconds, state, reading, problem, model }.
+ * `image` is the Blob to count, null for frames; `video` is the file of a video's frame.
+ */
+let entries = [];
+let shown = null; // an entry, or the camera's last one
+let square = null; // the densest one of the shown reading
+let models;
+let counting = false;
+let stream = null; // the AbortController of the video or the camera
+let spokenAt = 0;
+
+const regions = new Regions((isFinal) => {
+  if (isFinal) showRows();
+  if (shown?.reading) {
+    regions.show(shown.reading);
+    showMarks();
+  }
+});
+
+// Counting
+
+/** Adds files to what is to be counted. */
+async function add(files) {
+  const videos = [...files].filter((file) => file.type.startsWith('video/'));
+  const pictures = [...files].filter((file) => !videos.includes(file));
+  entries.push(...pictures.map((image) => ({ name: image.name, image, state: 'waiting' })));
+  if (pictures.length) shown = null; // the first one that is counted
+  await countAll();
+  for (const video of videos) await countVideo(video);
+}
+
+async function countAll() {
+  if (counting) return;
+  counting = true;
+  showRows();
+  for (let entry; (entry = entries.find(({ state }) => state === 'waiting')); ) {
+    if (!shown) show(entry);
+    await count(entry, entry.image);
+    if (shown === entry) show(entry);
+    showRows();
+  }
+  counting = false;
+  showRows();
+}
+
+/** Fills an entry with the reading of an image, or with the problem. */
+async function count(entry, image) {
+  entry.model = models.chosen;
+  entry.state = 'working';
+  showStatus();
+  try {
+    entry.reading = await counter.count(entry.model, image);
+    entry.state = 'counted';
+  } catch (problem) {
+    entry.problem = problem;
+    entry.state = 'failed';
+  }
+  showStatus();
+}
+
+async function countVideo(file) {
+  entries = entries.filter(({ video }) => video !== file);
+  await countFrames(
+    (signal) => videoFrames(file, Number($('every').value), signal),
+    (frame) => {
+      const entry = { name: file.name, image: null, video: file, seconds: frame.seconds };
+      entries.push(entry);
+      return entry;
+    },
+    (problem) => entries.push({ name: file.name, image: null, video: file, ...failure(problem) }),
+  );
+}
+
+async function useCamera() {
+  await countFrames(
+    cameraFrames,
+    ({ seconds }) => ({ name: t('live'), image: null, seconds, isLive: true }),
+    (problem) => show({ name: t('live'), image: null, ...failure(problem) }),
+  );
+}
+
+const failure = (problem) => ({ state: 'failed', problem });
+
+/** Counts frames one by one until they end or Stop is pressed. */
+async function countFrames(read, enter, complain) {
+  stream?.abort();
+  const mine = (stream = new AbortController());
+  showRows();
+  try {
+    for await (const frame of read(mine.signal)) {
+      const entry = enter(frame);
+      await count(entry, frame.image);
+      if (mine.signal.aborted && entry.isLive) break;
+      show(entry);
+      showRows();
+      if (entry.state === 'failed' && entry.isLive) break;
+    }
+  } catch (problem) {
+    complain(problem);
+    if (entries.length) show(entries.at(-1));
+  }
+  if (stream === mine) stream = null;
+  showRows();
+}
+
+function recount() {
+  for (const entry of entries) if (entry.image) entry.state = 'waiting';
+  countAll();
+}
+
+function clear() {
+  stream?.abort();
+  entries = [];
+  shown = null;
+  counter.close();
+  $('result').hidden = true;
+  $('start').classList.remove('small');
+  showRows();
+  $('choose').focus();
+}
+
+// Showing
+
+function show(entry) {
+  shown = entry;
+  const { reading, problem, state, name } = entry;
+  $('result').hidden = state === 'waiting' || state === 'working';
+  $('start').classList.add('small');
+  $('shown-name').textContent = title(entry);
+  $('failure').hidden = state !== 'failed';
+  $('counted').hidden = document.querySelector('.stage').hidden = state !== 'counted';
+  if (state === 'failed') {
+    $('failure').textContent = explain(problem);
+    $('spoken').textContent = `${name}: ${explain(problem)}`;
+  } else if (state === 'counted') {
+    showReading(entry, reading);
+    showPicture(reading);
+    announce(t('announce', { name, count: number(reading.count, 1) }), entry.isLive);
+  }
+}
+
+function showReading(entry, reading) {
+  const count = number(reading.count, 1);
+  $('count').textContent = count;
+  $('picture').setAttribute('aria-label', t('pictureOf', { name: entry.name, count }));
+  const notes = notesOf(entry).map((note) => t(note));
+  $('note').hidden = !notes.length;
+  $('note').textContent = notes.join(' ');
+  $('example-note').hidden = !entry.example;
+  $('example-note').textContent = entry.example ? t('exampleNote', entry.example) : '';
+  const [[fromHeight, fromWidth], [height, width]] = [reading.size, reading.counted];
+  const isShrunk = fromHeight !== height || fromWidth !== width;
+  const why = entry.model.max_side ? 'sizeShrunk' : 'sizeTooMany';
+  const sizes = Object.entries({ fromWidth, fromHeight, width, height });
+  const values = Object.fromEntries(sizes.map(([key, value]) => [key, number(value)]));
+  $('scale-note').textContent = t(isShrunk ? why : 'sizeSame', values);
+  $('took').textContent = t('took', { ms: number(reading.ms), engine: engineName() });
+  square = describeDensity(reading);
+  regions.show(reading);
+  showMarks();
+}
+
+function engineName() {
+  if (counter.engine === 'webgpu') return t('webgpu');
+  return t(counter.threads > 1 ? 'wasm' : 'wasmOne', { threads: counter.threads });
+}
+
+function announce(text, isLive) {
+  if (isLive && performance.now() - spokenAt < SPOKEN_MS) return;
+  spokenAt = performance.now();
+  $('spoken').textContent = text;
+}
+
+function showMarks() {
+  const shapes = regions.draw();
+  if (square && $('show-square').checked) shapes.push(...drawSquare(square));
+  $('marks').replaceChildren(...shapes);
+}
+
+function title({ name, seconds }) {
+  return seconds === undefined ? name : `${name}, ${t('seconds', { seconds: number(seconds, 1) })}`;
+}
+
+/** Returns the keys of what predict.py notes, too. */
+function notesOf({ reading }) {
+  if (reading.flat) return ['flat'];
+  return reading.unlikeness > 1 ? ['unlike'] : [];
+}
+
+function showStatus() {
+  const done = entries.filter(({ state }) => state === 'counted' || state === 'failed').length;
+  const isBusy = counting || stream;
+  const first = !shown?.reading && !entries.some(({ reading }) => reading);
+  const text = first ? t('loading') : t('progress', { done, all: entries.length });
+  $('status').textContent = isBusy && (first || entries.length > 1) ? text : '';
+}
+
+/** Brings the table, the buttons and the plot up to date. */
+function showRows() {
+  $('batch').hidden = entries.length < 2;
+  $('stop').hidden = !stream && !(counting && entries.length > 1);
+  $('keep').hidden = !stream || entries.some(({ video }) => video);
+  $('every-line').hidden = !entries.some(({ video }) => video);
+  showStatus();
+  if (entries.length < 2) return;
+  const timed = entries.some(({ seconds }) => seconds !== undefined);
+  const heads = ['name', ...(timed ? ['time'] : []), 'count'];
+  $('columns').replaceChildren(
+    ...heads.map((key) => heading(t(key), key !== 'name')),
+    ...regions.list.map(({ name }) => heading(name, true)),
+    heading(t('notes')),
+  );
+  $('rows').replaceChildren(...entries.map((entry) => row(entry, timed)));
+  showTimeline();
+}
+
+const heading = (text, isNumber) =>
+  make('th', { scope: 'col', textContent: text, ...(isNumber ? { class: 'number' } : {}) });
+const cell = (text) => make('td', { class: 'number', textContent: text });
+
+function row(entry, timed) {
+  const { name, seconds, state, reading, problem } = entry;
+  const link = make('button', { class: 'link', textContent: name, onclick: () => pick(entry) });
+  link.disabled = state === 'waiting' || state === 'working';
+  const counts = state === 'counted' ? [reading.count, ...regions.count(reading)] : [];
+  const time = seconds === undefined ? '' : t('seconds', { seconds: number(seconds, 1) });
+  const words = {
+    waiting: () => t('waiting'),
+    working: () => t('working'),
+    failed: () => explain(problem),
+    counted: () => remarks(entry).join(', '),
+  }[state]();
+  return make(
+    'tr',
+    entry === shown ? { class: 'chosen', 'aria-current': 'true' } : {},
+    make('th', { scope: 'row' }, link),
+    ...(timed ? [cell(time)] : []),
+    ...[null, ...regions.list].map((_, i) => cell(counts[i] == null ? '' : number(counts[i], 1))),
+    make('td', { class: `words ${state}`, textContent: words }),
+  );
+}
+
+function remarks(entry) {
+  const other = entry.model === models.chosen ? [] : [describe(entry.model)];
+  return [...notesOf(entry).map((note) => t(`${note}Short`)), ...other];
+}
+
+function pick(entry) {
+  stream?.abort();
+  show(entry);
+  showRows();
+  $('result').scrollIntoView({ block: 'nearest' });
+}
+
+/** Plots the counts of the last video. */
+function showTimeline() {
+  const last = entries.findLast(({ video }) => video)?.video;
+  const frames = entries.filter(({ video, reading }) => last && video === last && reading);
+  $('timeline').toggleAttribute('hidden', frames.length < 2);
+  if (frames.length < 2) return;
+  const most = Math.max(...frames.map(({ reading }) => reading.count));
+  const end = frames.at(-1).seconds;
+  const points = frames.map(
+    ({ seconds, reading }) => `${(600 * seconds) / end} ${85 - (80 * reading.count) / (most || 1)}`,
+  );
+  $('timeline').setAttribute('aria-label', t('overTime', { most: number(most, 1) }));
+  $('timeline').replaceChildren(
+    draw('line', { x1: 0, y1: 85, x2: 600, y2: 85 }),
+    draw('path', { d: `M ${points.join(' L ')}` }),
+  );
+}
+
+// CSV
+
+/** Returns the counts as predict.py writes them. */
+function writeCsv() {
+  const rows = entries
+    .filter(({ state }) => state === 'counted')
+    .map((entry) => {
+      const { reading, name, seconds } = entry;
+      return [
+        name,
+        '', // a browser does not tell a frame's number
+        seconds === undefined ? '' : seconds.toFixed(3),
+        reading.count.toFixed(4),
+        reading.unlikeness === null ? '' : reading.unlikeness.toFixed(3),
+        notesOf(entry).join(' '),
+        ...regions.count(reading).map((count) => (count === null ? '' : count.toFixed(4))),
+      ];
+    });
+  const header = [...COLUMNS, ...regions.list.map(({ name }) => name)];
+  const quote = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+  return [header, ...rows].map((values) => `${values.map(quote).join(',')}\r\n`).join('');
+}
+
+function download(name, content, type) {
+  const href = URL.createObjectURL(new Blob([content], { type }));
+  make('a', { href, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 1000);
+}
+
+// The beginning
+
+function listen() {
+  $('choose').onclick = () => $('files').click();
+  $('files').onchange = () => {
+    add(Array.from($('files').files));
+    $('files').value = ''; // so that the same file can be chosen again
+  };
+  $('camera').onclick = useCamera;
+  $('example').onclick = showExample;
+  $('stop').onclick = stop;
+  $('keep').onclick = keepFrame;
+  $('clear').onclick = clear;
+  $('csv').onclick = () => download('counts.csv', writeCsv(), 'text/csv');
+  $('strength').oninput = () => ($('density').style.opacity = $('strength').value / 100);
+  $('strength').oninput();
+  $('show-square').onchange = showMarks;
+  $('every').onchange = () => {
+    const last = entries.findLast(({ video }) => video);
+    if (last) countVideo(last.video);
+  };
+  document.onpaste = ({ clipboardData }) => clipboardData.files.length && add(clipboardData.files);
+  document.ondragover = (event) => {
+    event.preventDefault();
+    document.body.classList.add('dragging');
+  };
+  document.ondragleave = () => document.body.classList.remove('dragging');
+  document.ondrop = (event) => {
+    event.preventDefault();
+    document.body.classList.remove('dragging');
+    add(event.dataTransfer.files);
+  };
+}
+
+async function showExample() {
+  const { file, heads } = counter.found.check;
+  const image = await (await fetch(file)).blob();
+  const entry = { name: t('exampleName'), image, state: 'waiting', example: { heads } };
+  entries.push(entry);
+  shown = null;
+  countAll();
+}
+
+function stop() {
+  stream?.abort();
+  for (const entry of entries) {
+    if (entry.state === 'waiting') {
+      Object.assign(entry, failure(new CountingError({ key: 'stopped' })));
+    }
+  }
+  showRows();
+}
+
+function keepFrame() {
+  if (!shown?.isLive || shown.state !== 'counted') return;
+  entries.push({ ...shown, isLive: false });
+  showRows();
+}
+
+function showTexts() {
+  speak();
+  const kept = $('every').value || '1';
+  $('every').replaceChildren(
+    ...INTERVALS.map((value) =>
+      make('option', { value, textContent: t('everySeconds', { seconds: value }) }),
+    ),
+  );
+  $('every').value = kept;
+  const { version, runtime_version: runtime } = counter.found;
+  $('source').textContent = t('source', { version, runtime });
+  models.show();
+  if (shown) show(shown);
+  showRows();
+}
+
+/** Keeps the page for use offline, and reloads it once if that lets it use several threads. */
+async function keepOffline() {
+  const threaded = self.crossOriginIsolated;
+  if (navigator.serviceWorker) {
+    await navigator.serviceWorker.register('sw.js');
+    const { active } = await navigator.serviceWorker.ready;
+    const isUntouched = !entries.length && !shown && !stream;
+    if (!threaded && isUntouched && !sessionStorage.getItem('reloaded')) {
+      sessionStorage.setItem('reloaded', 'yes');
+      location.reload();
+      return;
+    }
+    navigator.serviceWorker.onmessage = ({ data }) => ($('kept').hidden = data !== 'kept');
+    active.postMessage('keep');
+  }
+  $('one-thread').hidden = threaded;
+}
+
+async function begin() {
+  speak();
+  const needsServer = $('needs-server');
+  try {
+    const catalogue = await counter.catalogue();
+    models = new Models(catalogue, counter, recount);
+  } catch (problem) {
+    needsServer.textContent = explain(problem);
+    return;
+  }
+  needsServer.remove();
+  for (const id of ['start', 'models', 'unknown', 'footer']) $(id).hidden = false;
+  offerLanguages(showTexts);
+  listen();
+  showTexts();
+  await keepOffline();
+}
+
+begin();

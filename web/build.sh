@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# Build the page that counts in a browser: ONNX Runtime Web, the models, an archive to hand out.
+# Usage: bash web/build.sh && cd web && python -m http.server
+#   LIST=lists/A_val.json CALIBRATE=lists/A_train.json bash web/build.sh    # with INT8 models
+#   STEPS="runtime describe" bash web/build.sh                              # with the models there
+set -euo pipefail
+# shellcheck source=utils/setup.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../utils/setup.sh"
+
+STEPS=${STEPS:-runtime models describe archive}
+WEIGHTS=${WEIGHTS:-skt_mobile_s_sha skt_csrnet_sha}
+LIST=${LIST:-}                # annotated pictures on which INT8 stays in its budget of error
+CALIBRATE=${CALIBRATE:-$LIST} # pictures that show INT8 its ranges
+SITE=${SITE:-$project/web}    # another folder gets a copy of the page
+OUT=${OUT:-$project/dist}     # gets the archives
+ORT=${ORT:-}                  # onnxruntime-web-1.30.0.tgz, if it is here; otherwise npm fetches it
+
+ort_version=1.30.0
+ort_sha512=ab4cbe26baedba45d2cec05610c71c55fa97db92d19a8b171c5f8269126683ca590a5cdc57bb2f35ce2b298de32f4d956fb42644c0ecd528a0a91e025c07ca61
+ort_files=(ort.wasm.min.mjs ort.webgpu.min.mjs
+  ort-wasm-simd-threaded.{mjs,wasm} ort-wasm-simd-threaded.asyncify.{mjs,wasm})
+page=(index.html style.css icon.svg ./*.js)
+example_seed=11 # of preprocess/synthetic.py: a crowd that the shipped weights see
+
+set_up requirements-deploy.txt onnx onnxscript onnxruntime
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+fetch_runtime() {
+  local folder=$SITE/vendor/ort-$ort_version
+  if [ -z "$ORT" ]; then
+    command -v npm > /dev/null || die "npm is missing; it fetches ONNX Runtime Web (or set ORT)"
+    npm pack --silent --pack-destination "$work" "onnxruntime-web@$ort_version" > /dev/null ||
+      die "npm could not fetch onnxruntime-web $ort_version"
+    ORT=$work/onnxruntime-web-$ort_version.tgz
+  fi
+  echo "$ort_sha512  $ORT" | sha512sum --check --status ||
+    die "$ORT is not onnxruntime-web $ort_version: its SHA-512 differs"
+  rm -rf "$SITE/vendor"
+  mkdir -p "$folder"
+  tar -xzf "$ORT" -C "$folder" --strip-components 2 "${ort_files[@]/#/package/dist/}"
+}
+
+export_models() {
+  local name
+  rm -rf "$SITE/models"
+  mkdir -p "$SITE/models"
+  for name in $WEIGHTS; do
+    "$PYTHON" export.py "$name" "$SITE/models/$name.onnx" --preprocess --guard
+    if [ -n "$LIST" ]; then
+      "$PYTHON" export.py "$name" "$SITE/models/${name}_int8.onnx" --preprocess --guard \
+        --int8 "$LIST" --calibrate "$CALIBRATE"
+    fi
+  done
+}
+
+describe_models() {
+  local part=$work/crowd/part_A/test_data heads
+  "$PYTHON" preprocess/synthetic.py --out "$work/crowd" --train 0 --test 1 --size 384x576 \
+    --seed "$example_seed" --workers 1
+  heads=$("$PYTHON" -c "
+import pathlib, sys
+from preprocess.annotations import read_points
+print(len(read_points(pathlib.Path(sys.argv[1]))))" "$part/ground_truth/GT_IMG_1.mat")
+  "$PYTHON" report/web.py "$SITE" --example "$part/images/IMG_1.jpg" --heads "$heads" \
+    --runtime "vendor/ort-$ort_version"
+}
+
+pack() {
+  local version name
+  version=$("$PYTHON" -c 'from utils.version import VERSION; print(VERSION)')
+  name=skt-web-$version
+  mkdir -p "$OUT" "$work/$name"
+  (cd "$SITE" && cp -r "${page[@]}" models.json example.png vendor models "$work/$name")
+  cp LICENSE "$work/$name"
+  tar -czf "$OUT/$name.tar.gz" -C "$work" "$name"
+  (cd "$work" && "$PYTHON" -m zipfile -c "$OUT/$name.zip" "$name")
+  ls -l "$OUT/$name".*
+}
+
+SITE=$(mkdir -p "$SITE" && cd "$SITE" && pwd)
+mkdir -p "$OUT" && OUT=$(cd "$OUT" && pwd)
+[ "$SITE" = "$project/web" ] || (cd "$project/web" && cp "${page[@]}" "$SITE")
+[ -z "$LIST" ] || LIST=$(realpath "$LIST") CALIBRATE=$(realpath "$CALIBRATE")
+[ -z "$ORT" ] || ORT=$(realpath "$ORT")
+cd "$project"
+for step in $STEPS; do
+  stage "$step"
+  case $step in
+    runtime) fetch_runtime ;;
+    models) export_models ;;
+    describe) describe_models ;;
+    archive) pack ;;
+    *) die "STEPS are runtime, models, describe, archive, not $step" ;;
+  esac
+done

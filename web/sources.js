@@ -1,0 +1,68 @@
+// Frames of a video file and of the camera.
+import { CountingError } from './counter.js';
+
+const CAMERA = { audio: false, video: { facingMode: 'environment', width: { ideal: 1280 } } };
+
+/** Yields { image, seconds } of a video file every so many seconds, until `signal` is aborted. */
+export async function* videoFrames(file, every, signal) {
+  const video = document.createElement('video');
+  video.muted = true;
+  video.preload = 'auto';
+  video.src = URL.createObjectURL(file);
+  try {
+    await happens(video, 'loadeddata');
+    const end = await lengthOf(video);
+    for (let step = 0; step === 0 || step * every < end; step++) {
+      if (signal.aborted) return;
+      await seek(video, step * every);
+      yield { image: await createImageBitmap(video), seconds: step * every };
+    }
+  } finally {
+    URL.revokeObjectURL(video.src);
+    video.removeAttribute('src');
+    video.load(); // gives its memory back
+  }
+}
+
+/** Returns a video's seconds; those that a browser recorded name them only at their end. */
+async function lengthOf(video) {
+  if (!Number.isFinite(video.duration)) await seek(video, 1e7);
+  return Number.isFinite(video.duration) ? video.duration : video.currentTime;
+}
+
+async function seek(video, seconds) {
+  if (video.currentTime === seconds && video.readyState >= 2) return;
+  video.currentTime = seconds;
+  await happens(video, 'seeked');
+}
+
+/** Yields { image, seconds } of the camera as fast as they are asked for. */
+export async function* cameraFrames(signal) {
+  let stream;
+  try {
+    stream = await navigator.mediaDevices.getUserMedia(CAMERA);
+  } catch {
+    throw new CountingError({ key: 'cameraRefused' });
+  }
+  const video = document.createElement('video');
+  try {
+    video.srcObject = stream;
+    video.muted = video.playsInline = true;
+    await video.play();
+    const began = performance.now();
+    while (!signal.aborted && stream.active) {
+      yield { image: await createImageBitmap(video), seconds: (performance.now() - began) / 1000 };
+    }
+  } finally {
+    for (const track of stream.getTracks()) track.stop(); // the camera's light goes out
+    video.srcObject = null;
+  }
+}
+
+function happens(video, name) {
+  return new Promise((resolve, reject) => {
+    video.addEventListener(name, resolve, { once: true });
+    const fail = () => reject(new CountingError({ key: 'notVideo' }));
+    video.addEventListener('error', fail, { once: true });
+  });
+}
