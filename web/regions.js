@@ -41,7 +41,7 @@ export class Regions {
     if (focused) $('regions').querySelector(`[data-control="${focused}"]`)?.focus();
     $('labels').replaceChildren(
       ...this.list.map((region, i) => {
-        const label = make('span', { textContent: `${region.name} ${words(counts[i])}` });
+        const label = make('span', { textContent: `${region.name}: ${words(counts[i])}` });
         const { x, y } = centre(region.corners);
         label.style.left = `${100 * x}%`;
         label.style.top = `${100 * y}%`;

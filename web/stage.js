@@ -55,7 +55,8 @@ function colour(share) {
 
 /** Says in words and shows where most people are; returns the square in parts of the sides. */
 export function describeDensity({ density, counted, size }) {
-  const most = densest(density) * (SQUARE / STRIDE) ** 2;
+  const shrunk = (counted[0] * counted[1]) / (size[0] * size[1]);
+  const most = densest(density) * (SQUARE / STRIDE) ** 2 * shrunk; // in the picture's own pixels
   $('most').textContent = number(most, most >= 20 ? 0 : 1);
   const square = densestSquare(density, counted);
   if (!(square.count >= LEAST_SQUARE)) {

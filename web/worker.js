@@ -163,8 +163,8 @@ async function read({ rgb, size }, maxSide) {
   let counted = maxSide ? withinSide(size, maxSide) : size;
   if (counted[0] * counted[1] > MOST_PIXELS) counted = withinPixels(size, MOST_PIXELS);
   const pixels = shrink(rgb, size, counted);
-  const glanceSize = withinPixels(counted, GLANCE_PIXELS);
-  const glance = shrink(pixels, counted, glanceSize);
+  const glanceSize = withinPixels(size, GLANCE_PIXELS);
+  const glance = shrink(rgb, size, glanceSize);
   const began = performance.now();
   const flat = isFlat(glance);
   const density = flat ? emptyMap(counted) : await run(pixels, counted, 'density');
@@ -197,8 +197,9 @@ async function run(rgb, [height, width], output) {
 }
 
 function asProblem(error, key, values) {
+  if (error instanceof Problem) return error;
   console.warn(String(error)); // for who looks for the cause
-  return error instanceof Problem ? error : new Problem(key, values);
+  return new Problem(key, values);
 }
 
 self.onmessage = async ({ data: { id, task, ...values } }) => {
