@@ -218,7 +218,7 @@ function showStatus() {
 function showRows() {
   $('batch').hidden = entries.length < 2;
   $('stop').hidden = !stream && !(counting && entries.length > 1);
-  $('keep').hidden = !stream || entries.some(({ video }) => video);
+  $('keep').hidden = !stream || !shown?.isLive;
   $('every-line').hidden = !entries.some(({ video }) => video);
   showStatus();
   if (entries.length < 2) return;

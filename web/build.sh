@@ -19,7 +19,7 @@ ort_version=1.30.0
 ort_sha512=ab4cbe26baedba45d2cec05610c71c55fa97db92d19a8b171c5f8269126683ca590a5cdc57bb2f35ce2b298de32f4d956fb42644c0ecd528a0a91e025c07ca61
 ort_files=(ort.wasm.min.mjs ort.webgpu.min.mjs
   ort-wasm-simd-threaded.{mjs,wasm} ort-wasm-simd-threaded.asyncify.{mjs,wasm})
-page=(index.html style.css icon.svg ./*.js)
+mapfile -t page < <(cd "$project/web" && printf '%s\n' index.html style.css icon.svg ./*.js)
 example_seed=20 # of preprocess/synthetic.py: a crowd that the shipped weights see
 
 set_up requirements-deploy.txt onnx onnxscript onnxruntime

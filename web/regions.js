@@ -19,6 +19,7 @@ export class Regions {
   list = []; // { name, corners: [[x, y], ...] in parts of the sides }
   chosen = null;
   #number = 0;
+  #shown = null; // the reading whose counts are shown
   #changed;
 
   constructor(changed) {
@@ -34,6 +35,7 @@ export class Regions {
 
   /** Shows the list with the counts of a reading. */
   show(reading) {
+    this.#shown = reading;
     const focused = document.activeElement?.dataset.control;
     const counts = this.count(reading);
     const items = this.list.map((region, i) => this.#item(region, counts[i], i));
@@ -126,8 +128,13 @@ export class Regions {
     else if ('-−'.includes(event.key)) region.corners = grown(region.corners, 1 / GROWTH);
     else if (event.key !== 'Delete') return;
     event.preventDefault();
-    if (event.key === 'Delete') this.#remove(region);
-    else this.#changed(true);
+    if (event.key === 'Delete') {
+      this.#remove(region);
+      return;
+    }
+    this.#changed(true);
+    const count = this.#shown ? words(this.count(this.#shown)[this.list.indexOf(region)]) : '';
+    $('spoken').textContent = t('regionCount', { name: region.name, count });
   }
 
   /** Moves the region under the pointer, or draws a new one. */

@@ -1,0 +1,409 @@
+"""The page that counts in a browser: as predict.py counts, offline, and usable by everyone."""
+
+import csv
+import json
+import shutil
+import tarfile
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from browser import (
+    build,
+    chromium,
+    fetch_npm,
+    run_node,
+    serving,
+    wait_for_count,
+    wait_for_counts,
+    wait_until,
+)
+from conftest import PROJECT, need_packages, plain_guard, save_student
+from PIL import Image
+
+import report.web
+from counting.regions import Region, region_weights
+from deploy import onnx_format
+from deploy.deployed import Deployed
+from models.counter import read_counter
+from preprocess.synthetic import draw_scene
+
+ORT, AXE = "onnxruntime-web@1.30.0", "axe-core@4.14.1"
+CLOSE = 1e-3  # of a count: WASM and PyTorch add up in another order
+SIDE = 480  # to which this model's pictures are shrunk
+REGIONS = {"door": [[0.1, 0.2], [0.55, 0.25], [0.3, 0.9]], "all": [[0, 0], [1, 0], [1, 1], [0, 1]]}
+
+
+# Pure functions, in Node.js
+
+
+def test_every_text_is_in_both_languages_and_is_used():
+    texts = json.loads(
+        run_node("import { TEXTS } from './texts.js'; console.log(JSON.stringify(TEXTS));")
+    )
+    assert list(texts["en"]) == list(texts["zh"])
+    for key, english in texts["en"].items():
+        names = set(part.split("}")[0] for part in english.split("{")[1:])
+        assert names == set(part.split("}")[0] for part in texts["zh"][key].split("{")[1:]), key
+    files = [*(PROJECT / "web").glob("*.js"), PROJECT / "web/index.html"]
+    code = "".join(path.read_text() for path in files if path.name != "texts.js")
+    indirect = {"flatShort", "unlikeShort"}  # the names of notes with an ending
+    unused = [
+        k for k in texts["en"] if k not in indirect and not any(f"{q}{k}{q}" in code for q in "'\"")
+    ]
+    assert unused == ["int8"]  # a precision, named by models.json
+
+
+@pytest.mark.parametrize(
+    "size, to",
+    [((60, 80), (30, 40)), ((60, 80), (20, 20)), ((613, 407), (160, 106)), ((37, 90), (20, 48))],
+)
+def test_pictures_shrink_as_with_opencv(size, to, tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    image.tofile(tmp_path / "in")
+    run_node(f"""
+        import fs from 'node:fs';
+        import {{ shrink }} from './pixels.js';
+        const rgb = new Uint8Array(fs.readFileSync('{tmp_path}/in'));
+        fs.writeFileSync('{tmp_path}/out', shrink(rgb, {list(size)}, {list(to)}));
+    """)
+    found = np.fromfile(tmp_path / "out", np.uint8).reshape(*to, 3)
+    np.testing.assert_array_equal(found, cv2.resize(image, to[::-1], interpolation=cv2.INTER_AREA))
+
+
+def test_regions_weigh_cells_as_in_python(tmp_path):
+    size, rng = (203, 317), np.random.default_rng(1)
+    star = rng.random((9, 2)).tolist()  # crosses itself
+    found = json.loads(
+        run_node(f"""
+        import {{ regionWeights }} from './pixels.js';
+        const regions = {json.dumps([star, *REGIONS.values()])};
+        const weights = regions.map((corners) => [...regionWeights({list(size)}, corners).weights]);
+        console.log(JSON.stringify(weights));
+    """)
+    )
+    for corners, weights in zip([star, *REGIONS.values()], found, strict=True):
+        expected = region_weights(Region("a", tuple(map(tuple, corners))), size)
+        np.testing.assert_array_equal(np.float32(weights), expected.ravel())
+
+
+def test_the_densest_square_is_the_one_with_most_people():
+    density = np.zeros((20, 30), np.float32)
+    density[3, 4], density[10:12, 20:22] = 1, 0.5
+    found = json.loads(
+        run_node(f"""
+        import {{ densestSquare }} from './pixels.js';
+        const density = Float32Array.from({density.ravel().tolist()});
+        console.log(JSON.stringify(densestSquare(density, [157, 240])));
+    """)
+    )
+    assert found["count"] == 2 and found["width"] == found["height"] == 64
+    assert found["x"] <= 160 < 176 <= found["x"] + 64 and found["y"] <= 80 < 96 <= found["y"] + 64
+
+
+# The page, in Chromium
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return save_student(tmp_path_factory.mktemp("w") / "tiny.safetensors", guard=plain_guard(17.0))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, weights):
+    """The page with a random model, in a folder."""
+    need_packages(".onnx")
+    folder = tmp_path_factory.mktemp("site")
+    build(folder, fetch_npm(ORT, folder))
+    (folder / "models").mkdir()
+    counter = read_counter(weights)
+    network = Deployed(counter.network, preprocess=True, guard=counter.guard)
+    path = folder / "models/tiny.onnx"
+    with (
+        torch.no_grad()
+    ):  # in a fiftieth of the time that export.py takes, which is tested elsewhere
+        torch.onnx.export(
+            network,
+            (network.example(),),
+            path,
+            dynamo=False,
+            input_names=["pixels"],
+            output_names=list(network.outputs),
+            dynamic_axes={"pixels": network.axes},
+        )
+    facts = {
+        "model": "tiny",
+        "precision": "float32",
+        "preprocessing": "inside",
+        "checkpoint": weights.name,
+        "weights_sha256": counter.fingerprint(),
+        "unlikeness": "yes",
+    }
+    if SIDE:
+        facts["max_side"] = str(SIDE)
+    onnx = pytest.importorskip("onnx")
+    onnx_format.save(onnx.load(path), path, facts)
+    picture = folder / "drawn.png"
+    write_crowd(picture, (160, 240), 3)
+    run_report(folder, "--example", picture, "--heads", 9, "--runtime", "vendor/ort-1.30.0")
+    return folder
+
+
+def run_report(*arguments):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["web.py", *map(str, arguments)])
+        report.web.main(report.web.parse_args())
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(browser, site):
+    """Opens the page as a visitor does; without the service worker unless `whole`."""
+    contexts = []
+
+    def open_page(address, whole=False, **options):
+        options |= {} if whole else {"service_workers": "block"}
+        context = browser.new_context(**{"locale": "en"} | options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.errors = []
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.goto(f"{address}?threads=1")
+        wait_until(page, "!document.getElementById('needs-server')")
+        return page
+
+    with serving(site) as address:
+        open_page.address = address
+        yield open_page
+    for context in contexts:
+        context.close()
+
+
+def write_crowd(path, size, seed, **options):
+    picture = Image.fromarray(draw_scene(np.random.default_rng(seed), size)[0])
+    if path.stem == "transparent":
+        alpha = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+        picture.putalpha(Image.fromarray(alpha))
+    picture.save(path, **options)
+    return path
+
+
+def write_pictures(folder):
+    """Writes pictures that are odd in one way each."""
+    folder.mkdir()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    write_crowd(folder / "plain.png", (203, 317), 1)
+    write_crowd(folder / "large.png", (700, 1001), 2)  # is shrunk
+    write_crowd(folder / "transparent.png", (150, 200), 3)
+    write_crowd(folder / "turned.jpg", (160, 240), 4, exif=turned, quality=95)
+    Image.new("RGB", (90, 70), (9, 9, 9)).save(folder / "flat.png")
+    Image.new("L", (90, 70)).save(folder / "grey.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(
+        folder / "noise.png"
+    )
+    return sorted(folder.iterdir())
+
+
+def download_csv(page):
+    with page.expect_download() as download:
+        page.click("#csv")
+    with open(download.value.path(), newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def add_region(page, corners):
+    """Draws a free outline on the picture with the mouse."""
+    page.select_option("#shape", "outline")
+    box = page.locator("#frame").bounding_box()
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place)
+    page.mouse.up()
+
+
+def test_the_table_is_what_predict_writes(open_page, run, weights, tmp_path):
+    pictures, table = write_pictures(tmp_path / "pictures"), tmp_path / "counts.csv"
+    page = open_page(open_page.address)
+    page.set_input_files("#files", pictures)
+    wait_for_counts(page, len(pictures))
+    page.click("#add-region")
+    page.keyboard.press("+")
+    for key in ("ArrowLeft", "ArrowUp", "ArrowUp"):
+        page.keyboard.press(key)
+    found = download_csv(page)
+    corners = "0.325,0.315 0.655,0.315 0.655,0.645 0.325,0.645"
+    assert run(*pictures, "--csv", table, "--roi", f"region 1:{corners}", weights=weights)[0] == 0
+    with table.open(newline="") as file:
+        expected = list(csv.DictReader(file))
+    assert list(found[0]) == list(expected[0])
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours["name"] == theirs["name"]
+        assert ours["notes"] == theirs["notes"], ours["name"]
+        for column in ("count", "unlikeness", "region 1"):
+            near = pytest.approx(float(theirs[column]), rel=CLOSE, abs=2e-3)
+            assert float(ours[column]) == near, (ours["name"], column)
+    assert {row["notes"] for row in found} == {"", "flat", "unlike"}
+    assert not page.errors
+
+
+def test_regions_are_drawn_moved_and_removed(open_page, tmp_path):
+    page = open_page(open_page.address)
+    page.set_input_files("#files", write_crowd(tmp_path / "a.png", (240, 320), 1))
+    count = wait_for_count(page)
+    add_region(page, [(0.01, 0.01), (0.99, 0.01), (0.99, 0.99), (0.01, 0.99)])
+    drawn = float(page.inner_text("#regions output"))
+    assert 0.9 * count < drawn < count
+    page.click("#add-region")  # by keys alone from here
+    before = page.inner_text("#regions li:last-child output")
+    for _ in range(20):
+        page.keyboard.press("ArrowRight")
+    assert page.inner_text("#regions li:last-child output") != before
+    assert "region 2: " in page.inner_text("#spoken")
+    page.keyboard.press("Delete")
+    assert page.locator("#regions li").count() == 1
+    assert page.evaluate("document.activeElement.id") == "add-region"
+    assert not page.errors
+
+
+def test_what_cannot_be_counted_takes_one_sentence(open_page, site, tmp_path):
+    pictures = {
+        "words.txt": b"no picture",
+        "empty.png": b"",
+        "phone.heic": b"\0\0\0\x18ftypheic" + bytes(80),
+        "clip.mp4": b"no video",
+    }
+    for name, content in pictures.items():
+        (tmp_path / name).write_bytes(content)
+    write_crowd(tmp_path / "good.png", (96, 96), 1)
+    names = ["words.txt", "empty.png", "phone.heic", "good.png", "clip.mp4"]
+    page = open_page(open_page.address)
+    page.set_input_files("#files", [tmp_path / name for name in names])
+    wait_for_counts(page, 5)
+    said = page.locator("#rows tr td:last-child").all_inner_texts()
+    assert said[:2] == ["This file is not a picture that this browser can read."] * 2
+    assert said[2] == "This browser cannot read HEIC pictures: save it as JPEG first."
+    assert said[4] == "This file is not a video that this browser can play."
+    assert [row["name"] for row in download_csv(page)] == ["good.png"]
+
+    model = site / "models/tiny.onnx"
+    shutil.copy(model, tmp_path)
+    try:
+        model.write_bytes(model.read_bytes()[:-1])
+        page = open_page(open_page.address)
+        page.click("#example")
+        damaged = "The model file models/tiny.onnx is damaged: build the page again with build.sh."
+        wait_until(page, f"document.getElementById('failure').textContent === {damaged!r}")
+    finally:
+        shutil.copy(tmp_path / "tiny.onnx", model)
+
+
+def test_it_asks_its_own_host_alone_and_works_offline(browser, site):
+    context, asked = browser.new_context(locale="en"), []
+    context.on("request", lambda request: asked.append(request.url))
+    with serving(site) as address:
+        page = context.new_page()
+        page.goto(f"{address}?threads=2")
+        wait_until(page, "self.crossOriginIsolated")  # after one reload
+        wait_until(page, "!document.getElementById('kept').hidden")
+        page.click("#example")
+        count = wait_for_count(page)
+        assert "2 threads" in page.inner_text("#took")
+    assert {url for url in asked if not url.startswith(address)} <= {
+        url for url in asked if url.startswith(f"blob:{address}")
+    }
+    page.reload()  # nobody serves it now
+    wait_until(page, "!document.getElementById('needs-server')")
+    page.click("#example")
+    assert wait_for_count(page) == count
+    context.close()
+
+
+def test_a_large_picture_does_not_freeze_the_page_and_its_memory_returns(open_page, tmp_path):
+    picture = cv2.resize(draw_scene(np.random.default_rng(1), (300, 400))[0], (4000, 3000))
+    Image.fromarray(picture).save(tmp_path / "12.jpg")
+    page = open_page(open_page.address)
+    page.evaluate("""() => {
+        window.longest = 0;
+        let last = performance.now();
+        requestAnimationFrame(function frame(now) {
+            window.longest = Math.max(window.longest, now - last);
+            last = now;
+            requestAnimationFrame(frame);
+        });
+    }""")
+    page.set_input_files("#files", tmp_path / "12.jpg")
+    wait_for_count(page)
+    assert "Brought from 4,000 × 3,000 to 480 × 360" in page.inner_text("#scale-note")
+    assert page.evaluate("window.longest") < 200  # milliseconds
+    left = page.evaluate("""async () => {
+        const { Counter } = await import('./counter.js');
+        const counter = new Counter({ engine: 'wasm', threads: 1, idleSeconds: 0.1 });
+        const { models, check } = await counter.catalogue();
+        await counter.count(models[0], await (await fetch(check.file)).blob());
+        return true;
+    }""")
+    assert left and len(page.workers) == 2  # the page's own and this one
+    wait_until(page, "new Promise((done) => setTimeout(() => done(true), 300))")
+    assert len(page.workers) == 1
+
+
+def test_a_video_and_the_camera_are_counted(open_page, tmp_path):
+    from counting.video import VideoWriter
+
+    writer = VideoWriter(tmp_path / "clip.mp4", 4)
+    for number in range(8):
+        writer.write(draw_scene(np.random.default_rng(number), (96, 128))[0], number / 4)
+    writer.close()
+    page = open_page(open_page.address, permissions=["camera"])
+    page.set_input_files("#files", tmp_path / "clip.mp4")
+    wait_for_counts(page, 2)
+    assert [row["seconds"] for row in download_csv(page)] == ["0.000", "1.000"]
+    wait_until(page, "document.getElementById('stop').hidden")
+    page.click("#camera")
+    wait_until(page, "document.getElementById('shown-name').textContent.startsWith('Camera')")
+    page.click("#keep")
+    wait_for_counts(page, 3)
+    page.click("#stop")
+    wait_until(page, "document.getElementById('stop').hidden")
+    assert not page.errors
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("axe")
+    with tarfile.open(fetch_npm(AXE, folder)) as archive:
+        return archive.extractfile("package/axe.min.js").read().decode()
+
+
+@pytest.mark.parametrize(
+    "look",
+    [{}, {"color_scheme": "dark"}, {"locale": "zh-CN", "viewport": {"width": 360, "height": 740}}],
+    ids=["light", "dark", "Chinese on a phone"],
+)
+def test_axe_finds_no_violation(open_page, axe, look, tmp_path):
+    page = open_page(open_page.address, **look)
+    page.evaluate(axe)
+    assert broken_rules(page) == []
+    page.set_input_files(
+        "#files", [write_crowd(tmp_path / "a.png", (120, 160), 1), __file__, __file__]
+    )
+    wait_for_counts(page, 3)
+    page.click("#add-region")
+    assert broken_rules(page) == []
+    width = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    assert width <= 0, "the page is wider than the window"
+
+
+def broken_rules(page):
+    found = page.evaluate("axe.run()")
+    return [(rule["id"], node["html"]) for rule in found["violations"] for node in rule["nodes"]]
