@@ -231,7 +231,7 @@ def add_region(page, corners):
     page.mouse.up()
 
 
-def test_the_table_is_what_predict_writes(open_page, run, weights, tmp_path):
+def test_the_table_is_what_predict_writes(open_page, run, weights, tmp_path, monkeypatch):
     pictures, table = write_pictures(tmp_path / "pictures"), tmp_path / "counts.csv"
     page = open_page(open_page.address)
     page.set_input_files("#files", pictures)
@@ -242,7 +242,9 @@ def test_the_table_is_what_predict_writes(open_page, run, weights, tmp_path):
         page.keyboard.press(key)
     found = download_csv(page)
     corners = "0.325,0.315 0.655,0.315 0.655,0.645 0.325,0.645"
-    assert run(*pictures, "--csv", table, "--roi", f"region 1:{corners}", weights=weights)[0] == 0
+    monkeypatch.chdir(tmp_path / "pictures")
+    names = [picture.name for picture in pictures]
+    assert run(*names, "--csv", table, "--roi", f"region 1:{corners}", weights=weights)[0] == 0
     with table.open(newline="") as file:
         expected = list(csv.DictReader(file))
     assert list(found[0]) == list(expected[0])
