@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . utils/setup.sh
 set_up tests/requirements.txt pytest xdist onnx onnxscript onnxruntime openvino nncf
 
-scripts=(*.sh preprocess/*.sh utils/*.sh results/*.sh tests/*.sh .ci/run)
+scripts=(*.sh preprocess/*.sh utils/*.sh results/*.sh tests/*.sh web/*.sh .ci/run)
 PATH=$(dirname "$PYTHON"):$PATH # where pip puts ruff and shellcheck
 lint() {
   if command -v "$1" > /dev/null; then

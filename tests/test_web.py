@@ -28,6 +28,7 @@ from deploy import onnx_format
 from deploy.deployed import Deployed
 from models.counter import read_counter
 from preprocess.synthetic import draw_scene
+from utils.checkpoint import read_deployed, save_weights
 
 ORT, AXE = "onnxruntime-web@1.30.0", "axe-core@4.14.1"
 CLOSE = 1e-3  # of a count: WASM and PyTorch add up in another order
@@ -102,12 +103,22 @@ def test_the_densest_square_is_the_one_with_most_people():
     assert found["x"] <= 160 < 176 <= found["x"] + 64 and found["y"] <= 80 < 96 <= found["y"] + 64
 
 
+def test_an_archive_that_is_not_the_pinned_one_is_refused(tmp_path):
+    other = tmp_path / "onnxruntime-web-1.30.0.tgz"
+    other.write_bytes(b"other")
+    with pytest.raises(AssertionError, match="its SHA-512 differs"):
+        build(tmp_path / "site", other)
+    assert not (tmp_path / "site/vendor").exists()
+
+
 # The page, in Chromium
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    return save_student(tmp_path_factory.mktemp("w") / "tiny.safetensors", guard=plain_guard(17.0))
+    path = save_student(tmp_path_factory.mktemp("w") / "tiny.safetensors", guard=plain_guard(17.0))
+    save_weights(path, read_deployed(path)[0], {"max_side": str(SIDE)})
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +150,8 @@ def site(tmp_path_factory, weights):
         "checkpoint": weights.name,
         "weights_sha256": counter.fingerprint(),
         "unlikeness": "yes",
+        "max_side": str(counter.max_side),
     }
-    if SIDE:
-        facts["max_side"] = str(SIDE)
     onnx = pytest.importorskip("onnx")
     onnx_format.save(onnx.load(path), path, facts)
     picture = folder / "drawn.png"

@@ -8,7 +8,8 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../utils/setup.sh"
 
 STEPS=${STEPS:-runtime models describe archive}
-WEIGHTS=${WEIGHTS:-skt_mobile_s_sha skt_csrnet_sha}
+WEIGHTS=${WEIGHTS:-skt_mobile_s_sha skt_csrnet_sha} # files, or names of shipped weights
+GUARD=${GUARD---guard}        # empty for weights without a guard
 LIST=${LIST:-}                # annotated pictures on which INT8 stays in its budget of error
 CALIBRATE=${CALIBRATE:-$LIST} # pictures that show INT8 its ranges
 SITE=${SITE:-$project/web}    # another folder gets a copy of the page
@@ -42,15 +43,14 @@ fetch_runtime() {
 }
 
 export_models() {
-  local name
+  local weights file options=(--preprocess ${GUARD:+"$GUARD"})
   rm -rf "$SITE/models"
   mkdir -p "$SITE/models"
-  for name in $WEIGHTS; do
-    "$PYTHON" export.py "$name" "$SITE/models/$name.onnx" --preprocess --guard
-    if [ -n "$LIST" ]; then
-      "$PYTHON" export.py "$name" "$SITE/models/${name}_int8.onnx" --preprocess --guard \
-        --int8 "$LIST" --calibrate "$CALIBRATE"
-    fi
+  for weights in $WEIGHTS; do
+    file=$SITE/models/$(basename "${weights%.*}")
+    "$PYTHON" export.py "$weights" "$file.onnx" "${options[@]}"
+    [ -z "$LIST" ] || "$PYTHON" export.py "$weights" "${file}_int8.onnx" "${options[@]}" \
+      --int8 "$LIST" --calibrate "$CALIBRATE"
   done
 }
 
@@ -70,7 +70,7 @@ pack() {
   local version name
   version=$("$PYTHON" -c 'from utils.version import VERSION; print(VERSION)')
   name=skt-web-$version
-  mkdir -p "$OUT" "$work/$name"
+  mkdir -p "$work/$name"
   (cd "$SITE" && cp -r "${page[@]}" models.json example.png vendor models "$work/$name")
   cp LICENSE "$work/$name"
   tar -czf "$OUT/$name.tar.gz" -C "$work" "$name"

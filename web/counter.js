@@ -1,6 +1,7 @@
 // What the page calls: models, the worker that runs them, and one picture after the other.
 
 const IDLE_S = 20; // after which the worker's memory, which only ever grows, is given back
+const GPU_PATIENCE_S = 30; // for WebGPU to start and to count the check picture
 const MOST_THREADS = 4; // more gain little with networks this small
 
 /** A problem in plain words: `key` is that of a text, `values` are what it names. */
@@ -21,14 +22,14 @@ export class Counter {
   #gpu = null; // whether WebGPU counts right here; null: not tried
 
   /**
-   * @param {object} options `engine`: auto, wasm or webgpu; `threads` of WASM; `idleSeconds` until
-   *   the worker ends
+   * @param {object} options `engine`: auto, wasm or webgpu (even one without a GPU); `threads` of
+   *   WASM; `idleSeconds` until the worker ends
    */
   constructor({ engine = 'auto', threads = 0, idleSeconds = IDLE_S } = {}) {
     const most = Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS);
     this.threads = self.crossOriginIsolated ? threads || most : 1;
     this.idleSeconds = idleSeconds;
-    if (engine === 'wasm') this.#gpu = false;
+    if (engine !== 'auto') this.#gpu = engine === 'webgpu';
     this.engine = 'wasm';
   }
 
@@ -86,13 +87,14 @@ export class Counter {
 
   /** Makes the worker have this model: with WebGPU where that works, with WASM otherwise. */
   async #open(model) {
-    this.#gpu ??= Boolean(await navigator.gpu?.requestAdapter().catch(() => null));
+    this.#gpu ??= await hasGpu();
     const engine = this.#gpu && model.precision === 'float32' ? 'webgpu' : 'wasm';
     const wanted = `${engine} ${model.file}`;
     if (this.#worker && this.#opened === wanted) return;
     if (this.#opened?.split(' ')[0] !== engine) this.close(); // a worker has one runtime
     this.#worker ??= this.#start();
     const { runtime, check } = this.found;
+    const late = engine === 'webgpu' && setTimeout(() => this.close(), 1000 * GPU_PATIENCE_S);
     try {
       const threads = this.threads;
       await this.#ask({ task: 'open', model, runtime, engine, threads, check: check.file });
@@ -101,6 +103,8 @@ export class Counter {
       if (engine !== 'webgpu' || error.key === 'modelMissing') throw error;
       this.#gpu = false;
       return this.#open(model);
+    } finally {
+      clearTimeout(late);
     }
     this.#opened = wanted;
     this.engine = engine;
@@ -132,4 +136,9 @@ export class Counter {
       this.#worker.postMessage({ id, ...question }, transferred);
     });
   }
+}
+
+async function hasGpu() {
+  const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
+  return Boolean(adapter && !adapter.info.isFallbackAdapter); // one in software is slower than WASM
 }
