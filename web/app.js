@@ -71,9 +71,9 @@ async function count(entry, image) {
     entry.reading = await counter.count(entry.model, image);
     entry.state = 'counted';
   } catch (problem) {
-    entry.problem = problem;
-    entry.state = 'failed';
+    Object.assign(entry, failure(problem));
   }
+  if (image === entry.image && entry.model !== models.chosen) entry.state = 'waiting'; // again
   showStatus();
 }
 
@@ -104,13 +104,15 @@ const failure = (problem) => ({ state: 'failed', problem });
 async function countFrames(read, enter, complain) {
   stream?.abort();
   const mine = (stream = new AbortController());
+  let last = null;
   showRows();
   try {
     for await (const frame of read(mine.signal)) {
       const entry = enter(frame);
       await count(entry, frame.image);
-      if (mine.signal.aborted && entry.isLive) break;
-      show(entry);
+      if (mine.signal.aborted) break;
+      if (!last || shown === last) show(entry); // unless another one was picked
+      last = entry;
       showRows();
       if (entry.state === 'failed' && entry.isLive) break;
     }
@@ -265,7 +267,7 @@ function remarks(entry) {
 }
 
 function pick(entry) {
-  stream?.abort();
+  if (shown?.isLive) stream?.abort();
   show(entry);
   showRows();
   $('result').scrollIntoView({ block: 'nearest' });
@@ -426,7 +428,7 @@ async function begin() {
   offerLanguages(showTexts);
   listen();
   showTexts();
-  await keepOffline();
+  await keepOffline().catch(() => ($('one-thread').hidden = self.crossOriginIsolated));
 }
 
 begin();
