@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import tarfile
+import warnings
 
 import cv2
 import numpy as np
@@ -131,9 +132,8 @@ def site(tmp_path_factory, weights):
     counter = read_counter(weights)
     network = Deployed(counter.network, preprocess=True, guard=counter.guard)
     path = folder / "models/tiny.onnx"
-    with (
-        torch.no_grad()
-    ):  # in a fiftieth of the time that export.py takes, which is tested elsewhere
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a fiftieth of the time of export.py, which has its tests
         torch.onnx.export(
             network,
             (network.example(),),

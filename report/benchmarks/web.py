@@ -47,6 +47,29 @@ COUNT = """async ({ file, threads, names }) => {
   return readings;
 }"""
 
+LARGE = """async () => {
+  const canvas = new OffscreenCanvas(4000, 3000);
+  const drawn = await createImageBitmap(await (await fetch('example.png')).blob());
+  canvas.getContext('2d').drawImage(drawn, 0, 0, canvas.width, canvas.height);
+  const picture = await canvas.convertToBlob({ type: 'image/jpeg' });
+  const memory = async () => (await performance.measureUserAgentSpecificMemory()).bytes / 1e6;
+  const { Counter } = await import('./counter.js');
+  const counter = new Counter({ engine: 'wasm' });
+  const [model] = (await counter.catalogue()).models;
+  let [longest, last, ended] = [0, performance.now(), false];
+  requestAnimationFrame(function frame(now) {
+    [longest, last] = [Math.max(longest, now - last), now];
+    if (!ended) requestAnimationFrame(frame);
+  });
+  const began = performance.now();
+  await counter.count(model, picture);
+  const seconds = (performance.now() - began) / 1000;
+  ended = true;
+  const held = await memory();
+  counter.close();
+  return { seconds, longest, held, left: await memory() };
+}"""
+
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
@@ -125,11 +148,17 @@ def main(args: argparse.Namespace) -> None:
         page, asked = visit(browser, f"http://127.0.0.1:{server.server_port}/")
         models = page.evaluate("async () => (await (await fetch('models.json')).json()).models")
         rows = [compare(page, model, args.pictures, args.rounds) for model in models]
+        large = page.evaluate(LARGE)
         print(f"Chromium {browser.version}, load {os.getloadavg()[0]:.1f}")
         browser.close()
     differences = ["largest difference", "within 0.1 %"] if args.pictures else []
     print(
         format_table(["model", "MB", *differences, *(f"{n} threads (ms)" for n in THREADS)], rows)
+    )
+    print(
+        "\nA picture of 4000x3000 pixels: {seconds:.1f} s with the model's start, at most "
+        "{longest:.0f} ms between two frames of the page; {held:.0f} MB held, {left:.0f} MB once "
+        "the worker has ended".format(**large)
     )
     print("\nA visit asks for", *sorted(set(asked)), sep="\n  ")
 
