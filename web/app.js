@@ -1,14 +1,14 @@
 // The page: what was chosen, what is shown, and the table of all counts.
 import { Counter, CountingError } from './counter.js';
-import { Models, describe } from './models.js';
-import { $, draw, explain, make, number, offerLanguages, speak, t } from './page.js';
+import { Models } from './models.js';
+import { $, explain, make, number, offerLanguages, speak, t } from './page.js';
 import { Regions } from './regions.js';
 import { cameraFrames, videoFrames } from './sources.js';
 import { describeDensity, drawSquare, showPicture } from './stage.js';
+import { notesOf, showTable, titleOf, writeCsv } from './table.js';
 
 const INTERVALS = [0.2, 0.5, 1, 2, 5, 10, 30]; // seconds between counted frames of a video
 const SPOKEN_MS = 3000; // between two announcements of the camera's count
-const COLUMNS = ['name', 'frame', 'seconds', 'count', 'unlikeness', 'notes']; // as predict.py writes
 
 const options = new URLSearchParams(location.search);
 const counter = new Counter({
@@ -147,7 +147,7 @@ function show(entry) {
   const { reading, problem, state, name } = entry;
   $('result').hidden = state === 'waiting' || state === 'working';
   $('start').classList.add('small');
-  $('shown-name').textContent = title(entry);
+  $('shown-name').textContent = titleOf(entry);
   $('failure').hidden = state !== 'failed';
   $('counted').hidden = document.querySelector('.stage').hidden = state !== 'counted';
   if (state === 'failed') {
@@ -198,16 +198,6 @@ function showMarks() {
   $('marks').replaceChildren(...shapes);
 }
 
-function title({ name, seconds }) {
-  return seconds === undefined ? name : `${name}, ${t('seconds', { seconds: number(seconds, 1) })}`;
-}
-
-/** Returns the keys of what predict.py notes, too. */
-function notesOf({ reading }) {
-  if (reading.flat) return ['flat'];
-  return reading.unlikeness > 1 ? ['unlike'] : [];
-}
-
 function showStatus() {
   const done = entries.filter(({ state }) => state === 'counted' || state === 'failed').length;
   const isBusy = counting || stream;
@@ -223,47 +213,7 @@ function showRows() {
   $('keep').hidden = !stream || !shown?.isLive;
   $('every-line').hidden = !entries.some(({ video }) => video);
   showStatus();
-  if (entries.length < 2) return;
-  const timed = entries.some(({ seconds }) => seconds !== undefined);
-  const heads = ['name', ...(timed ? ['time'] : []), 'count'];
-  $('columns').replaceChildren(
-    ...heads.map((key) => heading(t(key), key !== 'name')),
-    ...regions.list.map(({ name }) => heading(name, true)),
-    heading(t('notes')),
-  );
-  $('rows').replaceChildren(...entries.map((entry) => row(entry, timed)));
-  showTimeline();
-}
-
-const heading = (text, isNumber) =>
-  make('th', { scope: 'col', textContent: text, ...(isNumber ? { class: 'number' } : {}) });
-const cell = (text) => make('td', { class: 'number', textContent: text });
-
-function row(entry, timed) {
-  const { name, seconds, state, reading, problem } = entry;
-  const link = make('button', { class: 'link', textContent: name, onclick: () => pick(entry) });
-  link.disabled = state === 'waiting' || state === 'working';
-  const counts = state === 'counted' ? [reading.count, ...regions.count(reading)] : [];
-  const time = seconds === undefined ? '' : t('seconds', { seconds: number(seconds, 1) });
-  const words = {
-    waiting: () => t('waiting'),
-    working: () => t('working'),
-    failed: () => explain(problem),
-    counted: () => remarks(entry).join(', '),
-  }[state]();
-  return make(
-    'tr',
-    entry === shown ? { class: 'chosen', 'aria-current': 'true' } : {},
-    make('th', { scope: 'row' }, link),
-    ...(timed ? [cell(time)] : []),
-    ...[null, ...regions.list].map((_, i) => cell(counts[i] == null ? '' : number(counts[i], 1))),
-    make('td', { class: `words ${state}`, textContent: words }),
-  );
-}
-
-function remarks(entry) {
-  const other = entry.model === models.chosen ? [] : [describe(entry.model)];
-  return [...notesOf(entry).map((note) => t(`${note}Short`)), ...other];
+  if (entries.length > 1) showTable(entries, { regions, shown, pick, model: models.chosen });
 }
 
 function pick(entry) {
@@ -271,47 +221,6 @@ function pick(entry) {
   show(entry);
   showRows();
   $('result').scrollIntoView({ block: 'nearest' });
-}
-
-/** Plots the counts of the last video. */
-function showTimeline() {
-  const last = entries.findLast(({ video }) => video)?.video;
-  const frames = entries.filter(({ video, reading }) => last && video === last && reading);
-  $('timeline').toggleAttribute('hidden', frames.length < 2);
-  if (frames.length < 2) return;
-  const most = Math.max(...frames.map(({ reading }) => reading.count));
-  const end = frames.at(-1).seconds;
-  const points = frames.map(
-    ({ seconds, reading }) => `${(600 * seconds) / end} ${85 - (80 * reading.count) / (most || 1)}`,
-  );
-  $('timeline').setAttribute('aria-label', t('overTime', { most: number(most, 1) }));
-  $('timeline').replaceChildren(
-    draw('line', { x1: 0, y1: 85, x2: 600, y2: 85 }),
-    draw('path', { d: `M ${points.join(' L ')}` }),
-  );
-}
-
-// CSV
-
-/** Returns the counts as predict.py writes them. */
-function writeCsv() {
-  const rows = entries
-    .filter(({ state }) => state === 'counted')
-    .map((entry) => {
-      const { reading, name, seconds } = entry;
-      return [
-        name,
-        '', // a browser does not tell a frame's number
-        seconds === undefined ? '' : seconds.toFixed(3),
-        reading.count.toFixed(4),
-        reading.unlikeness === null ? '' : reading.unlikeness.toFixed(3),
-        notesOf(entry).join(' '),
-        ...regions.count(reading).map((count) => (count === null ? '' : count.toFixed(4))),
-      ];
-    });
-  const header = [...COLUMNS, ...regions.list.map(({ name }) => name)];
-  const quote = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
-  return [header, ...rows].map((values) => `${values.map(quote).join(',')}\r\n`).join('');
 }
 
 function download(name, content, type) {
@@ -333,7 +242,7 @@ function listen() {
   $('stop').onclick = stop;
   $('keep').onclick = keepFrame;
   $('clear').onclick = clear;
-  $('csv').onclick = () => download('counts.csv', writeCsv(), 'text/csv');
+  $('csv').onclick = () => download('counts.csv', writeCsv(entries, regions), 'text/csv');
   $('strength').oninput = () => ($('density').style.opacity = $('strength').value / 100);
   $('strength').oninput();
   $('show-square').onchange = showMarks;

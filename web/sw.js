@@ -14,6 +14,7 @@ const PAGE = [
   'sources.js',
   'stage.js',
   'style.css',
+  'table.js',
   'texts.js',
   'worker.js',
 ];
