@@ -5,6 +5,7 @@ import json
 import shutil
 import tarfile
 import warnings
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -110,6 +111,18 @@ def test_an_archive_that_is_not_the_pinned_one_is_refused(tmp_path):
     with pytest.raises(AssertionError, match="its SHA-512 differs"):
         build(tmp_path / "site", other)
     assert not (tmp_path / "site/vendor").exists()
+
+
+def test_errors_are_those_of_the_pages_of_results():
+    errors = report.web.published_errors("skt_mobile_s_sha")
+    assert errors["validation"]["mae"] == 86.28 and errors["test"] == {"mae": 71.31, "rmse": 110.43}
+    assert report.web.published_errors("mine") == {"validation": None, "test": None}
+    facts = {"mae": "89.79, in float32 89.29, over the 59 images of A_val.json, each counted whole"}
+    facts |= {"calibration": "32 images of A_train.json", "weights_sha256": "e96f5c56..."}
+    errors = report.web.int8_errors(Path("skt_csrnet_sha_int8.onnx"), facts)
+    assert errors["validation"]["mae"] == 89.79 and errors["test"]["mae"] == 77.64
+    other = report.web.int8_errors(Path("skt_csrnet_sha_int8.onnx"), facts | {"calibration": "x"})
+    assert other["test"] is None  # an INT8 file of other ranges
 
 
 # The page, in Chromium
@@ -265,6 +278,27 @@ def test_the_table_is_what_predict_writes(open_page, run, weights, tmp_path, mon
             near = pytest.approx(float(theirs[column]), rel=CLOSE, abs=2e-3)
             assert float(ours[column]) == near, (ours["name"], column)
     assert {row["notes"] for row in found} == {"", "flat", "unlike"}
+    assert not page.errors
+
+
+def test_pictures_are_pasted_and_dropped(open_page):
+    page = open_page(open_page.address)
+    page.evaluate("""async () => {
+        const blob = await (await fetch('example.png')).blob();
+        for (const [name, kind, key] of [
+            ['pasted.png', ClipboardEvent, 'clipboardData'],
+            ['dropped.png', DragEvent, 'dataTransfer'],
+        ]) {
+            const data = new DataTransfer();
+            data.items.add(new File([blob], name, { type: 'image/png' }));
+            const event = kind === DragEvent ? 'drop' : 'paste';
+            document.body.dispatchEvent(new kind(event, { bubbles: true, [key]: data }));
+        }
+    }""")
+    wait_for_counts(page, 2)
+    rows = download_csv(page)
+    assert [row["name"] for row in rows] == ["pasted.png", "dropped.png"]
+    assert rows[0]["count"] == rows[1]["count"]
     assert not page.errors
 
 
