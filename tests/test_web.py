@@ -390,7 +390,8 @@ def test_a_large_picture_does_not_freeze_the_page_and_its_memory_returns(open_pa
     page.set_input_files("#files", tmp_path / "12.jpg")
     wait_for_count(page)
     assert "Brought from 4,000 × 3,000 to 480 × 360" in page.inner_text("#scale-note")
-    assert page.evaluate("window.longest") < 200  # milliseconds
+    # Milliseconds, beside other tests; counted on the page itself it would take seconds.
+    assert page.evaluate("window.longest") < 500
     left = page.evaluate("""async () => {
         const { Counter } = await import('./counter.js');
         const counter = new Counter({ engine: 'wasm', threads: 1, idleSeconds: 0.1 });
