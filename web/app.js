@@ -86,7 +86,11 @@ async function countVideo(file) {
       entries.push(entry);
       return entry;
     },
-    (problem) => entries.push({ name: file.name, image: null, video: file, ...failure(problem) }),
+    (problem) => {
+      const entry = { name: file.name, image: null, video: file, ...failure(problem) };
+      entries.push(entry);
+      return entry;
+    },
   );
 }
 
@@ -94,7 +98,7 @@ async function useCamera() {
   await countFrames(
     cameraFrames,
     ({ seconds }) => ({ name: t('live'), image: null, seconds, isLive: true }),
-    (problem) => show({ name: t('live'), image: null, ...failure(problem) }),
+    (problem) => ({ name: t('live'), image: null, ...failure(problem) }),
   );
 }
 
@@ -117,8 +121,7 @@ async function countFrames(read, enter, complain) {
       if (entry.state === 'failed' && entry.isLive) break;
     }
   } catch (problem) {
-    complain(problem);
-    if (entries.length) show(entries.at(-1));
+    show(complain(problem));
   }
   if (stream === mine) stream = null;
   showRows();
