@@ -422,7 +422,7 @@ def test_a_video_and_the_camera_are_counted(open_page, tmp_path):
     wait_for_counts(page, 3)
     page.click("#stop")
     wait_until(page, "document.getElementById('stop').hidden")
-    page.evaluate("navigator.mediaDevices.getUserMedia = () => Promise.reject(new Error('no'))")
+    page.evaluate("() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(); }")
     page.click("#camera")
     refused = "There is no camera, or the browser may not use it."
     wait_until(page, f"document.getElementById('failure').textContent === '{refused}'")
