@@ -134,6 +134,19 @@ def build_evaluation_loader(
     return _build_loader(CrowdDataset(samples), numbers, workers, pin_memory)
 
 
+class _Loader(DataLoader):
+    """A loader whose workers are born with the signals blocked that `_begin_worker` sees to."""
+
+    def __iter__(self) -> Iterator[Crowd]:
+        if not hasattr(signal, "sigwaitinfo"):
+            return super().__iter__()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _build_loader(
     dataset: CrowdDataset,
     batches: Iterable[list],
@@ -142,7 +155,7 @@ def _build_loader(
     context: str | None = None,
 ) -> DataLoader:
     _check_files(workers)
-    return DataLoader(
+    return _Loader(
         dataset,
         batch_size=None,  # the data set makes whole batches
         sampler=batches,
@@ -185,7 +198,6 @@ def _begin_worker(_: int) -> None:
     for number in set(STOPPING) - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_obey_main_process, daemon=True).start()
 
 

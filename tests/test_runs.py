@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,22 @@ def copy_of(run: Path, folder: Path) -> Path:
     for name in FILES:
         (folder / name).write_bytes((run / name).read_bytes())
     return folder
+
+
+def test_curves_are_drawn_now_and_then_and_at_the_end(tmp_path, monkeypatch):
+    drawn, clock = [], [0.0]
+    monkeypatch.setattr(runlog, "draw_curves", lambda records, _: drawn.append(len(records)))
+    monkeypatch.setattr(runlog, "time", Namespace(monotonic=lambda: clock[0]))
+    folder = RunFolder(tmp_path / "run", resume=False)
+    for epoch in range(1, 25):
+        clock[0] += 1
+        validation = {"val_mae": 1.0} if epoch % 2 else {}
+        folder.log({"epoch": epoch, "seconds": clock[0], **validation})
+    assert drawn == [11, 22]
+    for _ in range(2):
+        folder.draw()
+    assert drawn == [11, 22, 24]
+    folder.close()
 
 
 @pytest.mark.parametrize("lost", ["model.safetensors", "result.json", "both", "an empty result"])

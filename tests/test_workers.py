@@ -3,6 +3,9 @@
 import multiprocessing
 import os
 import pickle
+import signal
+import subprocess
+import time
 
 import pytest
 import torch
@@ -30,6 +33,25 @@ def test_what_shared_memory_has_no_room_for_reaches_the_main_process_alike(
             assert torch.equal(copied[name], crowd[name])
             assert copied[name].stride() == crowd[name].stride()
             copied[name].add_(1)  # it may be written to
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="workers obey any SIGTERM there")
+def test_a_worker_that_is_just_beginning_obeys_its_main_process_alone(crowd_lists, monkeypatch):
+    def begin_late(number):
+        time.sleep(0.5)
+        begin(number)
+
+    begin = loaders._begin_worker
+    monkeypatch.setattr(loaders, "_begin_worker", begin_late)
+    samples = read_list(crowd_lists[0])
+    loader = loaders.build_evaluation_loader(samples, workers=2)
+    loader.multiprocessing_context = "fork"
+    batches = iter(loader)
+    for worker in batches._workers:
+        subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+        subprocess.run(["kill", "-HUP", str(worker.pid)], check=True)
+    assert len(list(batches)) == len(samples)
 
 
 def test_memory_that_is_copied_keeps_types_and_parts(monkeypatch):

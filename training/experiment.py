@@ -100,6 +100,8 @@ class Training:
         if self._bar is not None:
             self._bar.close()
         self._stop.__exit__()
+        if self.folder:
+            self.folder.draw()
         if kind is None and self._bar is not None and self.progress.uncounted >= 60:
             ranks.say(
                 f"{self.progress.uncounted / 60:.1f} minutes are not counted, in which the "

@@ -1,6 +1,7 @@
 """A run's folder: checkpoints, log.jsonl, TensorBoard scalars, curves and the result."""
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from utils.plots import draw_curves
 LAST, BEST_MAE, BEST_RMSE = "last.pth", "best_mae.pth", "best_rmse.pth"
 LOG, WEIGHTS, RESULT = "log.jsonl", "model.safetensors", "result.json"
 FILES = (LAST, BEST_MAE, BEST_RMSE, LOG, WEIGHTS, RESULT)
+DRAWN_S = 10  # the curves are drawn at most once in so many seconds, as that takes one
 LINGER_S = 10  # so long a killed training's workers may keep its lock
 
 
@@ -55,6 +57,7 @@ class RunFolder:
             raise RunError(f"another training is at work in {path}; name another --out") from None
         check_folder(path, resume)  # again: the other one may just have ended
         self._tensorboard: SummaryWriter | None = None
+        self._drawn, self._behind = time.monotonic(), False
 
     @property
     def is_finished(self) -> bool:
@@ -80,7 +83,7 @@ class RunFolder:
         write_whole(self._log, "".join(json.dumps(record) + "\n" for record in kept))
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Appends an epoch's record, and draws the curves if it holds a validation."""
+        """Appends an epoch's record; draws the curves if it holds a validation and it is time."""
         with self._log.open("a") as file:
             file.write(json.dumps(record) + "\n")
         if self._tensorboard is None:
@@ -89,8 +92,15 @@ class RunFolder:
             if name != "epoch":
                 self._tensorboard.add_scalar(name, value, record["epoch"])
         self._tensorboard.flush()
-        if "val_mae" in record:
+        self._behind |= "val_mae" in record
+        if time.monotonic() > self._drawn + DRAWN_S:
+            self.draw()
+
+    def draw(self) -> None:
+        """Draws the curves, if they lack a validation."""
+        if self._behind:
             draw_curves(self.records(), self.path / "curves.png")
+            self._drawn, self._behind = time.monotonic(), False
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Writes result.json, which says that the run is finished."""
