@@ -81,17 +81,15 @@ def change_colour(values: Tensor, colour: Tensor) -> Tensor:
 
 def _shrink(image: np.ndarray, scale: float) -> np.ndarray:
     """Returns an (H, W, 3) picture, resized by area if `scale` is below 1."""
-    if scale >= 1:
-        return image
     size = _shrunk_size(image.shape[:2], scale)
+    if size == image.shape[:2]:
+        return image
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
 
 
 def _shrunk_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    height, width = size
-    if scale >= 1:
-        return height, width
-    return max(1, round(scale * height)), max(1, round(scale * width))
+    height, width = (max(1, round(min(scale, 1) * side)) for side in size)
+    return height, width
 
 
 def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
