@@ -4,9 +4,11 @@ import argparse
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from multiprocessing.reduction import ForkingPickler
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -195,10 +197,19 @@ def _begin_worker(_: int) -> None:
     Batches reach it whatever their size.
     """
     ForkingPickler.register(UntypedStorage, _share_or_copy)
+    sys.excepthook = _report_unless_left
     for number in set(STOPPING) - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         threading.Thread(target=_obey_main_process, daemon=True).start()
+
+
+def _report_unless_left(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Prints an exception, unless it is that the main process was killed while it was answered."""
+    if not issubclass(kind, ConnectionError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _obey_main_process() -> None:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Lint and test everything, on the CPU and without a data set.
-# Usage: tests/run.sh [pytest options]
+# Usage: tests/run.sh [--all] [pytest options]
+# --all: those tests, too, that start browsers, compilers and groups of processes
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=utils/setup.sh
@@ -24,4 +25,5 @@ lint ruff format --check .
 lint shellcheck -x "${scripts[@]}"
 stage "Tests"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # two tests run at a time, on few cores
+[ "${1:-}" != --all ] || set -- -m '' "${@:2}"
 exec "$PYTHON" -m pytest --numprocesses 2 --dist loadfile "$@"

@@ -47,6 +47,7 @@ def networks():
     return [random_network("bl", Fraction(1, part)) for part in (4, 16)]
 
 
+@pytest.mark.slow
 def test_density_maps_are_the_published_ones_and_much_faster(monkeypatch, tmp_path, capsys):
     file = tmp_path / "preprocess.json"
     options = ["--size", "256x384", "--heads", 40, "--rounds", 2, "--json", file]
@@ -191,6 +192,7 @@ def test_reports_join_results_of_one_title(monkeypatch, tmp_path):
     assert (tmp_path / "results/performance.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_exported_counters_stand_beside_their_networks(
     monkeypatch, crowd_lists, student, tmp_path, capsys
 ):
@@ -250,6 +252,7 @@ def test_numbers_keep_three_digits():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_our_distillation_is_the_published_one_and_faster(monkeypatch, tmp_path):
     monkeypatch.setattr(train, "PICTURE", (96, 128))
     monkeypatch.setattr(train, "measure_rates", lambda device, dtype: small_rates(dtype))

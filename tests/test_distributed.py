@@ -70,6 +70,7 @@ def assert_same_training(first, second):
             assert again[name] == pytest.approx(record[name], rel=1e-4), name
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_count_as_one_does(runs):
     # An epoch has five crops: a whole batch, and one crop that only one of the two can take.
     folder, printed = runs
@@ -80,6 +81,7 @@ def test_two_processes_train_and_count_as_one_does(runs):
     assert printed.count("chosen on validation") == 1
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(runs, crowd_lists, teacher, tmp_path):
     for number in "12":
         shutil.copytree(runs[0] / number, tmp_path / number)
@@ -87,9 +89,11 @@ def test_a_run_goes_on_with_another_number_of_processes(runs, crowd_lists, teach
     assert_same_training(tmp_path / "1", tmp_path / "2")
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_run_with_a_message(crowd_lists, teacher, tmp_path):
     out = tmp_path / "skt"
     arguments = [*crowd_lists, "-tc", teacher, "--out", out, *OPTIONS, "--epochs", 100000]
+    arguments += ["--init", "kaiming"]  # in place of a fit
     arguments += ["--workers", 2]  # which inherit the connections, and live some seconds longer
     process = start(2, "SKT_distill.py", *arguments)
     while not (out / "log.jsonl").exists():

@@ -1,16 +1,15 @@
 """Engines: each counts as eager PyTorch does, at sizes its graph was not made with."""
 
 import json
-import os
-import subprocess
 import sys
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from conftest import PROJECT
 from test_protocols import random_image, random_network
+from torch import nn
 
 import test as test_program
 from counting.protocols import predict_cells, predict_whole
@@ -18,6 +17,7 @@ from deploy.engines import (
     CPU_ENGINES,
     ENGINES,
     EngineError,
+    build_compiled,
     choose_device,
     exported_engine,
     parse_engine,
@@ -59,10 +59,20 @@ def test_an_exported_network_gives_eagers_map_at_any_size_and_batch(name, arch):
             assert_same_map(engine, network, normalise(torch.cat(pixels)))
 
 
-def test_a_compiled_network_gives_eagers_map_at_two_sizes():
-    engine, network = build_engine("compile", "bl")  # the one whose graph depends on the size
+@pytest.mark.parametrize(
+    ("arch", "backend", "sizes"),
+    [
+        ("csrnet", "inductor", SIZES[::4]),
+        ("bl", "aot_eager", SIZES[1:3]),  # its graph depends on the size: a minute of C++ compilers
+    ],
+)
+def test_a_compiled_network_gives_eagers_map_at_two_sizes(arch, backend, sizes, monkeypatch):
+    monkeypatch.setattr("models.csrnet.CSRNET_FRONTEND", ("M", "M", "M", 64))  # seconds a layer
+    monkeypatch.setattr("models.csrnet.CSRNET_BACKEND", (64,))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    engine, network = build_engine("compile", arch)
     with torch.no_grad():
-        for height, width in SIZES[1:3]:
+        for height, width in sizes:
             pixels = [random_image(height, width, seed) for seed in range(2)]
             assert_same_map(engine, network, normalise(torch.cat(pixels)))
 
@@ -243,21 +253,16 @@ def test_engines_that_cannot_be_used_are_refused_in_one_line(
     assert message in line
 
 
-def test_no_compiler_is_said_in_one_line(tmp_path):
-    program = (
-        "import torch; from torch import nn; from deploy.engines import build_compiled\n"
-        "network = nn.Sequential(nn.ReLU())\n"
-        "network.stride = network.margin = 8\n"
-        "build_compiled(network, torch.device('cpu'))(torch.zeros(2, 3, 8, 8))"
-    )
-    lacking = {"CXX": "/no/compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        cwd=PROJECT,
-        env=os.environ | lacking,
-    )
-    error = result.stderr.splitlines()[-1]
-    assert error.startswith("deploy.deployed.EngineError: torch.compile failed: ")
-    assert "compiler" in error
+def test_no_compiler_is_said_in_one_line(tmp_path, monkeypatch):
+    from torch._inductor import config  # here, as importing it takes seconds
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # in which nothing is compiled
+    network = nn.Sequential(nn.ReLU())
+    network.stride = network.margin = 8
+    engine = build_compiled(network, CPU)
+    with (
+        config.patch("cpp.cxx", ("/no/compiler",)),
+        pytest.raises(EngineError, match="^torch.compile failed: .*compiler") as caught,
+    ):
+        engine(torch.zeros(2, 3, 8, 8))
+    assert "\n" not in str(caught.value)

@@ -34,7 +34,10 @@ WIDTH = Fraction(1, 16)
 SIZES = [(96, 160), (203, 317), (33, 47)]  # even and odd stride-8 grids
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+LIKE_ANOTHER = pytest.param("mobile_l", marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=[*sorted({*ARCHITECTURES} - {"mobile_l"}), LIKE_ANOTHER])
 def counter(request, tmp_path_factory):
     """A random network, scaled to count some hundreds, and its checkpoint."""
     network = random_network(request.param, WIDTH)
@@ -224,7 +227,11 @@ def test_pixels_are_restored_exactly():
 
 
 @pytest.mark.parametrize(
-    ("arch", "layers", "last"), [("csrnet", 17, "output_layer"), ("mobile_s", 45, "head.output")]
+    ("arch", "layers", "last"),
+    [
+        ("csrnet", 17, "output_layer"),
+        pytest.param("mobile_s", 45, "head.output", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_int8_keeps_the_budget_and_says_how(
@@ -252,6 +259,7 @@ def test_int8_keeps_the_budget_and_says_how(
     assert abs(density - expected).mean() < 0.1 * abs(expected).mean()  # 8 bits a layer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_budget_that_cannot_be_kept_is_refused_with_the_numbers(
     suffix, csrnet, crowd_lists, tmp_path, monkeypatch
@@ -478,6 +486,7 @@ def test_other_files_are_no_counters(suffix, tmp_path):
         open_exported(path)
 
 
+@pytest.mark.slow
 def test_the_two_files_of_an_openvino_model_belong_together(counter, tmp_path, monkeypatch):
     need_packages(".xml")
     network, checkpoint = counter

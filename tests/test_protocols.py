@@ -135,6 +135,7 @@ print(status.partition("VmHWM:")[2].split()[0])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_a_100_megapixel_image_is_counted_within_2_gb(tmp_path):
     path = tmp_path / "huge.jpg"

@@ -101,6 +101,7 @@ if how == "leaves":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "loss"),
     [

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -180,7 +181,9 @@ def test_a_damaged_checkpoint_is_refused_before_it_is_used(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)]
+)
 def test_signals_to_the_whole_group_stop_a_training_with_workers(crowd_lists, tmp_path, number):
     out = tmp_path / "run"
     command = [sys.executable, PROJECT / "SKT_distill.py", *arguments(crowd_lists, out, 10**6)]
@@ -193,6 +196,7 @@ def test_signals_to_the_whole_group_stop_a_training_with_workers(crowd_lists, tm
         start_new_session=True,
     )
     while not (out / "log.jsonl").exists():
+        time.sleep(0.05)
         assert process.poll() is None
     os.killpg(process.pid, number)
     output, errors = process.communicate(timeout=120)

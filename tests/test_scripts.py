@@ -64,16 +64,18 @@ def bl_demo(demo):
 
 
 def settings(folder: Path) -> dict[str, object]:
-    small = {"DATASET": "DEMO", "DEMO_TRAIN": 12, "DEMO_TEST": 3, "DEMO_SIZE": "64x96"}
+    small = {"DATASET": "DEMO", "DEMO_TRAIN": 8, "DEMO_TEST": 3, "DEMO_SIZE": "64x96"}
     return {
         "ROOT": folder / "data",
         "RUNS": folder / "runs",
-        "TEACHER_EPOCHS": 2,
+        "TEACHER_EPOCHS": 1,
         "EPOCHS": 2,
     } | small
 
 
-@pytest.mark.parametrize(("fixture", "arch"), [("demo", "csrnet"), ("bl_demo", "bl")])
+@pytest.mark.parametrize(
+    ("fixture", "arch"), [("demo", "csrnet"), pytest.param("bl_demo", "bl", marks=pytest.mark.slow)]
+)
 def test_one_command_goes_from_nothing_to_a_result_table(fixture, arch, request):
     folder, printed = request.getfixturevalue(fixture)
     student, label = folder / f"runs/skt_{arch}_demo", {"csrnet": "CSRNet", "bl": "BL"}[arch]
@@ -96,11 +98,12 @@ def test_one_command_goes_from_nothing_to_a_result_table(fixture, arch, request)
     assert result["settings"]["hard"] == ("bayesian" if arch == "bl" else "density")
     assert len(list((student / "maps").glob("*.png"))) == 3
     train, test = (read_list(folder / f"runs/lists_demo/demo_{s}.json") for s in ("train", "test"))
-    assert len(train) == 10 and len(test) == 3
+    assert len(train) == 6 and len(test) == 3
     assert "Without a guard nothing will be flagged" in printed  # of so few pictures
     assert printed.rstrip().endswith(recommend(student, folder / "runs/lists_demo/demo_test.json"))
 
 
+@pytest.mark.slow
 def test_an_ablation_ends_in_a_table_and_a_figure(demo):
     folder, _ = demo
     ablate = {"ABLATIONS": "widths inter", "WIDTHS": "1/8", "WIDTH": "1/8"}
@@ -139,6 +142,7 @@ def test_a_student_alone_needs_no_teacher(tmp_path, demo):
     assert "learns alone" in result.stdout and result.stdout.count("ours:") == 1
 
 
+@pytest.mark.slow
 def test_a_counter_is_fine_tuned_and_shown_before_and_after(tmp_path, demo):
     folder, _ = demo
     student, runs = folder / "runs/skt_csrnet_demo/model.safetensors", tmp_path / "runs"
@@ -156,6 +160,7 @@ def test_a_counter_is_fine_tuned_and_shown_before_and_after(tmp_path, demo):
     assert "Density maps" not in result.stdout  # before anything is made
 
 
+@pytest.mark.slow
 def test_the_teachers_script_goes_on_from_a_counter(tmp_path, demo):
     folder, _ = demo
     start = {"INIT": folder / "runs/skt_csrnet_demo/best_mae.pth", "OUT": tmp_path / "teacher"}
@@ -181,6 +186,7 @@ def test_several_processes_train_and_test_by_torchrun(demo, tmp_path):
     assert tested.startswith(f"{launch}test.py {folder}/runs/lists_demo/demo_test.json ")
 
 
+@pytest.mark.slow
 def test_a_distillation_from_kept_answers_that_was_killed_ends_as_an_uninterrupted_one(demo):
     folder, _ = demo
     fast = settings(folder) | {"RECIPE": "fast", "GPU": "cpu", "WIDTH": "1/8"}
@@ -305,6 +311,7 @@ def test_mistakes_of_a_distillation_come_before_its_teacher(settings, message, t
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_qnrf_is_rescaled_for_bl_alone(tmp_path):
     root = tmp_path / "qnrf"
     for split, count in (("Train", 3), ("Test", 1)):

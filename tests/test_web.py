@@ -254,6 +254,7 @@ def add_region(page, corners):
     page.mouse.up()
 
 
+@pytest.mark.slow
 def test_the_table_is_what_predict_writes(open_page, run, weights, tmp_path, monkeypatch):
     pictures, table = write_pictures(tmp_path / "pictures"), tmp_path / "counts.csv"
     page = open_page(open_page.address)
@@ -281,6 +282,7 @@ def test_the_table_is_what_predict_writes(open_page, run, weights, tmp_path, mon
     assert not page.errors
 
 
+@pytest.mark.slow
 def test_pictures_are_pasted_and_dropped(open_page):
     page = open_page(open_page.address)
     page.evaluate("""async () => {
@@ -302,6 +304,7 @@ def test_pictures_are_pasted_and_dropped(open_page):
     assert not page.errors
 
 
+@pytest.mark.slow
 def test_regions_are_drawn_moved_and_removed(open_page, tmp_path):
     page = open_page(open_page.address)
     page.set_input_files("#files", write_crowd(tmp_path / "a.png", (240, 320), 1))
@@ -321,6 +324,7 @@ def test_regions_are_drawn_moved_and_removed(open_page, tmp_path):
     assert not page.errors
 
 
+@pytest.mark.slow
 def test_what_cannot_be_counted_takes_one_sentence(open_page, site, tmp_path):
     pictures = {
         "words.txt": b"no picture",
@@ -353,6 +357,7 @@ def test_what_cannot_be_counted_takes_one_sentence(open_page, site, tmp_path):
         shutil.copy(tmp_path / "tiny.onnx", model)
 
 
+@pytest.mark.slow
 def test_it_asks_its_own_host_alone_and_works_offline(browser, site):
     context, asked = browser.new_context(locale="en"), []
     context.on("request", lambda request: asked.append(request.url))
@@ -374,6 +379,7 @@ def test_it_asks_its_own_host_alone_and_works_offline(browser, site):
     context.close()
 
 
+@pytest.mark.slow
 def test_a_large_picture_does_not_freeze_the_page_and_its_memory_returns(open_page, tmp_path):
     picture = cv2.resize(draw_scene(np.random.default_rng(1), (300, 400))[0], (4000, 3000))
     Image.fromarray(picture).save(tmp_path / "12.jpg")
@@ -404,6 +410,7 @@ def test_a_large_picture_does_not_freeze_the_page_and_its_memory_returns(open_pa
     assert len(page.workers) == 1
 
 
+@pytest.mark.slow
 def test_a_video_and_the_camera_are_counted(open_page, tmp_path):
     from counting.video import VideoWriter
 
@@ -436,6 +443,7 @@ def axe(tmp_path_factory):
         return archive.extractfile("package/axe.min.js").read().decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "look",
     [{}, {"color_scheme": "dark"}, {"locale": "zh-CN", "viewport": {"width": 360, "height": 740}}],
