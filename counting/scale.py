@@ -8,7 +8,6 @@ import os
 import pickle
 import platform
 import socket
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from io import StringIO
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from counting.begun import Begun
 from counting.parts import Failure, Outcome
 from counting.predictor import Predictor
 from counting.sources import Source, read_picture
@@ -151,21 +151,6 @@ def count_pictures(
             yield from outcomes
     except ray.exceptions.RayError as error:
         raise ScaleError(f"Ray failed: {str(error).strip().splitlines()[-1]}") from None
-
-
-class Begun:
-    """An actor that knows which chunks and pictures have been begun, and how often."""
-
-    def __init__(self):
-        self._times: Counter[bytes] = Counter()
-
-    def begin(self, name: bytes) -> int:
-        """Notes that a chunk or a picture begins; returns how often it had begun before."""
-        self._times[name] += 1
-        return self._times[name] - 1
-
-    def end(self, name: bytes) -> None:
-        del self._times[name]
 
 
 class PictureCounter:

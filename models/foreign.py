@@ -3,13 +3,15 @@
 import math
 import re
 from collections import ChainMap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
+from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.build import ARCHITECTURES, build_network
+from models.architecture import Architecture
+from models.build import ARCHITECTURES, find_architecture
 from models.vgg import convolutions, scale_plan
 
 KINDS = ("weight", "bias")
@@ -51,7 +53,7 @@ def find_missing_head(state: Mapping[str, Tensor]) -> tuple[str, str, int] | Non
 
 def _recognise_names(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, str]]:
     """Returns the architecture, and a mapping from the checkpoint's tensor names to ours."""
-    namings = [(arch, names) for arch in ARCHITECTURES for names in _namings(arch)]
+    namings = [(name, names) for name, arch in ARCHITECTURES.items() for names in _namings(arch)]
     for arch, names in namings:
         if names.keys() == weights.keys():
             return arch, names
@@ -76,14 +78,19 @@ def describe_difference(network: str, wanted: set[str], found: set[str]) -> str:
 
 
 def _all_namings() -> Iterator[dict[str, str]]:
-    for arch in ARCHITECTURES:
+    for arch in ARCHITECTURES.values():
         yield from _namings(arch)
 
 
-def _namings(arch: str) -> list[dict[str, str]]:
-    """Returns every known naming of an architecture: a tensor's name there -> its name here."""
+@cache  # building the networks takes a quarter of a second
+def _build_shapes(network: Callable[..., nn.Module]) -> nn.Module:
     with torch.device("meta"):
-        network = build_network(arch)
+        return network(1)
+
+
+def _namings(arch: Architecture) -> list[dict[str, str]]:
+    """Returns every known naming of an architecture: a tensor's name there -> its name here."""
+    network = _build_shapes(arch.network)
     ours = list(convolutions(network))
     return [
         {name: name for name in network.state_dict()},
@@ -93,14 +100,14 @@ def _namings(arch: str) -> list[dict[str, str]]:
                 for t, o in zip(theirs, ours, strict=True)
                 for kind in KINDS
             }
-            for theirs in ARCHITECTURES[arch].foreign_names(network)
+            for theirs in arch.foreign_names(network)
         ),
     ]
 
 
 def _infer_width(arch: str, weights: Mapping[str, Tensor]) -> Fraction:
-    with torch.device("meta"):
-        hidden = list(convolutions(build_network(arch)).items())[:-1]  # the last has 1 channel
+    network = _build_shapes(find_architecture(arch).network)
+    hidden = list(convolutions(network).items())[:-1]  # the last has 1 channel
     full = [convolution.out_channels for _, convolution in hidden]
     found = [len(weights[f"{name}.weight"]) for name, _ in hidden]
     # Rounding leaves an interval of widths for every layer: take the simplest fraction in all.

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 import predict
@@ -145,6 +146,26 @@ def traced_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         real = torch.onnx.export
         patch.setattr(torch.onnx, "export", export)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def drawn_once() -> Iterator[None]:
+    """Curves, half a second a figure, are drawn once for each kind, and then written again."""
+    drawn = {}
+
+    def save(figure: Figure, file: Path, **options: object) -> None:
+        kind = tuple((axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes)
+        if not all(map(all, kind)):  # there are pictures
+            return real(figure, file, **options)
+        if kind not in drawn:
+            real(figure, file, **options)
+            drawn[kind] = Path(file).read_bytes()
+        Path(file).write_bytes(drawn[kind])
+
+    with pytest.MonkeyPatch.context() as patch:
+        real = Figure.savefig
+        patch.setattr(Figure, "savefig", save)
         yield
 
 

@@ -19,10 +19,10 @@ from PIL import Image
 import predict
 from counting import parts as parts_module
 from counting import scale
+from counting.begun import Begun
 from counting.parts import Failure, PartsError, open_parts
 from counting.readings import Reading
 from counting.scale import (
-    Begun,
     PictureCounter,
     ScaleError,
     count_picture,
