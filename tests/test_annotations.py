@@ -230,6 +230,7 @@ def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path):
         match(Source(images, tmp_path))
 
 
+@pytest.mark.slow
 def test_the_shell_scripts_prepare_what_the_command_made(tmp_path):
     names = [f"{n}.jpg" for n in range(10)]
     heads = {name: [[n + 1, 2], [-5, 3], [8 * n, 40]] for n, name in enumerate(names)}

@@ -62,7 +62,7 @@ def test_an_exported_network_gives_eagers_map_at_any_size_and_batch(name, arch):
 @pytest.mark.parametrize(
     ("arch", "backend", "sizes"),
     [
-        ("csrnet", "inductor", SIZES[::4]),
+        pytest.param("csrnet", "inductor", SIZES[::4], marks=pytest.mark.slow),
         ("bl", "aot_eager", SIZES[1:3]),  # its graph depends on the size: a minute of C++ compilers
     ],
 )

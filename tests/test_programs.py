@@ -87,6 +87,7 @@ def test_resuming_gives_the_numbers_of_an_uninterrupted_run(
     assert_same_weights(out / "last.pth", distilled / "last.pth")
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_within_its_epoch(distilled, crowd_lists, teacher, tmp_path):
     out = tmp_path / "skt"
     options = ["-tc", teacher, "--width", "1/16", "--out", out, *FAST, "--epochs", 3]

@@ -134,6 +134,7 @@ def test_an_ablation_ends_in_a_table_and_a_figure(demo):
     assert result.stdout.count("is finished already") == 3 and table in result.stdout
 
 
+@pytest.mark.slow
 def test_a_student_alone_needs_no_teacher(tmp_path, demo):
     folder, _ = demo
     alone = settings(folder) | {"TERMS": "hard", "EPOCHS": 1, "OUT": tmp_path / "alone"}

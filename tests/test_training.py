@@ -389,6 +389,7 @@ def test_the_chosen_weights_are_the_better_ones(crowd_lists, tmp_path):
     assert math.isfinite(best[0])
 
 
+@pytest.mark.slow
 def test_a_compiled_step_gives_the_same_terms(monkeypatch):
     traced = partial(torch.compile, backend="aot_eager")  # test_engines.py translates to C++, too
     monkeypatch.setattr(torch, "compile", traced)
