@@ -16,7 +16,7 @@ from counting.predictor import GLANCE_PIXELS
 from datasets.pictures import read_image, read_size
 from datasets.sizes import typical_side
 from datasets.splits import DataError, Sample, check_disjoint, read_list
-from models.counter import GUARD, MAX_SIDE, read_counter
+from models.counter import GUARD, MAX_SIDE, load_counter
 from models.guard import check_number, fit_guard, read_features
 from utils.checkpoint import (
     CheckpointError,
@@ -62,7 +62,11 @@ def main(args: argparse.Namespace) -> None:
     check_disjoint("training", trained, "test", others)
     check_number(len(trained), args.false_alarms)
     tensors, metadata = read_deployed(args.checkpoint)
-    network = read_counter(args.checkpoint).network
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(GUARD)}
+    try:
+        network = load_counter(tensors, metadata).network
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint {args.checkpoint}: {error}") from None
     guard = fit_guard(read_all(network, trained), args.false_alarms)
     flagged = int((guard.score(read_all(network, others)) > 1).sum())
     tensors |= {f"{GUARD}{name}": tensor for name, tensor in guard.state_dict().items()}

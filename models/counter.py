@@ -18,8 +18,7 @@ from models.foreign import (
     is_counter,
     recognise,
 )
-from models.guard import Guard
-from models.vgg import convolutions
+from models.guard import Guard, judged_layers
 from utils.checkpoint import CheckpointError, read_state
 
 ADAPTERS = "adapters."  # prefix of the adapters in a state dict of ours
@@ -214,8 +213,11 @@ def _read_side(facts: Mapping[str, str]) -> int | None:
 def _build_guard(tensors: dict[str, Tensor], network: nn.Module) -> Guard | None:
     if not tensors:
         return None
-    channels = list(convolutions(network).values())[-1].in_channels
+    channels = sum(layer.in_channels for layer in judged_layers(network))
     wanted = {"mean": (channels,), "whitening": (channels, channels), "threshold": ()}
     if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != wanted:
-        raise ValueError(f"the tensors {GUARD}* are not the guard of a network of this width")
+        raise ValueError(
+            f"the tensors {GUARD}* are not the guard of a network of this width, or of an earlier "
+            "version of this project; calibrate.py makes a new one"
+        )
     return Guard(**tensors)

@@ -44,17 +44,28 @@ def read_features(network: nn.Module, images: Tensor) -> Tensor:
 def count_with_features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Returns what a network does of images, and the features that a guard judges: (B, C).
 
-    They are the log of the mean activation of each input channel of the last layer. The logarithm
+    They are the log of the mean activation of each input channel of `judged_layers`. The logarithm
     makes a silent channel, as without a crowd, as remarkable as a loud one.
     """
-    *_, last = convolutions(network).values()
     means: list[Tensor] = []
-    hook = last.register_forward_pre_hook(lambda _, inputs: means.append(inputs[0].mean((2, 3))))
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs: means.append(inputs[0].mean((2, 3))))
+        for layer in judged_layers(network)
+    ]
     try:
         density = network(images)
     finally:
-        hook.remove()
-    return density, (means[0].clamp(min=0) + SMALLEST).log()
+        for hook in hooks:
+            hook.remove()
+    return density, (torch.cat(means, 1).clamp(min=0) + SMALLEST).log()
+
+
+def judged_layers(network: nn.Module) -> list[nn.Conv2d]:
+    """Returns the two convolutions before the last one, whose input channels a guard judges.
+
+    What goes into the last one has lost much of how a picture looks where nothing is counted.
+    """
+    return list(convolutions(network).values())[-3:-1]
 
 
 def check_number(pictures: int, false_alarms: float) -> None:

@@ -26,7 +26,7 @@ from deploy.deployed import Deployed
 from deploy.exported import FORMATS
 from models.build import build_network
 from models.counter import GUARD
-from models.guard import Guard
+from models.guard import Guard, judged_layers
 from models.initial import init_kaiming
 from preprocess.annotations import write_shanghaitech_points
 from utils.checkpoint import save_checkpoint, save_weights
@@ -210,9 +210,11 @@ def save_student(
     return path
 
 
-def plain_guard(threshold: float) -> dict[str, torch.Tensor]:
-    """Returns the guard of `save_student`, for features around 0, as a file holds it."""
-    guard = Guard(torch.zeros(8), torch.eye(8), torch.tensor(threshold))
+def plain_guard(threshold: float, arch: str = "bl") -> dict[str, torch.Tensor]:
+    """Returns a guard of `save_student`, for features around 0, as a file holds it."""
+    layers = judged_layers(build_network(arch, Fraction(1, 16)))
+    channels = sum(layer.in_channels for layer in layers)
+    guard = Guard(torch.zeros(channels), torch.eye(channels), torch.tensor(threshold))
     return {f"{GUARD}{name}": tensor for name, tensor in guard.state_dict().items()}
 
 

@@ -171,7 +171,7 @@ class Bases:
     def _write_weights(self) -> None:
         folder = self.folder / "safetensors"
         save_student(folder / "bl.safetensors")
-        save_student(folder / "guard.safetensors", "csrnet", plain_guard(1e6))
+        save_student(folder / "guard.safetensors", "csrnet", plain_guard(1e6, "csrnet"))
         state, _ = read_deployed(folder / "bl.safetensors")
         save_file(state, folder / "plain.safetensors")
         torch.save(

@@ -44,10 +44,10 @@ def test_too_few_pictures_are_refused():
 
 
 @pytest.mark.parametrize("arch", ["csrnet", "bl"])
-def test_features_are_those_of_the_layer_before_the_last(arch):
+def test_features_are_those_of_the_two_layers_before_the_last(arch):
     network = build_network(arch, 1 / 16)
     features = read_features(network, torch.randn(2, 3, 40, 56))
-    assert features.shape == (2, {"csrnet": 4, "bl": 8}[arch])
+    assert features.shape == (2, {"csrnet": 16 + 8, "bl": 32 + 16}[arch])
     assert not any(module._forward_hooks for module in network.modules())
 
 
