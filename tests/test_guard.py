@@ -15,7 +15,7 @@ from models.counter import load_counter, read_counter
 from models.guard import Guard, fit_guard, read_features
 from models.initial import init_kaiming
 from preprocess.synthetic import draw_scene
-from utils.checkpoint import read_deployed, save_weights
+from utils.checkpoint import CheckpointError, read_deployed, save_weights
 from utils.pixels import as_batch, is_flat, normalise, shrink_image
 
 TRAINED, OTHERS = 40, 10
@@ -130,6 +130,19 @@ def test_the_weights_stay_as_they_were_beside_their_guard(calibrated, pictures):
     plain = {name: tensor for name, tensor in tensors.items() if not name.startswith("guard.")}
     assert load_counter(plain).guard is None
     assert isinstance(read_counter(calibrated).guard, Guard)
+
+
+def test_a_guard_of_other_layers_is_named_and_replaced(calibrated, pictures, tmp_path):
+    tensors, metadata = read_deployed(calibrated)
+    tensors["guard.mean"] = tensors["guard.mean"][:4].clone()
+    path = tmp_path / "student.safetensors"
+    save_weights(path, tensors, metadata)
+    with pytest.raises(CheckpointError, match="student.safetensors: .*calibrate.py makes a new"):
+        read_counter(path)
+    lists = [pictures / "train.json", pictures / "test.json"]
+    result = run_program("calibrate.py", *lists, "-c", path, "--false-alarms", 0.05)
+    assert result.returncode == 0, result.stderr
+    assert torch.equal(read_counter(path).guard.mean, read_counter(calibrated).guard.mean)
 
 
 def test_user_mistakes_in_calibrating(pictures, tmp_path):
