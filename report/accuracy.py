@@ -15,6 +15,7 @@ import utils.start  # noqa: F401
 
 from matplotlib import pyplot as plt
 
+from report.chance import RESAMPLES, compare_by_chance  # noqa: E402
 from report.paper import REFERENCE  # noqa: E402
 from report.runs import (  # noqa: E402
     KEPT,
@@ -148,6 +149,11 @@ def _show_errors(runs: Sequence[Run], out: Path) -> list[str]:
         f"![Predicted against annotated counts]({figure.name})",
         "MAE and mean error, above 0 where too many are counted, by the heads in an image:",
         compare_crowds(runs),
+        "## Chance",
+        f"How far the errors would vary if other images had been drawn, by {RESAMPLES:,} bootstrap "
+        "samples of these. Differences are of the same images. The chance of a training, such as "
+        "its seed, comes on top.",
+        compare_by_chance({run.name: run.counts for run in runs}),
     ]
     for run in runs:
         if (run.folder / "worst.png").is_file():

@@ -79,7 +79,7 @@ def read_run(folder: Path) -> Run:
             _read_result(folder / "result.json"),
             _read_test(folder / "test.json"),
             _read_test(teacher, "checkpoint") if teacher.is_file() else None,
-            _read_counts(folder / "test.csv"),
+            read_counts(folder / "test.csv"),
         )
     except ValueError as error:
         raise ValueError(f"{folder} holds no training and its test ({error})") from None
@@ -107,7 +107,12 @@ def _read_test(path: Path, *texts: str) -> dict[str, Any]:
     return test
 
 
-def _read_counts(path: Path) -> list[CountResult]:
+def read_counts(path: Path) -> list[CountResult]:
+    """Returns what `test.py --per-image` wrote.
+
+    Raises:
+        ValueError: the file is malformed or empty.
+    """
     counts = []
     for number, row in enumerate(csv.DictReader(read_text_file(path).splitlines()), start=1):
         try:
