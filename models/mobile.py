@@ -9,12 +9,12 @@ from fractions import Fraction
 from itertools import islice
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.architecture import Architecture
 from models.initial import init_output
+from models.mobilenet import build_blocks, depthwise, normalised
 from models.taps import Tap
 
 JOINED, NARROW = 96, 64  # channels of the joined map, and of the map before the last layer
@@ -29,20 +29,6 @@ MOBILE_TAPS = (
 )
 
 
-class _StridedDepthwise(nn.Conv2d):
-    """A convolution that stays float32 under a CPU's autocast.
-
-    In bfloat16, oneDNN takes 30 times as long for its gradient: a third of a training step.
-    """
-
-    def forward(self, images: Tensor) -> Tensor:
-        """As `nn.Conv2d`'s, in the dtype of what came in."""
-        if not (images.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
-            return super().forward(images)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(images.float()).to(images.dtype)
-
-
 class _Mobile(nn.Module):
     stride = 8
     taps = MOBILE_TAPS
@@ -50,20 +36,13 @@ class _Mobile(nn.Module):
     joined: Mapping[str, int]  # blocks of the trunk whose outputs are joined -> their strides
 
     def __init__(self, width: float | Fraction = 1):
-        # It takes seconds to import, and only this needs it.
-        from torchvision.models import mobilenet_v2
-
         if not 0 < width <= 1:
             raise ValueError(f"width must be in (0, 1], got {width}")
         super().__init__()
         channels, narrow = (max(1, round(width * full)) for full in (JOINED, NARROW))
-        blocks = mobilenet_v2(width_mult=float(width)).features
-        named = OrderedDict((f"block{i}", block) for i, block in enumerate(blocks))
+        named = OrderedDict((f"block{i}", block) for i, block in enumerate(build_blocks(width)))
         last = list(named).index(list(self.joined)[-1])
         self.trunk = nn.Sequential(OrderedDict(islice(named.items(), last + 1)))
-        for module in self.trunk.modules():
-            if isinstance(module, nn.Conv2d) and module.groups > 1 and module.stride != (1, 1):
-                module.__class__ = _StridedDepthwise
         self.laterals = nn.ModuleDict(
             {
                 name: nn.Sequential(
@@ -75,9 +54,9 @@ class _Mobile(nn.Module):
         )
         self.head = nn.Sequential(
             OrderedDict(
-                spread=_depthwise(channels),
-                narrow=_block(nn.Conv2d(channels, narrow, 1, bias=False)),
-                spread2=_depthwise(narrow),
+                spread=normalised(depthwise(channels)),
+                narrow=normalised(nn.Conv2d(channels, narrow, 1, bias=False)),
+                spread2=normalised(depthwise(narrow)),
                 output=nn.Conv2d(narrow, 1, 1),
             )
         )
@@ -125,15 +104,6 @@ class MobileL(_Mobile):
 
     margin = 320  # pixels, a multiple of 32, beyond which an image cannot change a cell's density
     joined = {"block6": 8, "block13": 16, "block17": 32}
-
-
-def _block(convolution: nn.Conv2d) -> nn.Sequential:
-    normalised = nn.BatchNorm2d(convolution.out_channels)
-    return nn.Sequential(convolution, normalised, nn.ReLU6(inplace=True))
-
-
-def _depthwise(channels: int) -> nn.Sequential:
-    return _block(nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False))
 
 
 def fill_imagenet(network: _Mobile, state: Mapping[str, Tensor]) -> None:

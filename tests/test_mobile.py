@@ -1,6 +1,7 @@
 """The mobile counters: what is not like the VGGs, and their losses."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from models.build import build_network
 from models.counter import load_counter
 from models.distillation import TERMS, Criterion, count_error, density_loss
 from models.mobile import fill_imagenet
+from models.mobilenet import build_blocks
 from models.taps import Adapters, ask_live, match_taps, tap_channels
 from training.recipes import student_recipe
 from utils.checkpoint import read_checkpoint, save_checkpoint
@@ -37,6 +39,18 @@ def test_first_maps_are_those_of_a_crowd_and_never_negative(arch):
     assert density.mean().item() == pytest.approx(math.log(2) / 10, rel=0.1)
     torch.nn.init.constant_(network.head.output.bias, -50)
     assert (network(torch.randn(1, 3, 96, 128)) >= 0).all()
+
+
+@pytest.mark.parametrize("width", [1, 0.75, Fraction(1, 3), 0.1])
+def test_the_trunk_is_torchvisions(width):
+    from torchvision.models import mobilenet_v2
+
+    theirs, ours = mobilenet_v2(width_mult=float(width)).features[:18], build_blocks(width)
+    ours = nn.Sequential(*ours)
+    ours.load_state_dict(theirs.state_dict())  # the same names and shapes
+    images = torch.randn(2, 3, 65, 97)
+    for mode in (True, False):
+        torch.testing.assert_close(ours.train(mode)(images), theirs.train(mode)(images))
 
 
 @pytest.mark.parametrize("arch", MOBILES)
