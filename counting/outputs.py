@@ -19,7 +19,6 @@ from counting.sources import Source
 from counting.video import Frame, VideoWriter
 from utils.files import printable, unfinished, written_whole
 from utils.pixels import limited_size
-from utils.plots import draw_timeline
 
 LEAST_DENSEST = 0.01  # heads per cell, so that noise in empty places is not coloured
 LONGEST_NAME = 24  # characters of a file's name in a picture
@@ -89,6 +88,8 @@ class Outputs:
         alarm = None if self.regions else alarm
         if self.overlays:
             path = self.overlays / f"{stem}_counts.png"
+            from utils.plots import draw_timeline  # half a second, and videos alone need it
+
             draw_timeline(timeline.seconds, timeline.counts, path, printable(stem), alarm)
 
     def _draw(
