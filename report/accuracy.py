@@ -92,6 +92,13 @@ def write_page(
     out.parent.mkdir(parents=True, exist_ok=True)
     parts = [f"# {title}", note, *_compare(runs, out), *_show_training(runs, out)]
     parts += _show_errors(runs, out)
+    parts += [
+        "## Chance",
+        f"How far the errors would vary if other images had been drawn, by {RESAMPLES:,} bootstrap "
+        "samples of these. Differences are of the same images. The chance of a training, such as "
+        "its seed, comes on top.",
+        compare_by_chance({run.name: run.counts for run in runs}),
+    ]
     for ablation in ablations:
         figure = copy_whole(ablation / "ablation.png", _beside(out, ablation.name))
         parts += [f"## {ablation.name}", (ablation / "ablation.md").read_text().strip()]
@@ -149,11 +156,6 @@ def _show_errors(runs: Sequence[Run], out: Path) -> list[str]:
         f"![Predicted against annotated counts]({figure.name})",
         "MAE and mean error, above 0 where too many are counted, by the heads in an image:",
         compare_crowds(runs),
-        "## Chance",
-        f"How far the errors would vary if other images had been drawn, by {RESAMPLES:,} bootstrap "
-        "samples of these. Differences are of the same images. The chance of a training, such as "
-        "its seed, comes on top.",
-        compare_by_chance({run.name: run.counts for run in runs}),
     ]
     for run in runs:
         if (run.folder / "worst.png").is_file():
