@@ -1,4 +1,4 @@
-"""Measures MAE on enlarged images, counted as they are and at smaller longer sides.
+"""Measures MAE on images of other sizes, counted as they are and at smaller longer sides.
 
 `python report/benchmarks/sizes.py lists/A_val.json -c skt_mobile_s_sha`
 """
@@ -22,7 +22,7 @@ from deploy.engines import build_eager  # noqa: E402
 from models.counter import read_counter  # noqa: E402
 from utils.checkpoint import CheckpointError, find_checkpoint  # noqa: E402
 from utils.markdown import format_table  # noqa: E402
-from utils.options import Parser, fail, whole_number  # noqa: E402
+from utils.options import Parser, fail, number, whole_number  # noqa: E402
 from utils.progress import Bar  # noqa: E402
 
 SIDES = (512, 768, 896, 1024, 1280, 1536)  # pixels
@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("list_json", type=Path, help="list of images with their heads")
     add("--checkpoint", "-c", type=find_checkpoint, required=True, help="file or shipped weights")
-    add("--factors", type=whole_number(1), nargs="+", default=[1, 2, 4], help="of enlargement")
+    add("--factors", type=number(0.01, 9), nargs="+", default=[0.5, 1, 2, 4], help="of the sides")
     add("--sides", type=whole_number(8), nargs="+", default=SIDES, help="longer sides to try")
     return parser.parse_args()
 
@@ -46,16 +46,17 @@ def main(args: argparse.Namespace) -> None:
     predictors = [Predictor(network, network, CPU, max_side=side) for side in sides]
     samples = read_list(args.list_json)
     errors = np.zeros((len(args.factors), len(sides), len(samples)))
-    for number, sample in enumerate(Bar(samples, unit="image", leave=False)):
+    for place, sample in enumerate(Bar(samples, unit="image", leave=False)):
         image, heads = read_image(sample.image), len(read_heads(sample).points)
         for row, factor in enumerate(args.factors):
-            enlarged = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+            how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+            resized = cv2.resize(image, None, fx=factor, fy=factor, interpolation=how)
             for column, predictor in enumerate(predictors):
-                count = predictor.read(enlarged, sample.image.name)[0].count
-                errors[row, column, number] = abs(count - heads)
+                count = predictor.read(resized, sample.image.name)[0].count
+                errors[row, column, place] = abs(count - heads)
     print(f"{counter.label}, the training pictures' longer side: {counter.max_side} pixels")
     rows = [
-        [f"{factor}x", *maes]
+        [f"{factor:g}x", *maes]
         for factor, maes in zip(args.factors, errors.mean(axis=2), strict=True)
     ]
     print(format_table(["MAE", *("as they are" if s is None else str(s) for s in sides)], rows))
