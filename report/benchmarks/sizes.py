@@ -22,10 +22,10 @@ from deploy.engines import build_eager  # noqa: E402
 from models.counter import read_counter  # noqa: E402
 from utils.checkpoint import CheckpointError, find_checkpoint  # noqa: E402
 from utils.markdown import format_table  # noqa: E402
-from utils.options import Parser, fail, number, whole_number  # noqa: E402
+from utils.options import Parser, checked, fail, number, parse_side  # noqa: E402
 from utils.progress import Bar  # noqa: E402
 
-SIDES = (512, 768, 896, 1024, 1280, 1536)  # pixels
+SIDES = (None, 512, 768, 896, 1024, 1280, 1536)  # pixels; None: as they are
 CPU = torch.device("cpu")
 
 
@@ -35,14 +35,20 @@ def parse_args() -> argparse.Namespace:
     add("list_json", type=Path, help="list of images with their heads")
     add("--checkpoint", "-c", type=find_checkpoint, required=True, help="file or shipped weights")
     add("--factors", type=number(0.01, 9), nargs="+", default=[0.5, 1, 2, 4], help="of the sides")
-    add("--sides", type=whole_number(8), nargs="+", default=SIDES, help="longer sides to try")
+    add(
+        "--sides",
+        type=checked(parse_side),
+        nargs="+",
+        default=SIDES,
+        help="longer sides to try: pixels, auto (the checkpoint's), none (as they are)",
+    )
     return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
     counter = read_counter(args.checkpoint)
     network = build_eager(counter.network, CPU)
-    sides = [None, *args.sides]
+    sides = [counter.limit(side) for side in args.sides]
     predictors = [Predictor(network, network, CPU, max_side=side) for side in sides]
     samples = read_list(args.list_json)
     errors = np.zeros((len(args.factors), len(sides), len(samples)))
