@@ -5,13 +5,16 @@ import ast
 import importlib
 import io
 import os
+import platform
 import re
+import resource
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import PROJECT
 
 from utils import start
@@ -153,3 +156,17 @@ def test_a_bar_is_shown_on_a_terminal_and_nothing_of_it_in_a_log(capsys, monkeyp
 def test_all_bars_are_of_one_kind():
     users = {path.name for path, text in SOURCES.items() if re.search("(from|import) tqdm", text)}
     assert users == {"progress.py"}
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="is about glibc")
+def test_glibc_keeps_large_blocks_unless_the_environment_says_how(monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    assert start.keep_memory()
+    pages, before = 2**26 // resource.getpagesize(), resource.getrusage(resource.RUSAGE_SELF)
+    for _ in range(10):
+        torch.empty(2**26, dtype=torch.uint8).fill_(1)
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before.ru_minflt
+    assert faults < 2 * pages  # 10 if each block were a new one
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1000000")
+    assert not start.keep_memory()

@@ -4,9 +4,6 @@
 
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export SETUP_BEGAN=${SETUP_BEGAN:-$(date +%s)}
-# Keeps large blocks, which glibc would free at once, and so spares CPU steps many page faults.
-export MALLOC_MMAP_THRESHOLD_=${MALLOC_MMAP_THRESHOLD_:-4294967296}
-export MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-8589934592}
 
 modules=(torch torchvision numpy scipy h5py cv2 av PIL matplotlib tqdm safetensors tensorboard filelock)
 

@@ -1,7 +1,6 @@
 """Describes the machine of a benchmark's result, and makes tables and a figure of several."""
 
 import datetime
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -17,9 +16,9 @@ from matplotlib import pyplot as plt  # noqa: E402
 from deploy.latency import describe  # noqa: E402
 from utils.files import write_whole  # noqa: E402
 from utils.plots import save_figure  # noqa: E402
+from utils.start import KEEPS_MEMORY  # noqa: E402
 
 PACKAGES = ("torch", "numpy", "scipy", "onnxruntime", "openvino", "nncf")
-ALLOCATOR = "MALLOC_MMAP_THRESHOLD_"  # of glibc; see utils/setup.sh
 NEEDED = ("title", "columns", "rows", "device", "threads", "versions", "date", "command")
 
 COLUMNS = {  # of most tables: key of a row -> heading
@@ -62,8 +61,7 @@ def describe_run(device: torch.device) -> dict[str, Any]:
 
 def allocator() -> str:
     """Returns how glibc allocates here; keeping large blocks spares CPU passes page faults."""
-    kept = ALLOCATOR in os.environ
-    return "MALLOC_* as utils/setup.sh sets them" if kept else "glibc's allocator as it is"
+    return "glibc keeps large blocks" if KEEPS_MEMORY else "glibc's allocator as it is"
 
 
 def compare_times(label: str, baseline: float, ours: float) -> dict[str, Any]:
