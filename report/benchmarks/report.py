@@ -10,13 +10,14 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")  # before pyplot: servers have no screen
+from utils.start import KEEPS_MEMORY  # noqa: E402
+
 import torch  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402
 
 from deploy.latency import describe  # noqa: E402
 from utils.files import write_whole  # noqa: E402
 from utils.plots import save_figure  # noqa: E402
-from utils.start import KEEPS_MEMORY  # noqa: E402
 
 PACKAGES = ("torch", "numpy", "scipy", "onnxruntime", "openvino", "nncf")
 NEEDED = ("title", "columns", "rows", "device", "threads", "versions", "date", "command")
