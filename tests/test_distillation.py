@@ -175,6 +175,7 @@ def test_losses_are_float32_under_autocast_and_near_those_without():
     assert F.cosine_similarity(its_gradient, gradient, dim=0) > 0.99
 
 
+@pytest.mark.slow
 def test_reading_and_comparing_compile_without_a_break():
     torch.manual_seed(0)
     teacher, student = CSRNet(1 / 8).eval().requires_grad_(False), CSRNet(1 / 16)

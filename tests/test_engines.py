@@ -50,7 +50,9 @@ def assert_same_map(engine, network, images):
 
 
 @pytest.mark.parametrize("name", CPU_ENGINES)
-@pytest.mark.parametrize("arch", ["csrnet", "bl"])  # test_export.py has all
+@pytest.mark.parametrize(  # test_export.py has all
+    "arch", ["csrnet", pytest.param("bl", marks=pytest.mark.slow)]
+)
 def test_an_exported_network_gives_eagers_map_at_any_size_and_batch(name, arch):
     engine, network = build_engine(name, arch)
     for height, width in SIZES:

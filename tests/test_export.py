@@ -236,7 +236,7 @@ def test_pixels_are_restored_exactly():
         pytest.param("mobile_s", 45, "head.output", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", [pytest.param(".onnx", marks=pytest.mark.slow), ".xml"])
 def test_int8_keeps_the_budget_and_says_how(
     suffix, arch, layers, last, crowd_lists, tmp_path, monkeypatch, capsys
 ):

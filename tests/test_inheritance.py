@@ -56,7 +56,7 @@ def test_chosen_channels_explain_more_than_any_first_ones():
     assert unexplained(chosen) < 0.5 * unexplained(torch.arange(4))
 
 
-@pytest.mark.parametrize("arch", ["csrnet", "bl"])
+@pytest.mark.parametrize("arch", ["csrnet", pytest.param("bl", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_a_student_begins_near_its_teacher_on_images_it_was_not_fitted_to(arch):
     teacher = build(arch, Fraction(1, 8), 0)

@@ -84,7 +84,9 @@ def test_counts_are_those_of_test_py(run, samples, student, tmp_path):
         assert rows == [row["predicted"] for row in csv.DictReader(ours)]
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    "engine", [pytest.param("onnxruntime", marks=pytest.mark.slow), "openvino"]
+)
 def test_engines_count_the_same(run, samples, tmp_path, engine):
     pytest.importorskip(engine)
     counts = []
