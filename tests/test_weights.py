@@ -12,7 +12,11 @@ from models.counter import GUARD, read_counter
 from utils.checkpoint import SHIPPED, find_checkpoint, read_checkpoint
 from utils.pixels import normalise
 
-COUNTS = {"skt_csrnet_sha": 10.029, "skt_mobile_s_sha": 3.938}  # of `draw_crowd`
+COUNTS = {
+    "mobile_s_sha": 2.023,
+    "skt_csrnet_sha": 10.029,
+    "skt_mobile_s_sha": 3.938,
+}  # of `draw_crowd`
 README = (PROJECT / "weights/README.md").read_text()
 
 
