@@ -8,7 +8,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../utils/setup.sh"
 
 STEPS=${STEPS:-runtime models describe archive}
-WEIGHTS=${WEIGHTS:-skt_mobile_s_sha skt_csrnet_sha} # files, seen from the project, or names
+WEIGHTS=${WEIGHTS:-skt_mobile_s_sha mobile_s_sha skt_csrnet_sha} # files, seen from the project, or names
 GUARD=${GUARD---guard}        # empty for weights without a guard
 LIST=${LIST:-}                # annotated pictures on which INT8 stays in its budget of error
 CALIBRATE=${CALIBRATE:-$LIST} # pictures that show INT8 its ranges
