@@ -9,6 +9,7 @@ set -euo pipefail
 
 ABLATIONS=${ABLATIONS:-widths truth intra inter} # which of them
 EPOCHS=${EPOCHS:-}                # the budget; default: 100, and 7 for the demonstration
+MINUTES=${MINUTES:-}              # the budget in place of EPOCHS: minutes of every variant
 WIDTHS=${WIDTHS:-}                # channel preservation rates, with and without SKT; default:
                                   # 1/2 1/3 1/4 1/5, and 1 for a mobile student
 WIDTH=${WIDTH:-}                  # of the others; default: 1/4, and 1 for a mobile student
@@ -27,7 +28,7 @@ for ablation in $ABLATIONS; do
 done
 setting+=([--width]=WIDTH [--terms]=ABLATIONS [--intra]=ABLATIONS [--hard]=HARD)
 setting+=([--teacher_ckpt]=TEACHER [-tc]=TEACHER [--lamb_fsp]=LAMB_FSP [-laf]=LAMB_FSP)
-setting+=([--lamb_cos]=LAMB_COS [-lac]=LAMB_COS)
+setting+=([--lamb_cos]=LAMB_COS [-lac]=LAMB_COS [--max-minutes]=MINUTES)
 refuse_options "$@"
 for option in "$@"; do
   case ${option%%=*} in
@@ -46,8 +47,9 @@ WIDTH=${WIDTH:-$student_width}
 [ "$student_width" = 1 ] || WIDTHS=${WIDTHS:-1/2 1/3 1/4 1/5}
 WIDTHS=${WIDTHS:-1}
 find_teacher
-[ "$DATASET" = DEMO ] || EPOCHS=${EPOCHS:-100}
-shared=("${common[@]}" ${EPOCHS:+--epochs "$EPOCHS"} ${LR:+--lr "$LR"} "$@")
+[ "$DATASET" = DEMO ] || EPOCHS=${EPOCHS:-$([ -n "$MINUTES" ] && echo 10000 || echo 100)}
+shared=("${common[@]}" ${EPOCHS:+--epochs "$EPOCHS"} ${LR:+--lr "$LR"})
+shared+=(${MINUTES:+--max-minutes "$MINUTES"} "$@")
 
 # choose WIDTH TERMS [INTRA]: sets options=(...) for a variant
 choose() {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from utils.processor import processor_name
+from utils.device import device_name
 
 WARM_UP = 2  # passes before any is timed
 LEAST, MOST = 3, 50  # timed passes
@@ -72,10 +72,8 @@ def summarise(seconds: Sequence[float], device: torch.device) -> Latency:
 
 def describe(device: torch.device) -> str:
     """Returns a device's name, with its threads or TF32 setting, and the precision."""
-    if device.type == "cuda":
-        tf32 = ", TF32 convolutions" if torch.backends.cudnn.allow_tf32 else ""
-        return f"{torch.cuda.get_device_name(device)}, float32{tf32}"
-    return f"{processor_name()}, {torch.get_num_threads()} threads, float32"
+    narrowed = device.type == "cuda" and torch.backends.cudnn.allow_tf32
+    return f"{device_name(device)}, float32{', TF32 convolutions' if narrowed else ''}"
 
 
 def _time_pass(run: Callable[[], object], device: torch.device) -> float:

@@ -5,10 +5,11 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import utils.start  # noqa: F401
@@ -19,7 +20,7 @@ from matplotlib.axes import Axes
 from models.build import parse_width  # noqa: E402
 from models.distillation import PUBLISHED_TERMS  # noqa: E402
 from utils.files import write_whole  # noqa: E402
-from utils.inputs import NUMBER, check_fields, read_json_file  # noqa: E402
+from utils.inputs import NUMBER, OPTIONAL_NUMBER, check_fields, read_json_file  # noqa: E402
 from utils.markdown import format_table  # noqa: E402
 from utils.plots import begin_at_zero, save_figure  # noqa: E402
 
@@ -33,6 +34,7 @@ class Variant:
     terms: str  # of the loss, with commas
     intra: str  # distance
     budget: str  # must be equal for variants to be compared
+    epochs: int
     val_mae: float
     mae: float
     rmse: float
@@ -62,7 +64,8 @@ def read_variants(folder: Path) -> list[Variant]:
 def _read_variant(path: Path) -> Variant:
     try:
         kinds = {"settings": (dict,), "test": (dict,), "parameters": (int,), "val_mae": NUMBER}
-        kinds |= {"width": (str,), "arch": (str,), "epochs": (int,)}
+        kinds |= {"width": (str,), "arch": (str,), "epochs": (int,), "max_minutes": OPTIONAL_NUMBER}
+        kinds |= {"device": (str,)}
         result = check_fields(read_json_file(path), kinds, path)
         texts = dict.fromkeys(("terms", "intra", "dataset"), (str,))
         settings = check_fields(result["settings"], texts, path)
@@ -72,7 +75,8 @@ def _read_variant(path: Path) -> Variant:
             result["parameters"],
             settings["terms"],
             settings["intra"],
-            f"{result['arch']} on {settings['dataset']} for {result['epochs']} epochs",
+            f"{result['arch']} on {settings['dataset']} for {_budget(result)}",
+            result["epochs"],
             result["val_mae"],
             test["mae"],
             test["rmse"],
@@ -81,11 +85,20 @@ def _read_variant(path: Path) -> Variant:
         raise ValueError(f"{path} is no distillation's result ({error})") from None
 
 
+def _budget(result: Mapping[str, Any]) -> str:
+    if result["max_minutes"] is None:
+        return f"{result['epochs']} epochs"
+    return f"{result['max_minutes']:g} minutes on {result['device']}"
+
+
 def tabulate(variants: Sequence[Variant]) -> str:
     """Returns a Markdown table: what each variant was trained with, and its errors."""
     return format_table(
-        ("width", "parameters", "loss terms", "val MAE", "MAE", "RMSE"),
-        [(str(v.width), f"{v.parameters:,}", v.label, v.val_mae, v.mae, v.rmse) for v in variants],
+        ("width", "parameters", "loss terms", "epochs", "val MAE", "MAE", "RMSE"),
+        [
+            (str(v.width), f"{v.parameters:,}", v.label, str(v.epochs), v.val_mae, v.mae, v.rmse)
+            for v in variants
+        ],
     )
 
 
@@ -118,10 +131,10 @@ def _draw_widths(axes: Axes, variants: Sequence[Variant], widths: Sequence[Fract
 
 def main(folder: Path) -> None:
     variants = read_variants(folder)
-    table = tabulate(variants)
-    write_whole(folder / "ablation.md", table + "\n")
+    text = f"{tabulate(variants)}\n\nEvery variant: {variants[0].budget}.\n"
+    write_whole(folder / "ablation.md", text)
     draw_ablation(variants, folder / "ablation.png")
-    print(f"{table}\n\n{variants[0].budget}; the figure is {folder / 'ablation.png'}")
+    print(f"{text}The figure is {folder / 'ablation.png'}")
 
 
 if __name__ == "__main__":

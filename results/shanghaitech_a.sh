@@ -12,7 +12,7 @@ TEACHER=${TEACHER:-} # checkpoint; default: the one that the first stage trains
 STAGES=${STAGES:-$([ -n "$TEACHER" ] || echo teacher) students widths seeds ablation page}
 TEACHER_MINUTES=${TEACHER_MINUTES:-10}  # budgets: of the teacher,
 STUDENT_MINUTES=${STUDENT_MINUTES:-10}  # of every student,
-ABLATION_EPOCHS=${ABLATION_EPOCHS:-40}  # and of every variant of the ablation
+ABLATION_MINUTES=${ABLATION_MINUTES:-10} # and of every variant of the ablation
 WIDTHS=${WIDTHS:-1/2 1/3 1/5 1/8}       # of more students
 SEEDS=${SEEDS:-1 2}                     # of more students like the main one, whose seed is 0
 NOTE=${NOTE:-}                          # paragraph below the page's title
@@ -66,7 +66,7 @@ for stage in $STAGES; do
       done
       ;;
     ablation)
-      TEACHER=$TEACHER OUT=$runs/ablation_$ARCH EPOCHS=$ABLATION_EPOCHS \
+      TEACHER=$TEACHER OUT=$runs/ablation_$ARCH MINUTES=$ABLATION_MINUTES \
         ABLATIONS="${ABLATIONS:-truth intra inter}" bash "$project/ablation.sh" "$@"
       ;;
     page)

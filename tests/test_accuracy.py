@@ -215,3 +215,23 @@ def test_several_checkpoints_are_released_as_their_mean(tmp_path):
     assert released["trunk.block1.conv.0.1.running_mean"].eq(1.5).all()
     with pytest.raises(CheckpointError, match="2.pth is a 1/16 csrnet, .*0.pth a 1/16 mobile_s"):
         release(paths[::2], tmp_path / "w.safetensors")
+
+
+def test_variants_of_an_ablation_share_a_budget_of_minutes_whatever_their_epochs(tmp_path):
+    def write(name, epochs, minutes, device="a CPU, 2 threads"):
+        settings = {"terms": name, "intra": "cos", "dataset": "SHA"}
+        result = {"arch": "csrnet", "width": "1/4", "parameters": 1017681, "settings": settings}
+        result |= {"epochs": epochs, "max_minutes": minutes, "device": device, "val_mae": 90.0}
+        (tmp_path / name).mkdir(exist_ok=True)
+        text = json.dumps(result | {"test": {"mae": 80.0, "rmse": 120.0}})
+        (tmp_path / name / "result.json").write_text(text)
+
+    write("hard", 30, 20)
+    write("hard,soft", 20, 20)
+    assert run_program("report/ablation.py", tmp_path).returncode == 0
+    table = (tmp_path / "ablation.md").read_text()
+    assert [row[3] for row in rows_of(table, "width")] == ["30", "20"]
+    assert table.endswith("\nEvery variant: csrnet on SHA for 20 minutes on a CPU, 2 threads.\n")
+    for other in ({"minutes": 30}, {"minutes": None}, {"minutes": 20, "device": "a GPU"}):
+        write("hard,soft", 20, **other)
+        assert_one_line_error(run_program("report/ablation.py", tmp_path), "mixes runs of csrnet")

@@ -114,13 +114,16 @@ def test_an_ablation_ends_in_a_table_and_a_figure(demo):
     out = folder / "runs/ablation_csrnet_demo"
     table = (out / "ablation.md").read_text()
     assert table in result.stdout
-    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()]
+    assert table.endswith("\n\nEvery variant: csrnet on DEMO for 1 epochs.\n")
+    lines = table.split("\n\n")[0].splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
     terms = ["hard", "hard + soft", "hard + soft + intra", "hard + soft + intra + inter"]
     assert [row[2] for row in rows[2:]] == terms
     for row in rows[2:]:
         run = out / f"1-8_{row[2].replace(' + ', ',')}"
         measured = json.loads((run / "result.json").read_text())
-        assert row[3:] == [
+        assert row[3] == "1"
+        assert row[4:] == [
             f"{error:.2f}"
             for error in (measured["val_mae"], measured["test"]["mae"], measured["test"]["rmse"])
         ]
@@ -289,6 +292,7 @@ def test_wrong_settings_are_refused_at_once(options, settings, message, tmp_path
         (["--lamb_soft", "2"], {}, "--lamb_soft belongs to a term that not every variant has"),
         ([], {"WIDTHS": "3"}, "width must be a number in (0, 1] such as 1/4, got '3'"),
         ([], {"HARD": "maps"}, "--hard: invalid choice: 'maps'"),
+        ([], {"MINUTES": "0"}, "--max-minutes: must be a number of more than 0"),
     ],
 )
 def test_mistakes_in_an_ablation_come_before_any_training(options, settings, message, tmp_path):

@@ -1,5 +1,6 @@
 """Ends a training: scores the checkpoint of the best validation on the test images."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
@@ -12,6 +13,7 @@ from training.experiment import Training
 from training.state import Progress
 from utils import distributed, ranks
 from utils.checkpoint import read_checkpoint, save_weights
+from utils.device import device_name
 from utils.metrics import CountResult, score
 from utils.plots import draw_counts
 
@@ -68,6 +70,8 @@ def write_result(training: Training, progress: Progress, results: Sequence[Count
             "epochs": training.progress.epochs,
             "epoch": progress.epochs,
             "minutes": round(training.progress.seconds / 60, 2),
+            "max_minutes": limit if math.isfinite(limit := training.args.max_minutes) else None,
+            "device": device_name(training.device),
             "val_mae": progress.best_mae,
             "validation": validation,
             "test": asdict(scores),

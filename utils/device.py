@@ -6,6 +6,7 @@ import torch
 
 from utils import ranks
 from utils.options import whole_number
+from utils.processor import processor_name
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
@@ -31,3 +32,10 @@ def select_device(args: argparse.Namespace, parser: argparse.ArgumentParser) -> 
     if processes > available:
         parser.error(f"{processes} processes need as many GPUs, this machine has {available}")
     return torch.device("cuda", args.gpu or ranks.local_rank())
+
+
+def device_name(device: torch.device) -> str:
+    """Returns the name of a GPU, or of the processor with the number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{processor_name()}, {torch.get_num_threads()} threads"
