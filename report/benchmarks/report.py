@@ -14,6 +14,7 @@ from utils.start import KEEPS_MEMORY  # noqa: E402
 
 import torch  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # noqa: E402
 
 from deploy.latency import describe  # noqa: E402
 from utils.files import write_whole  # noqa: E402
@@ -169,6 +170,9 @@ def _draw_rows(axis: plt.Axes, title: str, rows: Sequence[Result]) -> None:
     times = [time for row in rows for time in (row["baseline"], row["ours"], row.get("floor"))]
     low, high = min(filter(None, times)), max(filter(None, times))
     axis.set(xscale="log", xlim=(low / 2, high * (high / low) ** 0.45), xlabel="ms")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_title(title, fontsize=10)
     axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
 
