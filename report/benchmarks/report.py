@@ -22,6 +22,7 @@ from utils.plots import save_figure  # noqa: E402
 
 PACKAGES = ("torch", "numpy", "scipy", "onnxruntime", "openvino", "nncf")
 NEEDED = ("title", "columns", "rows", "device", "threads", "versions", "date", "command")
+WIDE = 1000  # from the axis' left to its right: its labels leave out 2 and 5
 
 COLUMNS = {  # of most tables: key of a row -> heading
     "label": "",
@@ -169,8 +170,10 @@ def _draw_rows(axis: plt.Axes, title: str, rows: Sequence[Result]) -> None:
     axis.invert_yaxis()
     times = [time for row in rows for time in (row["baseline"], row["ours"], row.get("floor"))]
     low, high = min(filter(None, times)), max(filter(None, times))
-    axis.set(xscale="log", xlim=(low / 2, high * (high / low) ** 0.45), xlabel="ms")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left, right = low / 2, high * (high / low) ** 0.45
+    axis.set(xscale="log", xlim=(left, right), xlabel="ms")
+    labelled = (1, 2, 5) if right / left < WIDE else (1,)
+    axis.xaxis.set_major_locator(LogLocator(subs=labelled, numticks=20))
     axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_title(title, fontsize=10)
