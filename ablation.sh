@@ -17,7 +17,9 @@ TEACHER=${TEACHER:-}              # checkpoint; default: train one
 LR=${LR:-}                        # learning rate; default: 1e-4, and 1e-3 for the demonstration
 LAMB_FSP=${LAMB_FSP:-}            # weight of the inter-layer relations; default: 0.5
 LAMB_COS=${LAMB_COS:-}            # weight of the intra-layer patterns; default: 0.5
+LAMB_SOFT=${LAMB_SOFT:-}          # weight of the teacher's map; default: 1
 HARD=${HARD:-}                    # density or bayesian; default: the network's
+BACKGROUND=${BACKGROUND:-}        # reach of bayesian's; default: the data set's
 OUT=${OUT:-$RUNS/ablation_${ARCH}_$name}
 
 for ablation in $ABLATIONS; do
@@ -27,13 +29,14 @@ for ablation in $ABLATIONS; do
   esac
 done
 setting+=([--width]=WIDTH [--terms]=ABLATIONS [--intra]=ABLATIONS [--hard]=HARD)
+setting+=([--lamb_soft]=LAMB_SOFT [--background]=BACKGROUND)
 setting+=([--teacher_ckpt]=TEACHER [-tc]=TEACHER [--lamb_fsp]=LAMB_FSP [-laf]=LAMB_FSP)
 setting+=([--lamb_cos]=LAMB_COS [-lac]=LAMB_COS [--max-minutes]=MINUTES)
 refuse_options "$@"
 for option in "$@"; do
   case ${option%%=*} in
     --resume) die "what was interrupted goes on by itself: leave --resume away" ;;
-    --boxes | --background | --sigma | --lamb_hard | --lamb_soft | --more-teachers)
+    --boxes | --sigma | --lamb_hard | --more-teachers)
       die "$option belongs to a term that not every variant has"
       ;;
   esac
@@ -47,7 +50,8 @@ WIDTH=${WIDTH:-$student_width}
 [ "$student_width" = 1 ] || WIDTHS=${WIDTHS:-1/2 1/3 1/4 1/5}
 WIDTHS=${WIDTHS:-1}
 find_teacher
-[ "$DATASET" = DEMO ] || EPOCHS=${EPOCHS:-$([ -n "$MINUTES" ] && echo 10000 || echo 100)}
+EPOCHS=${EPOCHS:-${MINUTES:+10000}} # more than any budget holds
+[ "$DATASET" = DEMO ] || EPOCHS=${EPOCHS:-100}
 shared=("${common[@]}" ${EPOCHS:+--epochs "$EPOCHS"} ${LR:+--lr "$LR"})
 shared+=(${MINUTES:+--max-minutes "$MINUTES"} "$@")
 
@@ -55,7 +59,8 @@ shared+=(${MINUTES:+--max-minutes "$MINUTES"} "$@")
 choose() {
   options=("${shared[@]}" --width "$1" --terms "$2" ${3:+--intra "$3"})
   ! needs_teacher "$2" || options+=(--teacher_ckpt "$TEACHER")
-  [[ $2 != *hard* ]] || options+=(${HARD:+--hard "$HARD"})
+  [[ $2 != *hard* ]] || options+=(${HARD:+--hard "$HARD"} ${BACKGROUND:+--background "$BACKGROUND"})
+  [[ $2 != *soft* ]] || options+=(${LAMB_SOFT:+--lamb_soft "$LAMB_SOFT"})
   [[ $2 != *intra* ]] || options+=(${LAMB_COS:+--lamb_cos "$LAMB_COS"})
   [[ $2 != *inter* ]] || options+=(${LAMB_FSP:+--lamb_fsp "$LAMB_FSP"})
 }
