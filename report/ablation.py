@@ -19,7 +19,8 @@ from matplotlib.axes import Axes
 
 from models.build import parse_width  # noqa: E402
 from models.distillation import PUBLISHED_TERMS  # noqa: E402
-from utils.files import write_whole  # noqa: E402
+from report.runs import KEPT, learning_curve, read_log  # noqa: E402
+from utils.files import copy_whole, write_whole  # noqa: E402
 from utils.inputs import NUMBER, OPTIONAL_NUMBER, check_fields, read_json_file  # noqa: E402
 from utils.markdown import format_table  # noqa: E402
 from utils.plots import begin_at_zero, save_figure  # noqa: E402
@@ -29,6 +30,8 @@ from utils.plots import begin_at_zero, save_figure  # noqa: E402
 class Variant:
     """A distillation of an ablation, and its errors."""
 
+    folder: Path
+    log: list[dict[str, Any]]  # one record an epoch
     width: Fraction
     parameters: int
     terms: str  # of the loss, with commas
@@ -71,6 +74,8 @@ def _read_variant(path: Path) -> Variant:
         settings = check_fields(result["settings"], texts, path)
         test = check_fields(result["test"], {"mae": NUMBER, "rmse": NUMBER}, path)
         return Variant(
+            path.parent,
+            read_log(path.with_name("log.jsonl")),
             parse_width(result["width"]),
             result["parameters"],
             settings["terms"],
@@ -91,30 +96,71 @@ def _budget(result: Mapping[str, Any]) -> str:
     return f"{result['max_minutes']:g} minutes on {result['device']}"
 
 
-def tabulate(variants: Sequence[Variant]) -> str:
-    """Returns a Markdown table: what each variant was trained with, and its errors."""
+def show_ablation(folder: Path, page: Path, figure: Path) -> list[str]:
+    """Draws a figure and returns paragraphs of a page: a table with links to logs, the figure.
+
+    A page outside of the folder gets copies of the logs and results, in runs/ beside it.
+
+    Raises:
+        ValueError: see `read_variants`.
+    """
+    variants, logs = read_variants(folder), folder
+    if page.parent.resolve() != folder.resolve():
+        logs = page.parent / "runs" / folder.name
+        for variant in variants:
+            kept = logs / variant.folder.name
+            kept.mkdir(parents=True, exist_ok=True)
+            for name in KEPT:
+                copy_whole(variant.folder / name, kept / name)
+    draw_ablation(variants, figure)
+    return [
+        tabulate(variants, logs.relative_to(page.parent)),
+        f"Every variant: {variants[0].budget}.",
+        f"![Errors of the ablation's variants]({figure.name})",
+    ]
+
+
+def tabulate(variants: Sequence[Variant], logs: Path) -> str:
+    """Returns a Markdown table: what each variant was trained with, and its errors.
+
+    Args:
+        logs: where the variants' folders are, seen from the page.
+    """
     return format_table(
         ("width", "parameters", "loss terms", "epochs", "val MAE", "MAE", "RMSE"),
         [
-            (str(v.width), f"{v.parameters:,}", v.label, str(v.epochs), v.val_mae, v.mae, v.rmse)
+            (
+                str(v.width),
+                f"{v.parameters:,}",
+                f"[{v.label}]({(logs / v.folder.name / 'log.jsonl').as_posix()})",
+                str(v.epochs),
+                v.val_mae,
+                v.mae,
+                v.rmse,
+            )
             for v in variants
         ],
     )
 
 
 def draw_ablation(variants: Sequence[Variant], path: Path) -> None:
-    """Draws the error of every variant and, if there are several widths, against the width."""
+    """Draws every variant's learning and test error; the error against the width, if it varies."""
     widths = sorted({v.width for v in variants})
-    size = (12 if len(widths) > 1 else 8, max(5, 0.4 * len(variants)))
-    figure = plt.figure(figsize=size, layout="constrained")
-    if len(widths) > 1:
-        _draw_widths(figure.add_subplot(1, 2, 1), variants, widths)
-    right = figure.add_subplot(1, 2, 2) if len(widths) > 1 else figure.add_subplot()
+    columns = 3 if len(widths) > 1 else 2
+    size = 6 * columns, max(5, 0.4 * len(variants))
+    figure, axes = plt.subplots(1, columns, figsize=size, layout="constrained")
     rows, errors = range(len(variants)), [v.mae for v in variants]
-    right.bar_label(right.barh(rows, errors, color="0.7"), fmt="%.1f", padding=2)
-    right.set_yticks(rows, [f"{v.width}  {v.label}" for v in variants])
-    right.invert_yaxis()
-    right.set(xlabel="MAE", xlim=(0, 1.1 * max(errors)), title=variants[0].budget)
+    colours = [plt.get_cmap("tab20")(row) for row in rows]
+    axes[0].bar_label(axes[0].barh(rows, errors, color=colours), fmt="%.1f", padding=2)
+    axes[0].set_yticks(rows, [f"{v.width}  {v.label}" for v in variants])
+    axes[0].invert_yaxis()
+    axes[0].set(xlabel="test MAE", xlim=(0, 1.1 * max(errors)), title=variants[0].budget)
+    for variant, colour in zip(variants, colours, strict=True):
+        axes[1].plot(*learning_curve(variant.log), ".-", color=colour)
+    axes[1].set(xlabel="minutes of training", ylabel="validation MAE (heads)")
+    begin_at_zero(axes[1])
+    if len(widths) > 1:
+        _draw_widths(axes[2], variants, widths)
     save_figure(figure, path)
 
 
@@ -124,17 +170,16 @@ def _draw_widths(axes: Axes, variants: Sequence[Variant], widths: Sequence[Fract
         runs = [v for v in variants if v.terms == terms and v.intra == "cos"]
         axes.plot([float(v.width) for v in runs], [v.mae for v in runs], ".-", label=label)
     axes.set_xticks([float(width) for width in widths], [str(width) for width in widths])
-    axes.set(xlabel="channels, as a part of the plan's", ylabel="MAE")
+    axes.set(xlabel="channels, as a part of the plan's", ylabel="test MAE")
     begin_at_zero(axes)
     axes.legend()
 
 
 def main(folder: Path) -> None:
-    variants = read_variants(folder)
-    text = f"{tabulate(variants)}\n\nEvery variant: {variants[0].budget}.\n"
-    write_whole(folder / "ablation.md", text)
-    draw_ablation(variants, folder / "ablation.png")
-    print(f"{text}The figure is {folder / 'ablation.png'}")
+    page, figure = folder / "ablation.md", folder / "ablation.png"
+    table, budget, shown = show_ablation(folder, page, figure)
+    write_whole(page, f"{table}\n\n{budget}\n\n{shown}\n")
+    print(f"{table}\n\n{budget}\nThe figure is {figure}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import utils.start  # noqa: F401
 
 from matplotlib import pyplot as plt
 
+from report.ablation import show_ablation  # noqa: E402
 from report.chance import RESAMPLES, compare_by_chance  # noqa: E402
 from report.paper import REFERENCE  # noqa: E402
 from report.runs import (  # noqa: E402
@@ -28,6 +29,7 @@ from report.runs import (  # noqa: E402
     compare_to_teachers,
     compare_with_paper,
     describe_trainings,
+    learning_curve,
     read_run,
 )
 from utils.files import copy_whole, write_whole  # noqa: E402
@@ -38,9 +40,7 @@ def draw_learning(runs: Sequence[Run], path: Path) -> None:
     """Draws every run's validation error against its minutes."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for run in runs:
-        scored = [record for record in run.log if "val_mae" in record]
-        errors = [min(r["val_mae"], r.get("val_ema_mae", r["val_mae"])) for r in scored]
-        axes.plot([r["seconds"] / 60 for r in scored], errors, ".-", label=run.name)
+        axes.plot(*learning_curve(run.log), ".-", label=run.name)
     axes.set(xlabel="minutes of training", ylabel="validation MAE (heads)")
     begin_at_zero(axes)
     axes.legend()
@@ -100,9 +100,8 @@ def write_page(
         compare_by_chance({run.name: run.counts for run in runs}),
     ]
     for ablation in ablations:
-        figure = copy_whole(ablation / "ablation.png", _beside(out, ablation.name))
-        parts += [f"## {ablation.name}", (ablation / "ablation.md").read_text().strip()]
-        parts += [f"![Errors of the ablation's variants]({figure.name})"]
+        parts += [f"## {ablation.name}"]
+        parts += show_ablation(ablation, out, _beside(out, ablation.name))
     write_whole(out, "\n\n".join(filter(None, parts)) + "\n")
 
 

@@ -75,7 +75,7 @@ def read_run(folder: Path) -> Run:
     try:
         return Run(
             folder,
-            read_json_lines(folder / "log.jsonl", {"epoch": (int,), "seconds": NUMBER}),
+            read_log(folder / "log.jsonl"),
             _read_result(folder / "result.json"),
             _read_test(folder / "test.json"),
             _read_test(teacher, "checkpoint") if teacher.is_file() else None,
@@ -83,6 +83,22 @@ def read_run(folder: Path) -> Run:
         )
     except ValueError as error:
         raise ValueError(f"{folder} holds no training and its test ({error})") from None
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Returns the records of a training's epochs.
+
+    Raises:
+        ValueError: the log is missing or malformed.
+    """
+    return read_json_lines(path, {"epoch": (int,), "seconds": NUMBER})
+
+
+def learning_curve(log: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
+    """Returns the minutes of a training's validations, and the MAE of the better weights."""
+    scored = [record for record in log if "val_mae" in record]
+    errors = [min(r["val_mae"], r.get("val_ema_mae", r["val_mae"])) for r in scored]
+    return [r["seconds"] / 60 for r in scored], errors
 
 
 def _read_result(path: Path) -> dict[str, Any]:

@@ -217,21 +217,42 @@ def test_several_checkpoints_are_released_as_their_mean(tmp_path):
         release(paths[::2], tmp_path / "w.safetensors")
 
 
-def test_variants_of_an_ablation_share_a_budget_of_minutes_whatever_their_epochs(tmp_path):
-    def write(name, epochs, minutes, device="a CPU, 2 threads"):
-        settings = {"terms": name, "intra": "cos", "dataset": "SHA"}
-        result = {"arch": "csrnet", "width": "1/4", "parameters": 1017681, "settings": settings}
-        result |= {"epochs": epochs, "max_minutes": minutes, "device": device, "val_mae": 90.0}
-        (tmp_path / name).mkdir(exist_ok=True)
-        text = json.dumps(result | {"test": {"mae": 80.0, "rmse": 120.0}})
-        (tmp_path / name / "result.json").write_text(text)
+def write_variant(folder, epochs, minutes, device="a CPU, 2 threads"):
+    """Writes what a finished variant leaves, whose loss terms are the name of its folder."""
+    settings = {"terms": folder.name, "intra": "cos", "dataset": "SHA"}
+    result = {"arch": "csrnet", "width": "1/4", "parameters": 1017681, "settings": settings}
+    result |= {"epochs": epochs, "max_minutes": minutes, "device": device, "val_mae": 90.0}
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(result | {"test": {"mae": 80.0, "rmse": 120.0}})
+    (folder / "result.json").write_text(text)
+    (folder / "log.jsonl").write_text('{"epoch": 1, "seconds": 60, "val_mae": 99}\n')
 
-    write("hard", 30, 20)
-    write("hard,soft", 20, 20)
+
+def test_variants_of_an_ablation_share_a_budget_of_minutes_whatever_their_epochs(tmp_path):
+    write_variant(tmp_path / "hard", 30, 20)
+    write_variant(tmp_path / "hard,soft", 20, 20)
     assert run_program("report/ablation.py", tmp_path).returncode == 0
     table = (tmp_path / "ablation.md").read_text()
     assert [row[3] for row in rows_of(table, "width")] == ["30", "20"]
-    assert table.endswith("\nEvery variant: csrnet on SHA for 20 minutes on a CPU, 2 threads.\n")
+    assert "\nEvery variant: csrnet on SHA for 20 minutes on a CPU, 2 threads.\n" in table
+    assert "[hard + soft](hard,soft/log.jsonl)" in table
     for other in ({"minutes": 30}, {"minutes": None}, {"minutes": 20, "device": "a GPU"}):
-        write("hard,soft", 20, **other)
+        write_variant(tmp_path / "hard,soft", 20, **other)
         assert_one_line_error(run_program("report/ablation.py", tmp_path), "mixes runs of csrnet")
+
+
+def test_a_page_shows_an_ablation_and_keeps_its_logs(tmp_path):
+    variants, out = tmp_path / "ablation_csrnet", tmp_path / "page/sha.md"
+    write_variant(variants / "hard", 30, 20)
+    write_variant(variants / "hard,soft", 20, 20)
+    run = write_run(tmp_path / "skt", [0, 10, -10, 20, -60])
+    command = [PAGE, run, "--out", out, "--title", "Part A", "--ablation", variants]
+    assert run_program(*command).returncode == 0
+    section = out.read_text().split("## ablation_csrnet\n")[1]
+    links = [link.split(")")[0] for link in section.split("](")[1:]]
+    logs = [f"runs/ablation_csrnet/{name}/log.jsonl" for name in ("hard", "hard,soft")]
+    assert links == [*logs, "sha_ablation_csrnet.png"]
+    for link in links:
+        assert (out.parent / link).is_file()
+    (variants / "hard/log.jsonl").write_text('{"epoch": 1}\n')
+    assert_one_line_error(run_program(*command), f"{variants}/hard/log.jsonl, line 1")
