@@ -62,7 +62,7 @@ def parse_args() -> argparse.Namespace:
         type=partial(parse_init, words=("imagenet", "kaiming", "teacher")),
         default="kaiming",
         help="a new student's weights. kaiming: random; teacher: fitted to chosen channels of the "
-        "teacher; imagenet, or a file of such weights: torchvision's in the trunk",
+        "teacher; imagenet, or a file of such weights: in the trunk",
     )
 
     add = parser.add_argument_group("distillation").add_argument

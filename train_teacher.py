@@ -40,9 +40,10 @@ def parse_args() -> argparse.Namespace:
     add(
         "--init",
         type=parse_init,
-        help="imagenet: torchvision's weights in the trunk (VGG-16 for csrnet, VGG-19 for bl, "
-        "MobileNetV2 for mobile), normal behind; a file of such weights; kaiming: all of it at "
-        "random; a counter's file, or the name of shipped weights: all of it, at its width",
+        help="imagenet: its weights in the trunk (VGG-16 for csrnet, VGG-19 for bl, MobileNetV2 "
+        "for mobile, EfficientNet-Lite0 for lite), normal behind; a file of such weights; "
+        "kaiming: all of it at random; a counter's file, or the name of shipped weights: all of "
+        "it, at its width",
     )
     parser.set_defaults(**recipe | width_of_start())
     args = parser.parse_args()

@@ -7,9 +7,15 @@ from torch import nn
 from models.architecture import Architecture
 from models.bl import ARCHITECTURE as BL
 from models.csrnet import ARCHITECTURE as CSRNET
-from models.mobile import MOBILE_L, MOBILE_S
+from models.mobile import LITE_S, MOBILE_L, MOBILE_S
 
-ARCHITECTURES = {"csrnet": CSRNET, "bl": BL, "mobile_s": MOBILE_S, "mobile_l": MOBILE_L}
+ARCHITECTURES = {
+    "csrnet": CSRNET,
+    "bl": BL,
+    "mobile_s": MOBILE_S,
+    "mobile_l": MOBILE_L,
+    "lite_s": LITE_S,
+}
 
 
 def find_architecture(name: str) -> Architecture:

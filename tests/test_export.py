@@ -32,12 +32,13 @@ from utils.pixels import normalise, restore
 
 WIDTH = Fraction(1, 16)
 SIZES = [(96, 160), (203, 317), (33, 47)]  # even and odd stride-8 grids
+LIKE_MOBILE_S = ("mobile_l", "lite_s")
 
 
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(arch, marks=[pytest.mark.slow] * (arch == "mobile_l"))  # mobile_s is alike
+        pytest.param(arch, marks=[pytest.mark.slow] * (arch in LIKE_MOBILE_S))
         for arch in ARCHITECTURES
     ],
 )

@@ -60,7 +60,7 @@ def test_a_width_out_of_range_is_refused(text):
         parse_width(text)
     with pytest.raises(ValueError, match="width must be in"):
         build_network("csrnet", 1.5)
-    with pytest.raises(ValueError, match="arch must be one of csrnet, bl, mobile_s, mobile_l, got"):
+    with pytest.raises(ValueError, match="of csrnet, bl, mobile_s, mobile_l, lite_s, got 'vgg'"):
         build_network("vgg")
 
 

