@@ -149,12 +149,13 @@ def draw_ablation(variants: Sequence[Variant], path: Path) -> None:
     columns = 3 if len(widths) > 1 else 2
     size = 6 * columns, max(5, 0.4 * len(variants))
     figure, axes = plt.subplots(1, columns, figsize=size, layout="constrained")
+    figure.suptitle(variants[0].budget)
     rows, errors = range(len(variants)), [v.mae for v in variants]
     colours = [plt.get_cmap("tab20")(row) for row in rows]
     axes[0].bar_label(axes[0].barh(rows, errors, color=colours), fmt="%.1f", padding=2)
     axes[0].set_yticks(rows, [f"{v.width}  {v.label}" for v in variants])
     axes[0].invert_yaxis()
-    axes[0].set(xlabel="test MAE", xlim=(0, 1.1 * max(errors)), title=variants[0].budget)
+    axes[0].set(xlabel="test MAE", xlim=(0, 1.1 * max(errors)))
     for variant, colour in zip(variants, colours, strict=True):
         axes[1].plot(*learning_curve(variant.log), ".-", color=colour)
     axes[1].set(xlabel="minutes of training", ylabel="validation MAE (heads)")
