@@ -154,11 +154,11 @@ def fill_lite(network: LiteS, state: Mapping[str, Tensor]) -> None:
         ValueError: the weights are of another network, or of another width.
     """
     kinds = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2")
-    names = dict(zip(("block0.0", "block0.1"), ("_conv_stem", "_bn0"), strict=True))
+    layers, names = _layers(network), {"block0.0": "_conv_stem", "block0.1": "_bn0"}
     for number in range(1, len(network.trunk)):
-        layers = [layer for layer in _layers(network) if layer.startswith(f"block{number}.")]
-        sources = [f"_blocks.{number - 1}.{kind}" for kind in kinds[-len(layers) :]]
-        names |= dict(zip(layers, sources, strict=True))
+        own = [layer for layer in layers if layer.startswith(f"block{number}.")]
+        sources = [f"_blocks.{number - 1}.{kind}" for kind in kinds[-len(own) :]]
+        names |= dict(zip(own, sources, strict=True))
     filled = _take(network, names, state)
     for name, tensor in filled.items():
         if name.endswith("running_var"):

@@ -106,7 +106,7 @@ def test_one_command_goes_from_nothing_to_a_result_table(fixture, arch, request)
 @pytest.mark.slow
 def test_an_ablation_ends_in_a_table_and_a_figure(demo):
     folder, _ = demo
-    ablate = {"ABLATIONS": "widths inter", "WIDTHS": "1/8", "WIDTH": "1/8"}
+    ablate = {"ABLATIONS": "widths inter", "WIDTHS": "1/8", "WIDTH": "1/8", "LAMB_SOFT": 2}
     result = run_script("ablation.sh", **settings(folder) | ablate | {"EPOCHS": 1})
     assert result.returncode == 0, result.stderr
     assert "teacher_csrnet_demo/best_mae.pth is trained already" in result.stdout
@@ -123,6 +123,7 @@ def test_an_ablation_ends_in_a_table_and_a_figure(demo):
         run = out / f"1-8_{label.replace(' + ', ',')}"
         assert row[2] == f"[{label}]({run.name}/log.jsonl)"
         measured = json.loads((run / "result.json").read_text())
+        assert ("soft" in label) == (measured["settings"]["lamb_soft"] == "2.0")
         assert row[3] == "1"
         assert row[4:] == [
             f"{error:.2f}"
