@@ -25,10 +25,10 @@ from models.initial import init_kaiming
 from models.taps import Adapters, Tap, match_taps, tap_channels
 from training.experiment import Training, TrainingError
 from training.imagenet import fill_from_imagenet, parse_init
-from training.inheriting import inherit_weights
+from training.inheriting import check_heir, inherit_weights
 from training.loop import train_one_epoch, validate
 from training.options import add_experiment_options, add_training_options, check_training_options
-from training.recipes import student_recipe
+from training.recipes import student_recipe, teacher_recipe
 from training.result import score_best
 from training.runlog import RunError, check_folder
 from training.setup import prepare_device
@@ -82,7 +82,13 @@ def parse_args() -> argparse.Namespace:
         help="folder where the teacher's answers to whole pictures are kept, for all trainings; "
         "auto: teacher_cache beside --out where that pays and fits; none: asked at every step",
     )
-    parser.add_argument("--check", action="store_true", help="only check the options")
+    parser.add_argument(
+        "--check",
+        nargs="?",
+        const="",
+        metavar="ARCH",
+        help="only check options and networks; ARCH: of a teacher that is yet to be trained",
+    )
     parser.set_defaults(**recipe)
     args = parser.parse_args()
     check_training_options(args, parser)
@@ -100,15 +106,15 @@ def check_terms(args: argparse.Namespace, parser: Parser) -> None:
             parser.refuse(args, options, f"belongs to {name}, which --terms leaves out")
     if args.student_ckpt is not None:
         parser.refuse(args, ["--init"], "is for a new student; --student_ckpt has its weights")
-    alone = not need_teacher(args.terms)
-    if alone and args.init != "teacher":
-        useless = ["--teacher_ckpt", "--teacher-cache"]
-        terms = ",".join(args.terms)
-        parser.refuse(args, useless, f"has nothing to teach with --terms {terms}")
-    elif args.terms == ("intra",):
+    terms, alone = ",".join(args.terms), not need_teacher(args.terms)
+    has_teacher = args.init == "teacher" or not alone
+    useless = ["--teacher-cache"] if alone else []
+    useless += [] if has_teacher else ["--teacher_ckpt"]
+    parser.refuse(args, useless, f"has nothing to teach with --terms {terms}")
+    if args.terms == ("intra",):
         parser.error("--terms intra alone teaches no map; add hard, soft or inter")
-    elif args.teacher_ckpt is None:
-        reason = "--init teacher" if alone else f"--terms {','.join(args.terms)}"
+    if has_teacher and args.teacher_ckpt is None:
+        reason = "--init teacher" if alone else f"--terms {terms}"
         parser.error(f"{reason} needs a teacher: --teacher_ckpt")
 
 
@@ -120,7 +126,7 @@ def build_student(args: argparse.Namespace) -> Counter:
     if args.student_ckpt is None:
         width = args.width or parse_width(find_architecture(args.arch).student_width)
         student = new_student(args.arch, width)
-        if args.init not in ("kaiming", "teacher") and not (args.resume or args.check):
+        if args.init not in ("kaiming", "teacher") and not args.resume:
             fill_from_imagenet(student.network, args.arch, width, args.init)
     else:
         student = read_counter(args.student_ckpt)
@@ -142,9 +148,6 @@ def build_adapters(
         pairs = match_taps(student.network.taps, teacher.network.taps)
     except ValueError as error:
         raise CheckpointError(f"{args.teacher_ckpt}: {error}") from None
-    left = [tap.name for tap in student.network.taps if tap not in dict(pairs)]
-    if left:
-        ranks.say(f"{', '.join(left)}: no tap of the teacher has that stride; left out")
     taps, imitated = map(list, zip(*pairs, strict=True))
     adapters = Adapters(
         taps, tap_channels(student.network, taps), tap_channels(teacher.network, imitated)
@@ -160,11 +163,29 @@ def build_adapters(
     return adapters.to(args.device), taps, imitated
 
 
+def check_networks(args: argparse.Namespace) -> None:
+    """Builds student and teacher as a training would, to find out whether they fit."""
+    student = build_student(args)
+    if args.teacher_ckpt is None:
+        return
+    if args.check:  # as wide as the recipe will train it
+        width = teacher_recipe(args.check, args.dataset, args.recipe)["width"]
+        teacher = new_student(args.check, parse_width(width))
+    else:
+        teacher = read_counter(args.teacher_ckpt)
+    for path in args.more_teachers:
+        read_counter(path)
+    if need_features(args.terms):
+        build_adapters(args, student, teacher)
+    if args.init == "teacher":
+        check_heir(args, student, teacher)
+
+
 def main(args: argparse.Namespace) -> None:
-    if args.check:
+    if args.check is not None:
         check_options(args)
         check_folder(args.out, args.resume)
-        build_student(args)
+        check_networks(args)
         return
     train, val, test = build_loaders(args, [args.hard] if need_truth(args.terms) else [])
 
@@ -180,6 +201,8 @@ def main(args: argparse.Namespace) -> None:
     adapters, taps, imitated = None, (), ()
     if need_features(args.terms):
         adapters, taps, imitated = build_adapters(args, student, teachers[0])
+        if left := [tap.name for tap in student.network.taps if tap not in taps]:
+            ranks.say(f"{', '.join(left)}: no tap of the teacher has that stride; left out")
     if args.init == "teacher":
         inherit_weights(args, student, adapters, teachers[0], train.dataset)
 
@@ -191,7 +214,9 @@ def main(args: argparse.Namespace) -> None:
     )
     weights = {name: vars(args)[TERMS[name].destination] for name in args.terms}
 
-    loaders, settings = (train, val, test), {"answers": answers}
+    loaders = train, val, test
+    hashes = ",".join(teacher.fingerprint()[:16] for teacher in teachers)
+    settings = {"answers": answers, "teachers": hashes, "width": str(student.width)}
     with Training(args, criterion, weights, student.facts, loaders, settings) as training:
         for _ in training.epochs():
             train_one_epoch(training, train)

@@ -20,7 +20,9 @@ TEACHER_CACHE=${TEACHER_CACHE:-} # folder of the teacher's answers, auto, or non
                                  # and auto for RECIPE=fast: teacher_cache beside OUT
 LR=${LR:-}           # learning rate; default: 1e-4, and 1e-3 for the demonstration
 EPOCHS=${EPOCHS:-}   # default: 1000, and 7 for the demonstration
-if ! needs_teacher "$TERMS"; then
+taught=1 # by a teacher, or fitted to one
+needs_teacher "$TERMS" || inherits "$@" || taught=''
+if [ -z "$taught" ]; then
   [ -n "$STUDENT" ] && kind=tuned || kind=alone
   OUT=${OUT:-$RUNS/${kind}_${ARCH}_$name}
   [ -z "${INIT:-}" ] || die "INIT=$INIT is where a teacher's training starts; STUDENT=$INIT is a student's"
@@ -36,6 +38,7 @@ setting+=([--width]=WIDTH [--terms]=TERMS [--teacher_ckpt]=TEACHER [-tc]=TEACHER
 setting+=([--teacher-cache]=TEACHER_CACHE)
 setting+=([--student_ckpt]=STUDENT [-sc]=STUDENT)
 refuse_options "$@"
+refuse_variables LAMB_SOFT=--lamb_soft HARD=--hard BACKGROUND=--background MINUTES=--max-minutes
 options=(--out "$OUT" "${common[@]}" --terms "$TERMS")
 options+=(${STUDENT:+--student_ckpt "$STUDENT"} ${WIDTH:+--width "$WIDTH"})
 options+=(${LAMB_FSP:+--lamb_fsp "$LAMB_FSP"} ${LAMB_COS:+--lamb_cos "$LAMB_COS"})
@@ -47,14 +50,14 @@ case " $* " in
   *) [ ! -e "$OUT/last.pth" ] || die "$OUT already holds a run; append --resume, or set OUT" ;;
 esac
 begin
-if needs_teacher "$TERMS"; then
+if [ -n "$taught" ]; then
   find_teacher
   options+=(--teacher_ckpt "$TEACHER")
 fi
 check_options "${options[@]}" "$@" # before a teacher is trained for days
 prepare
 student=${STUDENT:-the ${WIDTH:+$WIDTH }student}
-if needs_teacher "$TERMS"; then
+if [ -n "$taught" ]; then
   train_teacher
   stage "Distillation: $student learns from $TEACHER, into $OUT"
 else

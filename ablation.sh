@@ -15,6 +15,7 @@ WIDTHS=${WIDTHS:-}                # channel preservation rates, with and without
 WIDTH=${WIDTH:-}                  # of the others; default: 1/4, and 1 for a mobile student
 TEACHER=${TEACHER:-}              # checkpoint; default: train one
 LR=${LR:-}                        # learning rate; default: 1e-4, and 1e-3 for the demonstration
+TEACHER_CACHE=${TEACHER_CACHE:-}  # folder of the teacher's answers, auto, or none
 LAMB_FSP=${LAMB_FSP:-}            # weight of the inter-layer relations; default: 0.5
 LAMB_COS=${LAMB_COS:-}            # weight of the intra-layer patterns; default: 0.5
 LAMB_SOFT=${LAMB_SOFT:-}          # weight of the teacher's map; default: 1
@@ -30,7 +31,7 @@ for ablation in $ABLATIONS; do
 done
 setting+=([--width]=WIDTH [--terms]=ABLATIONS [--intra]=ABLATIONS [--hard]=HARD)
 setting+=([--lamb_soft]=LAMB_SOFT [--background]=BACKGROUND)
-setting+=([--teacher_ckpt]=TEACHER [-tc]=TEACHER [--lamb_fsp]=LAMB_FSP [-laf]=LAMB_FSP)
+setting+=([--teacher_ckpt]=TEACHER [-tc]=TEACHER [--teacher-cache]=TEACHER_CACHE [--lamb_fsp]=LAMB_FSP [-laf]=LAMB_FSP)
 setting+=([--lamb_cos]=LAMB_COS [-lac]=LAMB_COS [--max-minutes]=MINUTES)
 refuse_options "$@"
 for option in "$@"; do
@@ -41,9 +42,6 @@ for option in "$@"; do
       ;;
   esac
 done
-if [[ $ABLATIONS == *widths* && " $* " =~ ' --init'[\ =]'teacher ' ]]; then
-  die "--init teacher has no place in widths, some of which learn alone"
-fi
 
 begin
 WIDTH=${WIDTH:-$student_width}
@@ -55,61 +53,62 @@ EPOCHS=${EPOCHS:-${MINUTES:+10000}} # more than any budget holds
 shared=("${common[@]}" ${EPOCHS:+--epochs "$EPOCHS"} ${LR:+--lr "$LR"})
 shared+=(${MINUTES:+--max-minutes "$MINUTES"} "$@")
 
-# choose WIDTH TERMS [INTRA]: sets options=(...) for a variant
+# choose WIDTH TERMS [INTRA]: sets out=FOLDER and options=(...) for a variant
 choose() {
-  options=("${shared[@]}" --width "$1" --terms "$2" ${3:+--intra "$3"})
-  ! needs_teacher "$2" || options+=(--teacher_ckpt "$TEACHER")
+  out=$OUT/${1//\//-}_$2${3:+_$3}
+  options=(--out "$out" "${shared[@]}" --width "$1" --terms "$2" ${3:+--intra "$3"})
+  ! needs_teacher "$2" ||
+    options+=(--teacher_ckpt "$TEACHER" ${TEACHER_CACHE:+--teacher-cache "$TEACHER_CACHE"})
   [[ $2 != *hard* ]] || options+=(${HARD:+--hard "$HARD"} ${BACKGROUND:+--background "$BACKGROUND"})
   [[ $2 != *soft* ]] || options+=(${LAMB_SOFT:+--lamb_soft "$LAMB_SOFT"})
   [[ $2 != *intra* ]] || options+=(${LAMB_COS:+--lamb_cos "$LAMB_COS"})
   [[ $2 != *inter* ]] || options+=(${LAMB_FSP:+--lamb_fsp "$LAMB_FSP"})
 }
 
-# variant WIDTH TERMS [INTRA]: distils a student, unless it is finished
-variant() {
-  local out=$OUT/${1//\//-}_$2${3:+_$3} resume=()
+# check WIDTH TERMS [INTRA]: ends with an error if a variant that has not begun cannot
+check() {
+  choose "$@"
+  needs_teacher "$2" || ! inherits "${options[@]}" ||
+    die "--init teacher has no place in an ablation with a variant that learns alone, $2"
+  [ -e "$out" ] || check_options "${options[@]}"
+}
+
+# distil WIDTH TERMS [INTRA]: distils a student, unless it is finished
+distil() {
+  local resume=()
+  choose "$@"
   [ ! -e "$out/last.pth" ] || resume=(--resume)
   stage "Variant: $1 wide, ${2//,/ + }${3:+ ($3)}, into $out"
-  choose "$@"
-  "$PYTHON" "${launch[@]}" "$project/SKT_distill.py" "${lists[@]}" --out "$out" "${options[@]}" "${resume[@]}"
+  "$PYTHON" "${launch[@]}" "$project/SKT_distill.py" "${lists[@]}" "${options[@]}" "${resume[@]}"
 }
 
 skt=hard,soft,intra,inter
-for width in $(tr ' ' '\n' <<< "$WIDTH $WIDTHS" | sort -u); do
-  choose "$width" "$skt"
-  check_options "${options[@]}" # before a teacher is trained for days
-done
-prepare
-train_teacher
+variants=() # WIDTH TERMS [INTRA] each
 for ablation in $ABLATIONS; do
   case $ablation in
     widths)
       for width in $WIDTHS; do
-        variant "$width" hard
-        variant "$width" "$skt"
+        variants+=("$width hard" "$width $skt")
       done
       ;;
-    truth)
-      variant "$WIDTH" hard,intra,inter
-      variant "$WIDTH" soft,intra,inter
-      variant "$WIDTH" "$skt"
-      ;;
-    intra)
-      variant "$WIDTH" hard,soft,inter
-      variant "$WIDTH" "$skt" l2
-      variant "$WIDTH" "$skt"
-      ;;
-    inter)
-      variant "$WIDTH" hard,soft
-      variant "$WIDTH" hard,soft,intra
-      variant "$WIDTH" "$skt"
-      ;;
-    count) # with the crop's count, which is not published
-      variant "$WIDTH" hard,count
-      variant "$WIDTH" hard,soft,count
-      variant "$WIDTH" "$skt,count"
-      ;;
+    truth) variants+=("$WIDTH hard,intra,inter" "$WIDTH soft,intra,inter" "$WIDTH $skt") ;;
+    intra) variants+=("$WIDTH hard,soft,inter" "$WIDTH $skt l2" "$WIDTH $skt") ;;
+    inter) variants+=("$WIDTH hard,soft" "$WIDTH hard,soft,intra" "$WIDTH $skt") ;;
+    # with the crop's count, which is not published
+    count) variants+=("$WIDTH hard,count" "$WIDTH hard,soft,count" "$WIDTH $skt,count") ;;
   esac
+done
+mapfile -t variants < <(printf '%s\n' "${variants[@]}" | awk '!seen[$0]++') # each once
+
+for variant in "${variants[@]}"; do
+  # shellcheck disable=SC2086 # several words
+  check $variant # before a teacher is trained for days
+done
+prepare
+train_teacher
+for variant in "${variants[@]}"; do
+  # shellcheck disable=SC2086
+  distil $variant
 done
 stage "Table and figure of $OUT"
 exec "$PYTHON" "$project/report/ablation.py" "$OUT"

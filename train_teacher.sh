@@ -12,6 +12,7 @@ INIT=${INIT:-} # a counter that it goes on from, or VGG's weights, 16 for csrnet
                # default: torchvision's
 
 refuse_options "$@"
+refuse_variables EPOCHS=TEACHER_EPOCHS LR=--lr WIDTH=--width HARD=--hard MINUTES=--max-minutes
 options=(--out "$OUT" "${common[@]}" ${INIT:+--init "$INIT"})
 options+=(${TEACHER_EPOCHS:+--epochs "$TEACHER_EPOCHS"})
 

@@ -1,7 +1,8 @@
 """Structured Knowledge Transfer (Liu et al., ACM MM 2020): the loss and its terms.
 
 Every term is summed over positions and averaged over the batch. All are computed in float32, or in
-the networks' type if that is more precise, even under autocast. Functions take the student first.
+the networks' type if that is more precise, even under autocast; only the matrix products of L_inter
+take autocast's bfloat16. Functions take the student first.
 Original: one image per batch; L_inter reads only the first image of a batch.
 """
 

@@ -47,7 +47,8 @@ def find_missing_head(state: Mapping[str, Tensor]) -> tuple[str, str, int] | Non
     """
     for *trunk, weight, bias in _all_namings():
         if state.keys() >= set(trunk) and not state.keys() & {weight, bias}:
-            return weight, bias, state[trunk[-1]].numel()
+            last = next(name for name in reversed(trunk) if name.endswith(".bias"))
+            return weight, bias, state[last].numel()
     return None
 
 

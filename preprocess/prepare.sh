@@ -66,6 +66,17 @@ refuse_options() {
   done
 }
 
+# refuse_variables VARIABLE=INSTEAD...: ends with an error at one that is set but of another script
+refuse_variables() {
+  local pair
+  [ -z "${PREPARED:-}" ] || return 0 # they are of the script that called this one
+  for pair in "$@"; do
+    local variable=${pair%%=*}
+    [ -z "${!variable:-}" ] ||
+      die "$variable=${!variable} does nothing in ${0##*/}: ${pair#*=} does"
+  done
+}
+
 # begin: sets PYTHON, and what follows from DATASET and ARCH: lists, ROOT, short_side, ...
 begin() {
   local facts split prefix=''
@@ -116,19 +127,29 @@ prepare() {
   export PREPARED=1
 }
 
-# needs_teacher TERMS: whether a loss of these terms does
+# needs_teacher TERMS: whether a loss of these terms does; all but hard and count do
 needs_teacher() {
-  [[ $1 =~ soft|intra|inter ]]
+  [[ ! $1 =~ ^(hard|count)(,(hard|count))*$ ]]
 }
 
-# find_teacher: sets TEACHER, unless it is given, to the one that train_teacher.sh makes
+# inherits OPTION...: whether they have --init teacher
+inherits() {
+  [[ " $* " =~ ' --init'[\ =]'teacher ' ]]
+}
+
+# find_teacher: sets TEACHER, unless it is given, to the one that train_teacher.sh makes; and
+# untrained to its architecture, if it does not exist yet
 find_teacher() {
-  TEACHER=${TEACHER:-$RUNS/teacher_${teacher_arch}_$name/best_mae.pth}
+  local own=$RUNS/teacher_${teacher_arch}_$name/best_mae.pth
+  TEACHER=${TEACHER:-$own}
+  untrained=''
+  [ "$TEACHER" != "$own" ] || [ -e "$own" ] || untrained=$teacher_arch
 }
 
 # check_options OPTION...: ends with SKT_distill.py's error if it refuses these
 check_options() {
-  "$PYTHON" "$project/SKT_distill.py" "${lists[@]}" "$@" --check
+  "$PYTHON" "${launch[@]}" "$project/SKT_distill.py" "${lists[@]}" "$@" \
+    --check ${untrained:+"$untrained"}
 }
 
 # train_teacher: trains the teacher that find_teacher has named, unless it exists

@@ -37,6 +37,7 @@ class Variant:
     terms: str  # of the loss, with commas
     intra: str  # distance
     budget: str  # must be equal for variants to be compared
+    teachers: str  # hashes; of all variants that have any the same
     epochs: int
     val_mae: float
     mae: float
@@ -61,6 +62,10 @@ def read_variants(folder: Path) -> list[Variant]:
     budgets = sorted({variant.budget for variant in variants})
     if len(budgets) > 1:
         raise ValueError(f"{folder} mixes runs of {' and of '.join(budgets)}: name another folder")
+    teachers = {variant.teachers: variant for variant in variants if variant.teachers}
+    if len(teachers) > 1:
+        first, second = (variant.folder.name for variant in list(teachers.values())[:2])
+        raise ValueError(f"{folder} mixes teachers: those of {first} and {second} differ")
     return sorted(variants, key=lambda v: (-v.width, v.terms.count(","), v.terms, v.intra))
 
 
@@ -81,6 +86,7 @@ def _read_variant(path: Path) -> Variant:
             settings["terms"],
             settings["intra"],
             f"{result['arch']} on {settings['dataset']} for {_budget(result)}",
+            str(settings.get("teachers", "")),  # older results have none
             result["epochs"],
             result["val_mae"],
             test["mae"],

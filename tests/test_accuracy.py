@@ -217,9 +217,9 @@ def test_several_checkpoints_are_released_as_their_mean(tmp_path):
         release(paths[::2], tmp_path / "w.safetensors")
 
 
-def write_variant(folder, epochs, minutes, device="a CPU, 2 threads"):
+def write_variant(folder, epochs, minutes, device="a CPU, 2 threads", teachers=""):
     """Writes what a finished variant leaves, whose loss terms are the name of its folder."""
-    settings = {"terms": folder.name, "intra": "cos", "dataset": "SHA"}
+    settings = {"terms": folder.name, "intra": "cos", "dataset": "SHA", "teachers": teachers}
     result = {"arch": "csrnet", "width": "1/4", "parameters": 1017681, "settings": settings}
     result |= {"epochs": epochs, "max_minutes": minutes, "device": device, "val_mae": 90.0}
     folder.mkdir(parents=True, exist_ok=True)
@@ -239,6 +239,10 @@ def test_variants_of_an_ablation_share_a_budget_of_minutes_whatever_their_epochs
     for other in ({"minutes": 30}, {"minutes": None}, {"minutes": 20, "device": "a GPU"}):
         write_variant(tmp_path / "hard,soft", 20, **other)
         assert_one_line_error(run_program("report/ablation.py", tmp_path), "mixes runs of csrnet")
+    for name, teacher in (("hard,soft", "a"), ("soft", "b")):
+        write_variant(tmp_path / name, 20, 20, teachers=teacher)
+    result = run_program("report/ablation.py", tmp_path)
+    assert_one_line_error(result, "mixes teachers: those of hard,soft and soft differ")
 
 
 def test_a_page_shows_an_ablation_and_keeps_its_logs(tmp_path):

@@ -226,7 +226,7 @@ def distil(lists, teacher, out, *options):
 
 
 def test_a_distillation_from_kept_answers_resumes_to_the_bit(crowd_lists, teacher, tmp_path):
-    cached = ["--teacher-cache", tmp_path / "cache"]
+    cached = ["--teacher-cache", tmp_path / "cache", "--scale", "0.8:1.25"]
     for out, stages in (("whole", [2]), ("parts", [1, 2])):
         for epochs in stages:
             more = ["--resume"] if epochs > stages[0] else []
@@ -234,10 +234,11 @@ def test_a_distillation_from_kept_answers_resumes_to_the_bit(crowd_lists, teache
                 crowd_lists, teacher, tmp_path / out, *cached, "--epochs", epochs, *more
             )
             assert result.returncode == 0, result.stderr
+            assert "--scale has no effect" in result.stdout
     whole, parts = (read_checkpoint(tmp_path / out / "last.pth") for out in ("whole", "parts"))
     for part in ("model", "adapters"):
         assert all(torch.equal(parts[part][name], t) for name, t in whole[part].items())
-    assert whole["settings"]["answers"] == "kept"
+    assert (whole["settings"]["answers"], whole["settings"]["scale"]) == ("kept", "None")
     live = distil(crowd_lists, teacher, tmp_path / "parts", "--epochs", 3, "--resume")
     assert_one_line_error(live, "trained with answers kept, not live")
 

@@ -281,6 +281,14 @@ def test_simple_widths_keep_their_name(width):
     assert str(load_counter(build_network("bl", Fraction(width)).state_dict()).width) == width
 
 
+@pytest.mark.parametrize("arch", ["mobile_s", "lite_s"])
+def test_a_mobile_start_without_its_output_layer_gets_a_new_one(arch):
+    network = build_network(arch, 1)
+    start = load_start(dict(list(network.state_dict().items())[:-2]))
+    assert (start.arch, start.width, start.new_head) == (arch, 1, True)
+    assert start.network.state_dict().keys() == network.state_dict().keys()
+
+
 @pytest.mark.parametrize(
     ("arch", "layers"),
     [("csrnet", CSRNET_PYTORCH), ("csrnet", SKT), ("csrnet", None), ("bl", BL), ("bl", None)],

@@ -82,6 +82,19 @@ def test_two_processes_train_and_count_as_one_does(runs):
 
 
 @pytest.mark.slow
+def test_statistics_of_process_0_are_validated_and_saved(crowd_lists, teacher, tmp_path):
+    options = ["--arch", "mobile_s", "--init", "kaiming", "--terms", "soft", "--epochs", 5]
+    train, val, test = crowd_lists
+    distil(2, [train, test, val], teacher, tmp_path / "run", *options, "--crops-per-image", 2)
+    record = json.loads((tmp_path / "run/log.jsonl").read_text().splitlines()[-1])
+    last = ["-c", tmp_path / "run/last.pth", "--json", tmp_path / "test.json", "--cpu"]
+    result = run_program("test.py", test, *last, "--size", "64x64")
+    assert result.returncode == 0, result.stderr
+    tested = json.loads((tmp_path / "test.json").read_text())
+    assert tested["images"] > 1 and tested["mae"] == pytest.approx(record["val_mae"], rel=1e-6)
+
+
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(runs, crowd_lists, teacher, tmp_path):
     for number in "12":
         shutil.copytree(runs[0] / number, tmp_path / number)

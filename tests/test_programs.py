@@ -493,6 +493,10 @@ def test_a_run_whose_log_was_cut_and_whose_teacher_moved_resumes(
         (["--sigma", "8"], "--sigma needs --hard bayesian"),
         (["--terms", "hard,inter", "--more-teachers", "b.pth"], "--more-teachers belongs to soft"),
         (["--terms", "hard"], "--teacher_ckpt has nothing to teach with --terms hard"),
+        (
+            ["--terms", "hard", "--init", "teacher", "--teacher-cache", "auto"],
+            "--teacher-cache has nothing to teach with --terms hard",
+        ),
         (["-sc", "s.pth", "--init", "teacher"], "--init is for a new student; --student_ckpt has"),
         (["--arch", "vgg"], "argument --arch: invalid choice: 'vgg'"),
         (["--terms", "intra"], "--terms intra alone teaches no map"),
@@ -539,7 +543,29 @@ def test_user_mistakes_in_distilling(distilled, crowd_lists, teacher, tmp_path):
     assert_one_line_error(result, "--init teacher needs a teacher: --teacher_ckpt")
     wide = ["--width", "1/4", "--init", "teacher"]
     refuse("teacher.pth is 1/8 wide, the student 1/4; it needs a teacher as wide", options=wide)
+    other = tmp_path / teacher.name  # in another folder, and another one
+    save_checkpoint(other, build_network("csrnet", 1 / 8).state_dict())
+    refuse("was trained with teachers", teacher=other, out=distilled, options=["--resume"])
+    wider = ["--resume", "--width", "1/8"]
+    refuse("was trained with width 1/16, not 1/8", out=distilled, options=wider)
     assert (distilled / "last.pth").read_bytes() == kept
+
+
+def test_what_a_teacher_of_days_would_not_change_is_found_before_it_is_trained(tmp_path):
+    def check(*options, arch="csrnet"):
+        out, teacher = tmp_path / "out", tmp_path / "later.pth"
+        command = [DISTIL, "a", "b", "c", "-tc", teacher, "--out", out, "--cpu", *options]
+        return run_program(*command, "--check", arch)
+
+    assert check().returncode == 0
+    mobile, inherited = ["--arch", "mobile_s", "--init"], ["--init", "teacher"]
+    assert_one_line_error(check(*mobile, "imagenet", "--width", "1/2"), "need --width 1, got 1/2")
+    assert_one_line_error(check(*mobile, "teacher"), "is a csrnet, the student a mobile_s")
+    assert_one_line_error(check(*mobile, tmp_path / "no.pth"), "no.pth does not exist")
+    demo = check("--dataset", "DEMO", "--width", "1/2", *inherited)
+    assert_one_line_error(demo, "is 1/3 wide, the student 1/2")
+    given = run_program(DISTIL, "a", "b", "c", "-tc", tmp_path / "no.pth", "--cpu", "--check")
+    assert_one_line_error(given, "no.pth does not exist")
 
 
 def test_user_mistakes_in_testing(distilled, crowd_lists, teacher, tmp_path):

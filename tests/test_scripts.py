@@ -110,7 +110,7 @@ def test_an_ablation_ends_in_a_table_and_a_figure(demo):
     result = run_script("ablation.sh", **settings(folder) | ablate | {"EPOCHS": 1})
     assert result.returncode == 0, result.stderr
     assert "teacher_csrnet_demo/best_mae.pth is trained already" in result.stdout
-    assert result.stdout.count("is finished already") == 1  # SKT's own, in both ablations
+    assert result.stdout.count("Variant: ") == 4  # SKT's own, in both ablations, once
     out = folder / "runs/ablation_csrnet_demo"
     table = (out / "ablation.md").read_text()
     printed = table.rpartition("\n\n![")[0]
@@ -170,7 +170,8 @@ def test_a_counter_is_fine_tuned_and_shown_before_and_after(tmp_path, demo):
 def test_the_teachers_script_goes_on_from_a_counter(tmp_path, demo):
     folder, _ = demo
     start = {"INIT": folder / "runs/skt_csrnet_demo/best_mae.pth", "OUT": tmp_path / "teacher"}
-    result = run_script("train_teacher.sh", **settings(folder) | start | {"TEACHER_EPOCHS": 1})
+    start |= {"EPOCHS": "", "TEACHER_EPOCHS": 1}
+    result = run_script("train_teacher.sh", **settings(folder) | start)
     assert result.returncode == 0, result.stderr
     trained = read_checkpoint(tmp_path / "teacher/last.pth")
     assert (trained["width"], trained["settings"]["init"]) == ("1/4", "best_mae.pth")
@@ -187,7 +188,8 @@ def test_several_processes_train_and_test_by_torchrun(demo, tmp_path):
     result = run_script("SKT_distill.sh", "--resume", **several)
     assert result.returncode == 0, result.stderr
     launch = f"-m torch.distributed.run --standalone --nproc-per-node 2 {PROJECT}/"
-    trained, tested = asked.read_text().splitlines()
+    checked, trained, tested = asked.read_text().splitlines()
+    assert checked.startswith(f"{launch}SKT_distill.py ") and checked.endswith(" --check")
     assert trained.startswith(f"{launch}SKT_distill.py {folder}/runs/lists_demo/demo_train.json ")
     assert tested.startswith(f"{launch}test.py {folder}/runs/lists_demo/demo_test.json ")
 
@@ -270,6 +272,7 @@ def test_a_second_run_is_refused_and_loses_nothing(demo):
         ([], {"TERMS": "hard", "INIT": "s.pth"}, "INIT=s.pth is where a teacher's training starts"),
         (["-sc", "s.pth"], {}, "set STUDENT=... in place of -sc"),
         (["-dSHA"], {}, "set DATASET=... in place of -d"),
+        ([], {"MINUTES": "9"}, "MINUTES=9 does nothing in SKT_distill.sh: --max-minutes does"),
         ([], {"PYTHON": "/bin/false"}, "PYTHON=/bin/false lacks one of"),
     ],
 )
@@ -288,7 +291,9 @@ def test_wrong_settings_are_refused_at_once(options, settings, message, tmp_path
             {"ABLATIONS": "inter depth"},
             "must be of widths, truth, intra, inter and count, got depth",
         ),
-        (["--init", "teacher"], {}, "--init teacher has no place in widths, some of which learn"),
+        (["--init", "teacher"], {}, "--init teacher has no place in an ablation with a variant th"),
+        (["--teacher-cache", "auto"], {}, "set TEACHER_CACHE=... in place of --teacher-cache"),
+        ([], {"ABLATIONS": "widths", "TEACHER": "no.pth"}, "no.pth does not exist"),
         (["--resume"], {}, "leave --resume away"),
         (["--hard", "bayesian"], {}, "set HARD=... in place of --hard"),
         (["--lamb_hard", "2"], {}, "--lamb_hard belongs to a term that not every variant has"),
@@ -306,16 +311,27 @@ def test_mistakes_in_an_ablation_come_before_any_training(options, settings, mes
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("options", "settings", "message"),
     [
-        ({"TERMS": "hard,sotf"}, "--terms: must be of hard,soft,intra,inter"),
-        ({"TERMS": "hard,soft", "LAMB_FSP": 1}, "--lamb_fsp belongs to inter"),
+        ([], {"TERMS": "hard,sotf"}, "--terms: must be of hard,soft,intra,inter"),
+        ([], {"TERMS": "hard,soft", "LAMB_FSP": 1}, "--lamb_fsp belongs to inter"),
+        (["--init", "teacher"], {"ARCH": "mobile_s"}, "is a csrnet, the student a mobile_s"),
+        (["--init", "teacher"], {"TERMS": "hard", "WIDTH": "1/2"}, "is 1/3 wide, the student 1/2"),
+        ([], {"TEACHER": "no.pth"}, "no.pth does not exist"),
     ],
 )
-def test_mistakes_of_a_distillation_come_before_its_teacher(settings, message, tmp_path):
-    result = run_script("SKT_distill.sh", RUNS=tmp_path, **settings)
+def test_mistakes_of_a_distillation_come_before_its_teacher(options, settings, message, tmp_path):
+    result = run_script("SKT_distill.sh", *options, RUNS=tmp_path, **settings)
     assert result.returncode != 0
     assert message in result.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_teachers_script_refuses_the_settings_of_students(tmp_path):
+    result = run_script("train_teacher.sh", RUNS=tmp_path, EPOCHS=5)
+    assert (
+        result.stderr == "error: EPOCHS=5 does nothing in train_teacher.sh: TEACHER_EPOCHS does\n"
+    )
     assert not list(tmp_path.iterdir())
 
 

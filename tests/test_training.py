@@ -22,11 +22,12 @@ from models.initial import init_kaiming
 from models.taps import Adapters, ask_live, tap_channels
 from training import loop
 from training.clock import Clock
-from training.loop import learning_rate, update_average
+from training.experiment import TrainingError
+from training.loop import learning_rate, take_step, update_average
 from training.runlog import RunFolder
 from training.schedule import Schedule
 from training.setup import share_step
-from training.state import Progress
+from training.state import Progress, check_optimizer
 from utils import processor
 from utils.checkpoint import read_checkpoint
 from utils.metrics import CountResult
@@ -416,3 +417,43 @@ def test_without_a_compiler_a_line_says_so(monkeypatch, capsys):
         "InvalidCxxCompiler: No working C++ compiler found"
     )
     assert step is criterion
+
+
+def test_a_gpu_that_is_too_small_is_named_with_the_crops():
+    def step(batch):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    training = SimpleNamespace(progress=Progress(), state=None, device=CPU, step=step)
+    batch = {"image": torch.zeros(2, 3, 32, 48), "name": ["a.jpg", "b.jpg"]}
+    with pytest.raises(TrainingError) as caught:
+        take_step(training, batch, 1.0)
+    assert "a step of 2 crops of 32x48; a smaller --crop" in str(caught.value)
+    assert str(caught.value).endswith("images: a.jpg, b.jpg")
+
+
+def test_a_state_of_an_older_pytorch_goes_on():
+    def build():
+        torch.manual_seed(0)
+        network = torch.nn.Linear(3, 2)
+        return network, torch.optim.AdamW(network.parameters(), lr=0.1, weight_decay=0.01)
+
+    def step(network, optimizer):
+        optimizer.zero_grad()
+        network(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+
+    (network, optimizer), (again, other) = build(), build()
+    step(network, optimizer)
+    saved = copy.deepcopy(optimizer.state_dict())
+    (group,) = saved["param_groups"]
+    for name in group.keys() - {"params", "lr", "weight_decay", "betas", "eps"}:
+        del group[name]
+    check_optimizer(saved, other)
+    other.load_state_dict(saved)
+    again.load_state_dict(network.state_dict())
+    for pair in ((network, optimizer), (again, other)):
+        step(*pair)
+    torch.testing.assert_close(again.weight, network.weight)
+    del group["lr"]
+    with pytest.raises(ValueError, match="lr is not like"):
+        check_optimizer(saved, other)

@@ -22,17 +22,8 @@ from utils.progress import Bar
 INHERITED_CROPS = 128  # at which --init teacher fits a student
 
 
-def inherit_weights(
-    args: argparse.Namespace,
-    student: Counter,
-    adapters: Adapters | None,
-    teacher: Counter,
-    dataset: CrowdDataset,
-) -> None:
-    """Fits the student and its adapters to the teacher on the first crops, with unchanged colours.
-
-    The main process does so, and the others get the result. Does nothing in a resumed run.
-    """
+def check_heir(args: argparse.Namespace, student: Counter, teacher: Counter) -> None:
+    """Raises CheckpointError if the teacher is of another architecture or narrower."""
     if student.arch != teacher.arch:
         raise CheckpointError(
             f"--init teacher: {args.teacher_ckpt} is a {teacher.arch}, the student a "
@@ -43,6 +34,23 @@ def inherit_weights(
             f"--init teacher: {args.teacher_ckpt} is {teacher.width} wide, the student "
             f"{student.width}; it needs a teacher as wide or wider"
         )
+
+
+def inherit_weights(
+    args: argparse.Namespace,
+    student: Counter,
+    adapters: Adapters | None,
+    teacher: Counter,
+    dataset: CrowdDataset,
+) -> None:
+    """Fits the student and its adapters to the teacher on the first crops, with unchanged colours.
+
+    The main process does so, and the others get the result. Does nothing in a resumed run.
+
+    Raises:
+        CheckpointError: as `check_heir`; or the student cannot be fitted.
+    """
+    check_heir(args, student, teacher)
     if args.resume:
         return
     modules = [student.network, *([adapters] if adapters else [])]

@@ -48,20 +48,26 @@ def take_step(training: Training, batch: dict[str, Any], share: float) -> dict[s
         share: weight of this process's batch among those of all processes.
 
     Raises:
-        TrainingError: the network cannot take the crops.
+        TrainingError: the network cannot take the crops, or the GPU's memory cannot.
     """
     progress, state = training.progress, training.state
     batch = {name: _move(value, training.device) for name, value in batch.items()}
     try:
         losses = training.step(batch)
+        loss = sum(training.weights[name] * value for name, value in losses.items())
+        state.optimizer.zero_grad()
+        state.scaler.scale(share * loss if share != 1 else loss).backward()
     except ValueError as error:  # the network cannot take crops like these
         raise TrainingError(f"{error}; images: {', '.join(batch['name'])}") from None
-    loss = sum(training.weights[name] * value for name, value in losses.items())
+    except torch.cuda.OutOfMemoryError:
+        count, _, height, width = batch["image"].shape
+        raise TrainingError(
+            f"the GPU's memory is too small for a step of {count} crops of {height}x{width}; a "
+            f"smaller --crop or --batch-size needs less; images: {', '.join(batch['name'])}"
+        ) from None
     for group in state.optimizer.param_groups:
         rate = learning_rate(training.schedule, progress.steps, training.planned)
         group["lr"] = rate * group.get("part", 1.0) * state.optimizer.defaults["lr"]
-    state.optimizer.zero_grad()
-    state.scaler.scale(share * loss if share != 1 else loss).backward()
     state.scaler.step(state.optimizer)
     state.scaler.update()
     progress.step += 1
@@ -109,17 +115,23 @@ def validate(training: Training, loader: DataLoader) -> dict[str, Scores]:
     Several processes share the images.
 
     Raises:
-        TrainingError: counts are not finite.
+        TrainingError: counts are not finite, or an image does not fit into the GPU's memory.
     """
     training.clock.count_rest()
     scores = {}
     for name, network in training.state.networks.items():
         protocol, device = training.args.protocol, training.device
-        results = evaluate(network.eval(), loader, device, protocol, training.precision)
+        distributed.share_buffers(network)
         try:
+            results = evaluate(network.eval(), loader, device, protocol, training.precision)
             scores[name] = score(distributed.gather(results))
         except CountError as error:
             raise TrainingError(f"after epoch {training.progress.epochs} {error}") from None
+        except torch.cuda.OutOfMemoryError:
+            raise TrainingError(
+                "the GPU's memory is too small for a whole validation image; smaller images, "
+                "another GPU or the CPU (--cpu) would do"
+            ) from None
     training.clock.count_validation()
     return scores
 

@@ -12,6 +12,9 @@ from torch import nn
 
 from utils.checkpoint import CheckpointError, why_no_weights
 
+# Of an optimiser's group. PyTorch fills in what else an older one did not know.
+NEEDED = {"params", "lr", "weight_decay", "part"}
+
 
 @dataclass
 class Progress:
@@ -126,9 +129,9 @@ def _check_groups(saved: Any, own: Sequence[Mapping[str, Any]]) -> None:
     if not is_list or len(saved) != len(own):
         raise ValueError("the optimiser's groups of parameters are others")
     for group, wanted in zip(saved, own, strict=True):
-        for key, value in wanted.items():
-            if type(group.get(key)) is not type(value):
-                raise ValueError(f"the optimiser's {key} is not like {value}")
+        for key in wanted.keys() & (NEEDED | group.keys()):  # an older PyTorch has fewer
+            if type(group.get(key)) is not type(wanted[key]):
+                raise ValueError(f"the optimiser's {key} is not like {wanted[key]}")
         if group["params"] != wanted["params"]:
             raise ValueError("the optimiser's parameters are others")
 

@@ -35,7 +35,8 @@ def choose_asking(
 ) -> tuple[Ask | None, str]:
     """Chooses by --teacher-cache whether the teacher is asked at every step or beforehand.
 
-    "auto" asks beforehand where that pays: a GPU computes features faster than it reads them.
+    "auto" asks beforehand where that pays: a GPU computes features faster than it reads them. Kept
+    features set --scale to None.
 
     Args:
         taps: the first teacher's taps that are imitated.
@@ -52,6 +53,9 @@ def choose_asking(
     options = {"precision": precision, "device": args.device, "optional": auto}
     if live or not teach_crops(dataset, teachers, bool(taps), folder, **options):
         return ask_live(teacher, taps, more), "live"
+    if taps and args.scale not in (None, (1.0, 1.0)):
+        ranks.say("the teacher's features are kept at the pictures' size: --scale has no effect")
+        args.scale = None  # is what the run's settings say
     return ask_kept(teacher, taps), "kept"
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 
 from utils.ranks import is_main, processes, rank
 
@@ -60,6 +60,13 @@ def from_main(value: Any) -> Any:
     values = [value if is_main() else None]
     distributed.broadcast_object_list(values)
     return values[0]
+
+
+def share_buffers(network: nn.Module) -> None:
+    """Gives every process the main one's buffers, such as batch normalisation's statistics."""
+    if distributed.is_initialized():
+        for buffer in network.buffers():
+            distributed.broadcast(buffer, 0)
 
 
 def gather(items: Sequence[Any]) -> list[Any]:
