@@ -174,7 +174,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of trainings, each tested")
     parser.add_argument("--out", type=Path, required=True, help="the page, a Markdown file")
-    parser.add_argument("--title", required=True, help="of the page")
+    title = "ShanghaiTech Part A: trained networks beside the paper's"
+    parser.add_argument("--title", default=title, help="of the page")
     parser.add_argument("--note", default="", help="a paragraph below the title")
     parser.add_argument("--ablation", type=Path, nargs="+", default=[], help="of ablation.sh")
     return parser.parse_args()

@@ -18,7 +18,9 @@ PAPER = {  # latency on a GTX 1080 and the authors' CPU
         ("1/4-BL + SKT", 96.24, 156.82, 1.35, 155.30, 90.96, 9.78),
     ),
 }
-LIGHT = {  # published light counters without distillation: MAE, RMSE, parameters (M), ms on a CPU
+# Published light counters without distillation: MAE, RMSE, parameters (M), ms on a CPU
+LIGHT_SOURCE = "https://arxiv.org/abs/2506.19955v1"
+LIGHT = {
     "SHA": (
         ("EBC-ZIP P", 71.18, 109.60, 0.81, 43),
         ("EBC-ZIP N", 58.86, 94.63, 3.36, 100),

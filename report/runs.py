@@ -10,7 +10,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from models.distillation import PUBLISHED_TERMS
-from report.paper import COLUMNS, LIGHT, LIGHT_REFERENCE_MS, PAPER, REFERENCE
+from report.paper import COLUMNS, LIGHT, LIGHT_REFERENCE_MS, LIGHT_SOURCE, PAPER, REFERENCE
 from utils.inputs import (
     LARGEST,
     NUMBER,
@@ -160,7 +160,10 @@ def check_alike(runs: Sequence[Run]) -> None:
 def compare_with_paper(runs: Sequence[Run], dataset: str) -> str:
     """Returns the paper's table with our rows below its own."""
     rows = [[f"paper: {name}", *values] for name, *values in PAPER.get(dataset, ())]
-    rows += [[f"published: {name}", *figures[:3]] for name, *figures in LIGHT.get(dataset, ())]
+    rows += [
+        [f"published: [{name}]({LIGHT_SOURCE})", *figures[:3]]
+        for name, *figures in LIGHT.get(dataset, ())
+    ]
     shown = {run.folder.resolve() for run in runs}
     for run in runs:
         teacher = Path(run.teacher["checkpoint"]).resolve() if run.teacher else None
