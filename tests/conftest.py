@@ -34,6 +34,8 @@ from utils.interrupt import STOPPING
 
 PROJECT = Path(__file__).resolve().parents[1]
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # else programs under test inherit what nohup set
+
 
 def run_program(
     program: str, *arguments: object, **environment: str
