@@ -30,8 +30,8 @@ for ablation in $ABLATIONS; do
   esac
 done
 setting+=([--width]=WIDTH [--terms]=ABLATIONS [--intra]=ABLATIONS [--hard]=HARD)
-setting+=([--lamb_soft]=LAMB_SOFT [--background]=BACKGROUND)
-setting+=([--teacher_ckpt]=TEACHER [-tc]=TEACHER [--teacher-cache]=TEACHER_CACHE [--lamb_fsp]=LAMB_FSP [-laf]=LAMB_FSP)
+setting+=([--lamb_soft]=LAMB_SOFT [--background]=BACKGROUND [--teacher-cache]=TEACHER_CACHE)
+setting+=([--teacher_ckpt]=TEACHER [-tc]=TEACHER [--lamb_fsp]=LAMB_FSP [-laf]=LAMB_FSP)
 setting+=([--lamb_cos]=LAMB_COS [-lac]=LAMB_COS [--max-minutes]=MINUTES)
 refuse_options "$@"
 for option in "$@"; do
