@@ -20,6 +20,8 @@ from PIL import Image
 from deploy.deployed import EngineError  # noqa: E402
 from deploy.exported import ExportError  # noqa: E402
 from deploy.onnx_format import open_model  # noqa: E402
+from models.counter import read_counter  # noqa: E402
+from utils.checkpoint import SHIPPED  # noqa: E402
 from utils.files import write_json, written_whole  # noqa: E402
 from utils.options import Parser, fail  # noqa: E402
 from utils.version import VERSION  # noqa: E402
@@ -58,7 +60,10 @@ def describe_model(path: Path, site: Path, picture: np.ndarray) -> dict[str, Any
         raise ExportError(f"{path} must be exported with --preprocess")
     name, precision, content = Path(facts["checkpoint"]).stem, facts["precision"], path.read_bytes()
     density, _ = run(picture[np.newaxis])
-    measured = published_errors(name) if precision == "float32" else int8_errors(path, facts)
+    shipped = is_shipped(name, facts["weights_sha256"])
+    measured = dict.fromkeys(IMAGES)
+    if shipped:
+        measured = published_errors(name) if precision == "float32" else int8_errors(path, facts)
     return {
         "name": name,
         "label": facts["model"],
@@ -71,16 +76,20 @@ def describe_model(path: Path, site: Path, picture: np.ndarray) -> dict[str, Any
         "max_side": int(facts["max_side"]) if "max_side" in facts else None,
         "guard": "unlikeness" in facts,
         "check": max(0.0, float(density.sum(dtype=np.float64))),
-        "licence": LICENCE,
+        "licence": LICENCE if shipped else None,
     }
 
 
+def is_shipped(name: str, fingerprint: str) -> bool:
+    """Returns whether weights are those that come with the project under this name."""
+    path = SHIPPED / f"{name}.safetensors"
+    return path.is_file() and read_counter(path).fingerprint() == fingerprint
+
+
 def published_errors(name: str) -> dict[str, Any]:
-    """Returns the errors of shipped weights as weights/README.md has them; None of others."""
-    table = (PROJECT / "weights/README.md").read_text(encoding="utf-8")
-    if not (found := re.search(ERRORS.format(re.escape(name)), table)):
-        return dict.fromkeys(IMAGES)
-    values = list(map(float, found.groups()))
+    """Returns the errors of shipped weights as weights/README.md has them."""
+    table = (SHIPPED / "README.md").read_text(encoding="utf-8")
+    values = list(map(float, re.search(ERRORS.format(re.escape(name)), table).groups()))
     pairs = {"validation": values[:2], "test": values[2:]}
     return {split: {"mae": mae, "rmse": rmse} for split, (mae, rmse) in pairs.items()}
 

@@ -56,9 +56,9 @@ def fetch_npm(package: str, folder: Path) -> Path:
     return folder / result.stdout.split()[-1]
 
 
-def build(site: Path, runtime: Path) -> None:
+def build(site: Path, runtime: Path | str = "", **changes: str) -> None:
     """Copies the page to `site` as web/build.sh does, with ONNX Runtime Web."""
-    settings = {"SITE": site, "ORT": runtime, "STEPS": "runtime", "OUT": site}
+    settings = {"SITE": site, "ORT": runtime, "STEPS": "runtime", "OUT": site} | changes
     settings |= {"PYTHON": sys.executable, "SETUP_CHECKED": sys.executable}  # as it is running
     environment = os.environ | {name: str(value) for name, value in settings.items()}
     command = ["bash", PROJECT / "web/build.sh"]

@@ -30,7 +30,7 @@ from deploy import onnx_format
 from deploy.deployed import Deployed
 from models.counter import read_counter
 from preprocess.synthetic import draw_scene
-from utils.checkpoint import read_deployed, save_weights
+from utils.checkpoint import SHIPPED, read_deployed, save_weights
 
 ORT, AXE = "onnxruntime-web@1.30.0", "axe-core@4.14.1"
 CLOSE = 1e-3  # of a count: WASM and PyTorch add up in another order
@@ -113,10 +113,24 @@ def test_an_archive_that_is_not_the_pinned_one_is_refused(tmp_path):
     assert not (tmp_path / "site/vendor").exists()
 
 
+def test_weights_of_one_name_and_folders_of_others_are_refused(tmp_path):
+    with pytest.raises(AssertionError, match="two files are called model; rename one"):
+        build(tmp_path / "site", WEIGHTS="a/model.safetensors b/model.pth")
+    precious = tmp_path / "site/models/plane.stl"
+    precious.parent.mkdir(parents=True)
+    precious.touch()
+    with pytest.raises(AssertionError, match="plane.stl is none of the page's: set another SITE"):
+        build(tmp_path / "site", STEPS="models")
+    assert precious.exists()
+
+
 def test_errors_are_those_of_the_pages_of_results():
     errors = report.web.published_errors("skt_mobile_s_sha")
     assert errors["validation"]["mae"] == 86.28 and errors["test"] == {"mae": 71.31, "rmse": 110.43}
-    assert report.web.published_errors("mine") == {"validation": None, "test": None}
+    fingerprint = read_counter(SHIPPED / "skt_mobile_s_sha.safetensors").fingerprint()
+    assert report.web.is_shipped("skt_mobile_s_sha", fingerprint)
+    assert not report.web.is_shipped("mobile_s_sha", fingerprint)
+    assert not report.web.is_shipped("mine", fingerprint)
     facts = {"mae": "89.79, in float32 89.29, over the 59 images of A_val.json, each counted whole"}
     facts |= {"calibration": "32 images of A_train.json", "weights_sha256": "e96f5c56..."}
     errors = report.web.int8_errors(Path("skt_csrnet_sha_int8.onnx"), facts)
@@ -351,6 +365,7 @@ def test_what_cannot_be_counted_takes_one_sentence(open_page, site, tmp_path):
         model.write_bytes(model.read_bytes()[:-1])
         page = open_page(open_page.address)
         page.click("#example")
+        assert page.locator("#licence").is_hidden()  # of weights of one's own nothing is known
         damaged = "The model file models/tiny.onnx is damaged: build the page again with build.sh."
         wait_until(page, f"document.getElementById('failure').textContent === {damaged!r}")
     finally:
@@ -433,6 +448,36 @@ def test_a_video_and_the_camera_are_counted(open_page, tmp_path):
     page.click("#camera")
     refused = "There is no camera, or the browser may not use it."
     wait_until(page, f"document.getElementById('failure').textContent === '{refused}'")
+    assert not page.errors
+
+
+@pytest.mark.slow
+def test_stop_and_clear_leave_out_the_videos_that_wait(open_page, tmp_path):
+    from counting.video import VideoWriter
+
+    clips = [tmp_path / f"{name}.mp4" for name in "ab"]
+    for clip in clips:
+        writer = VideoWriter(clip, 1)
+        for number in range(60):
+            writer.write(draw_scene(np.random.default_rng(0), (96, 128))[0], number)
+        writer.close()
+    page = open_page(open_page.address)
+    for button in ("#stop", "#clear"):
+        page.set_input_files("#files", clips)
+        wait_until(page, "document.querySelectorAll('#rows .counted').length > 1")
+        page.click(button)
+        wait_until(page, "document.getElementById('stop').hidden")
+        page.wait_for_timeout(500)
+        assert page.locator("#stop").is_hidden()
+        if button == "#clear":
+            assert page.locator("#batch").is_hidden()
+        else:
+            assert set(page.locator("#rows tr th").all_inner_texts()) == {"a.mp4"}
+    page.set_input_files("#files", clips)
+    wait_until(page, "document.querySelectorAll('#rows .counted').length > 1")
+    page.select_option("#every", "30")  # begins the first anew, and the second comes
+    wait_for_counts(page, 4)
+    assert page.locator("#rows tr th").all_inner_texts() == ["a.mp4"] * 2 + ["b.mp4"] * 2
     assert not page.errors
 
 

@@ -26,6 +26,8 @@ let square = null; // the densest one of the shown reading
 let models;
 let counting = false;
 let stream = null; // the AbortController of the video or the camera
+let videos = []; // files whose frames are still to be counted
+let playing = false; // whether they are
 let spokenAt = 0;
 
 const regions = new Regions((isFinal) => {
@@ -40,12 +42,13 @@ const regions = new Regions((isFinal) => {
 
 /** Adds files to what is to be counted. */
 async function add(files) {
-  const videos = [...files].filter((file) => file.type.startsWith('video/'));
-  const pictures = [...files].filter((file) => !videos.includes(file));
+  const chosen = [...files].filter((file) => file.type.startsWith('video/'));
+  const pictures = [...files].filter((file) => !chosen.includes(file));
+  videos.push(...chosen);
   entries.push(...pictures.map((image) => ({ name: image.name, image, state: 'waiting' })));
   if (pictures.length) shown = null; // the first one that is counted
   await countAll();
-  for (const video of videos) await countVideo(video);
+  await countVideos();
 }
 
 async function countAll() {
@@ -77,6 +80,14 @@ async function count(entry, image) {
   showStatus();
 }
 
+/** Counts the videos one by one; Stop, Clear and the camera leave out those that wait. */
+async function countVideos() {
+  if (playing) return; // what was added is counted, too
+  playing = true;
+  while (videos.length) await countVideo(videos.shift());
+  playing = false;
+}
+
 async function countVideo(file) {
   entries = entries.filter(({ video }) => video !== file);
   await countFrames(
@@ -95,6 +106,7 @@ async function countVideo(file) {
 }
 
 async function useCamera() {
+  videos = [];
   await countFrames(
     cameraFrames,
     ({ seconds }) => ({ name: t('live'), image: null, seconds, isLive: true }),
@@ -112,6 +124,7 @@ async function countFrames(read, enter, complain) {
   showRows();
   try {
     for await (const frame of read(mine.signal)) {
+      if (mine.signal.aborted) break;
       const entry = enter(frame);
       await count(entry, frame.image);
       if (mine.signal.aborted) break;
@@ -133,6 +146,7 @@ function recount() {
 }
 
 function clear() {
+  videos = [];
   stream?.abort();
   entries = [];
   shown = null;
@@ -251,7 +265,10 @@ function listen() {
   $('show-square').onchange = showMarks;
   $('every').onchange = () => {
     const last = entries.findLast(({ video }) => video);
-    if (last) countVideo(last.video);
+    if (!last) return;
+    videos.unshift(last.video); // again
+    stream?.abort();
+    countVideos();
   };
   document.onpaste = ({ clipboardData }) => clipboardData.files.length && add(clipboardData.files);
   document.ondragover = (event) => {
@@ -276,6 +293,7 @@ async function showExample() {
 }
 
 function stop() {
+  videos = [];
   stream?.abort();
   for (const entry of entries) {
     if (entry.state === 'waiting') {

@@ -27,6 +27,17 @@ set_up requirements-deploy.txt onnx onnxscript onnxruntime
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+# empty_folder FOLDER PATTERN: makes it new, unless it holds what this script does not make
+empty_folder() {
+  local file
+  for file in "$1"/*; do
+    # shellcheck disable=SC2053 # a pattern
+    [ ! -e "$file" ] || [[ ${file##*/} == $2 ]] || die "$file is none of the page's: set another SITE"
+  done
+  rm -rf "$1"
+  mkdir -p "$1"
+}
+
 fetch_runtime() {
   local folder=$SITE/vendor/ort-$ort_version
   if [ -z "$ORT" ]; then
@@ -37,15 +48,14 @@ fetch_runtime() {
   fi
   echo "$ort_sha512  $ORT" | sha512sum --check --status ||
     die "$ORT is not onnxruntime-web $ort_version: its SHA-512 differs"
-  rm -rf "$SITE/vendor"
+  empty_folder "$SITE/vendor" 'ort-*'
   mkdir -p "$folder"
   tar -xzf "$ORT" -C "$folder" --strip-components 2 "${ort_files[@]/#/package/dist/}"
 }
 
 export_models() {
   local weights file options=(--preprocess ${GUARD:+"$GUARD"})
-  rm -rf "$SITE/models"
-  mkdir -p "$SITE/models"
+  empty_folder "$SITE/models" '*.onnx'
   for weights in $WEIGHTS; do
     file=$SITE/models/$(basename "${weights%.*}")
     "$PYTHON" export.py "$weights" "$file.onnx" "${options[@]}"
@@ -81,6 +91,8 @@ pack() {
 SITE=$(mkdir -p "$SITE" && cd "$SITE" && pwd)
 mkdir -p "$OUT" && OUT=$(cd "$OUT" && pwd)
 [ "$SITE" = "$project/web" ] || (cd "$project/web" && cp "${page[@]}" "$SITE")
+twice=$(for weights in $WEIGHTS; do basename "${weights%.*}"; done | sort | uniq -d)
+[ -z "$twice" ] || die "WEIGHTS: two files are called ${twice%%$'\n'*}; rename one"
 [ -z "$LIST" ] || LIST=$(realpath "$LIST") CALIBRATE=$(realpath "$CALIBRATE")
 [ -z "$ORT" ] || ORT=$(realpath "$ORT")
 cd "$project"

@@ -60,12 +60,12 @@ export class Counter {
     return times.slice(1).sort((a, b) => a - b)[Math.floor(rounds / 2)]; // the first warms up
   }
 
-  /** Ends the worker; the next count starts another one. */
-  close() {
+  /** Ends the worker; the next count starts another one. `key` is that of the reason's text. */
+  close(key = 'stopped') {
     clearTimeout(this.#idle);
     this.#worker?.terminate();
     this.#worker = this.#opened = null;
-    for (const { reject } of this.#waiting.values()) reject(new CountingError({ key: 'stopped' }));
+    for (const { reject } of this.#waiting.values()) reject(new CountingError({ key }));
     this.#waiting.clear();
   }
 
@@ -94,13 +94,14 @@ export class Counter {
     if (this.#opened?.split(' ')[0] !== engine) this.close(); // a worker has one runtime
     this.#worker ??= this.#start();
     const { runtime, check } = this.found;
-    const late = engine === 'webgpu' && setTimeout(() => this.close(), 1000 * GPU_PATIENCE_S);
+    const giveUp = () => this.close('unexpected');
+    const late = engine === 'webgpu' && setTimeout(giveUp, 1000 * GPU_PATIENCE_S);
     try {
       const threads = this.threads;
       await this.#ask({ task: 'open', model, runtime, engine, threads, check: check.file });
     } catch (error) {
       this.close();
-      if (engine !== 'webgpu' || error.key === 'modelMissing') throw error;
+      if (engine !== 'webgpu' || ['modelMissing', 'stopped'].includes(error.key)) throw error;
       this.#gpu = false;
       return this.#open(model);
     } finally {

@@ -26,6 +26,8 @@ export class Models {
     const [height, width] = check.size;
     $('here').textContent = t('here', { width, height });
     $('models-help').textContent = t('modelsHelp', images);
+    $('models-help').hidden = !models.some(({ validation, test }) => validation ?? test);
+    $('licence').hidden = !models.some(({ licence }) => licence); // models of one's own have none
     $('choices').replaceChildren(...models.map((model, i) => this.#row(model, i)));
   }
 
@@ -61,10 +63,10 @@ export class Models {
     const button = $('measure');
     button.disabled = true;
     button.textContent = t('measuring');
-    const picture = await (await fetch(this.#catalogue.check.file)).blob();
+    const { file } = this.#catalogue.check;
     for (const model of this.#catalogue.models) {
       try {
-        const ms = await this.#counter.measure(model, picture);
+        const ms = await this.#counter.measure(model, await (await fetch(file)).blob());
         this.#speeds.set(model.file, t('milliseconds', { ms: number(ms) }));
       } catch (problem) {
         this.#speeds.set(model.file, explain(problem));

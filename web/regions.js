@@ -20,17 +20,26 @@ export class Regions {
   chosen = null;
   #number = 0;
   #shown = null; // the reading whose counts are shown
+  #counts = new WeakMap(); // of readings, which are many in a video
   #changed;
 
   constructor(changed) {
-    this.#changed = changed;
+    this.#changed = (isFinal) => {
+      this.#counts = new WeakMap();
+      changed(isFinal);
+    };
     $('add-region').onclick = () => this.#addCentred();
     $('frame').onpointerdown = (event) => this.#drag(event);
   }
 
   /** Returns the regions' counts for a reading; null where one encloses nothing. */
-  count({ density, counted }) {
-    return this.list.map(({ corners }) => countRegion(density, counted, corners));
+  count(reading) {
+    if (!this.#counts.has(reading)) {
+      const { density, counted } = reading;
+      const counts = this.list.map(({ corners }) => countRegion(density, counted, corners));
+      this.#counts.set(reading, counts);
+    }
+    return this.#counts.get(reading);
   }
 
   /** Shows the list with the counts of a reading. */

@@ -57,7 +57,7 @@ function absolute(path) {
 
 /** Says whether a file never changes under its address, which names a version or a hash. */
 function isLarge(url) {
-  return /\/(vendor|models)\//.test(url);
+  return ['vendor/', 'models/'].some((folder) => url.startsWith(absolute(folder)));
 }
 
 self.addEventListener('fetch', (event) => {
@@ -75,7 +75,7 @@ async function answer(request) {
   if (kept && isLarge(key)) return kept;
   try {
     const fresh = await fetch(request.url, { cache: 'no-cache' });
-    if (fresh.ok) await cache.put(key, fresh.clone());
+    if (fresh.ok) await cache.put(key, fresh.clone()).catch(() => {}); // the disk may be full
     return fresh.ok || !kept ? fresh : kept;
   } catch {
     return kept ?? Response.error();
