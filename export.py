@@ -156,8 +156,8 @@ def read_pictures(path: Path, most: int) -> list[Tensor]:
 
 def main(args: argparse.Namespace) -> None:
     form = FORMATS[args.out.suffix]
-    written = [("out", args.out), ("out", args.out.with_suffix(".bin"))]
-    check_outputs(written, [args.checkpoint, args.int8, args.calibrate])
+    written = {args.out, args.out.with_suffix(".bin")} if args.out.suffix == ".xml" else {args.out}
+    check_outputs([("out", path) for path in written], [args.checkpoint, args.int8, args.calibrate])
     for package in form.INT8_PACKAGES if args.int8 else form.PACKAGES:
         import_package(package)
     counter = read_counter(args.checkpoint)

@@ -26,9 +26,9 @@ from models.build import ARCHITECTURES
 from models.counter import read_counter
 from models.guard import read_features
 from models.vgg import convolutions
-from utils.checkpoint import read_checkpoint, save_checkpoint
+from utils.checkpoint import read_checkpoint, save_checkpoint, save_weights
 from utils.options import fail
-from utils.pixels import normalise, restore
+from utils.pixels import as_batch, limit_side, normalise, restore
 
 WIDTH = Fraction(1, 16)
 SIZES = [(96, 160), (203, 317), (33, 47)]  # even and odd stride-8 grids
@@ -545,17 +545,26 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(csrnet, tmp_path, mon
     assert not list(tmp_path.glob(".export-*"))
 
 
+def test_a_checkpoint_called_bin_is_no_output_of_onnx(csrnet, tmp_path, monkeypatch):
+    need_packages(".onnx")
+    checkpoint = csrnet[1].rename(tmp_path / "model.bin")
+    run_export(monkeypatch, checkpoint, tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").exists() and checkpoint.exists()
+
+
 @pytest.mark.parametrize(("number", "suffix"), [(0, ".onnx"), (1, ".xml")])
 def test_the_programs_of_the_page_count_without_this_project(number, suffix, tmp_path, monkeypatch):
     need_packages(suffix)
-    network, checkpoint = save_random("bl", tmp_path)
+    network, path = save_random("bl", tmp_path)
+    checkpoint = tmp_path / "knowing.safetensors"
+    save_weights(checkpoint, read_checkpoint(path)["model"], {"max_side": "300"})
     page = (PROJECT / "docs/export.md").read_text()
     program = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[number]
     preprocess = ["--preprocess"] if '"pixels"' in program else []
     run_export(monkeypatch, checkpoint, tmp_path / f"counter{suffix}", *preprocess)
-    pixels = random_image(203, 317)
+    pixels = random_image(406, 600)  # twice as large as the network knows
     Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).save(tmp_path / "photo.jpg")
-    stored = torch.from_numpy(read_image(tmp_path / "photo.jpg")).permute(2, 0, 1)[None]
+    stored = as_batch(limit_side(read_image(tmp_path / "photo.jpg"), 300))
     result = subprocess.run(
         [sys.executable, "-I", "-c", program], cwd=tmp_path, capture_output=True, text=True
     )
