@@ -100,7 +100,7 @@ def parse_args() -> argparse.Namespace:
         parser.error(f"--roi: {min(taken)} is another column's name")
     check_ray(args, parser)
     args.device = choose_device(args.engine, select_device(args, parser))
-    if args.out and any(searches(text, args.out) for text in args.inputs):
+    if args.out and any(searches(text, args.out, args.recursive) for text in args.inputs):
         parser.error(f"--out {args.out} is where pictures are read: its overlays would be next")
     return args
 
@@ -112,6 +112,8 @@ def check_ray(args: argparse.Namespace, parser: Parser) -> None:
             if getattr(args, option) is not None:
                 parser.error(f"--{option} needs --ray")
         return
+    if not args.ray:
+        parser.error("--ray needs an address: local, auto, or HOST:PORT of a cluster")
     for option in ("out", "npy", "json", "gpu"):
         if getattr(args, option) is not None:
             parser.error(f"--{option} does not go with --ray")
@@ -238,7 +240,7 @@ def main(args: argparse.Namespace) -> int:
         alarm=args.alarm,
         max_side=args.max_side,
     )
-    if args.ray:
+    if args.ray is not None:
         return count_with_ray(args, counter, build)
     return count_here(args, build(args.device))
 

@@ -29,20 +29,20 @@ def open_video(
     """Opens a file, a URL or a camera's number.
 
     Args:
-        stop: ends the frames of a network stream, which has no other end.
+        stop: ends the frames, of which those of cameras and network streams have no other end.
         tell: takes a line when a network stream is lost, and one when it is back.
 
     Raises:
         VideoError: it cannot be opened.
     """
     if isinstance(place, int):
-        return Camera(place)
-    video = Video(place)
+        return Camera(place, stop)
+    video = Video(place, stop)
     return Stream(place, video, stop, tell) if video.is_live else video
 
 
 class Camera:
-    """The frames of the camera with this number.
+    """The frames of the camera with this number, until `stop`.
 
     Raises:
         VideoError: it cannot be opened.
@@ -50,21 +50,21 @@ class Camera:
 
     fps, frames = LIVE_FPS, 0
 
-    def __init__(self, number: int):
-        self.name = f"camera:{number}"
+    def __init__(self, number: int, stop: StopRequest):
+        self.name, self._stop = f"camera:{number}", stop
         self._capture = cv2.VideoCapture(number)
         if not self._capture.isOpened():
             raise VideoError(f"{self.name} cannot be opened")
 
     def read(self, every: int) -> Iterator[Frame]:
-        """Yields every `every`-th frame, beginning with the first.
+        """Yields every `every`-th frame, beginning with the first, until `stop`.
 
         Raises:
             VideoError: at the end, which a camera should not have.
         """
         began, number = time.monotonic(), 0
         try:
-            while self._capture.grab():
+            while not self._stop.requested and self._capture.grab():
                 if number % every == 0:
                     seconds = time.monotonic() - began
                     whole, pixels = self._capture.retrieve()
@@ -76,7 +76,8 @@ class Camera:
                 number += 1
         finally:
             self._capture.release()
-        raise VideoError(f"{self.name} ended after {number} frames")
+        if not self._stop.requested:
+            raise VideoError(f"{self.name} ended after {number} frames")
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ QUALITY = 90  # of JPEG
 class Outputs:
     """Writes overlays, and maps as .npy, to the requested folders.
 
-    Files are named by the sources' stems, which must differ.
+    Files are named by the sources' stems, which must differ. Maps of a video's frames are in a
+    folder of its name.
     """
 
     overlays: Path | None
@@ -120,7 +121,7 @@ class Film:
         Raises:
             VideoError: it cannot be written.
         """
-        self.outputs.save_map(f"{self.stem}_{frame.number:06}", density)
+        self.outputs.save_map(f"{self.stem}/{frame.number:06}", density)
         if self.writer:
             self.densest = max(self.densest, float(density.max()))
             clock = f"{int(frame.seconds) // 60}:{frame.seconds % 60:04.1f}"

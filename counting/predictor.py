@@ -60,7 +60,7 @@ class Predictor:
         Raises:
             RegionError: a region encloses nothing of it.
             EngineError: the engine cannot run on it.
-            CountError: the count is not finite.
+            CountError: the count is not finite, or the memory is too small.
         """
         size, glance = image.shape[:2], shrink_image(image, GLANCE_PIXELS)
         counted = limited_size(size, self.max_side)
@@ -87,8 +87,11 @@ class Predictor:
 
     def _count(self, image: np.ndarray) -> tuple[float, np.ndarray]:
         batch = as_batch(image).to(self.device)
-        if image.shape[0] * image.shape[1] > TILED_PIXELS:
-            count, density = count_image(self.network, batch, predict_tiled)
-        else:
-            count, density = count_image(self.engine, batch, predict_whole)
+        try:
+            if image.shape[0] * image.shape[1] > TILED_PIXELS:
+                count, density = count_image(self.network, batch, predict_tiled)
+            else:
+                count, density = count_image(self.engine, batch, predict_whole)
+        except CountError as error:
+            raise CountError(f"{error}; a smaller --max-side needs less") from None
         return count, density[0, 0].cpu().numpy()

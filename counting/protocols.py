@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utils import ranks
-from utils.metrics import CountResult
+from utils.device import lacks_memory
+from utils.metrics import CountError, CountResult
 from utils.pixels import as_batch, limit_side, normalise
 from utils.precision import autocast
 from utils.progress import Bar
@@ -103,8 +104,17 @@ def count_image(network: nn.Module, image: Tensor, predict: Predict) -> tuple[fl
 
     The density is that of `predict`, one of PROTOCOLS.
     Original: a map whose sum is negative, as a CSRNet's may be, has a negative count.
+
+    Raises:
+        CountError: the memory is too small.
     """
-    count, density = predict(network, image)
+    try:
+        count, density = predict(network, image)
+    except (RuntimeError, MemoryError) as error:
+        if not lacks_memory(error):
+            raise
+        height, width = image.shape[-2:]
+        raise CountError(f"{height}x{width} pixels need more memory than is free") from None
     return (0.0 if count < 0 else count), density  # NaN stays NaN
 
 
@@ -112,10 +122,17 @@ def count_image(network: nn.Module, image: Tensor, predict: Predict) -> tuple[fl
 def predict_each(
     network: nn.Module, loader: Iterable, device: torch.device, predict: Predict
 ) -> Iterator[tuple[dict[str, Any], Tensor, CountResult]]:
-    """Yields, for every image of a loader, its batch of one, its density and its counts."""
+    """Yields, for every image of a loader, its batch of one, its density and its counts.
+
+    Raises:
+        CountError: as `count_image`; it names the image.
+    """
     silent = not ranks.is_main()
     for batch in Bar(loader, desc="counting", unit="image", leave=False, disable=silent):
-        count, density = count_image(network, batch["image"].to(device), predict)
+        try:
+            count, density = count_image(network, batch["image"].to(device), predict)
+        except CountError as error:
+            raise CountError(f"{batch['name'][0]}: {error}") from None
         map_sum = batch["density"].sum(dtype=torch.float64).item()
         yield batch, density, CountResult(batch["name"][0], int(batch["heads"]), map_sum, count)
 

@@ -136,7 +136,7 @@ def count_pictures(
         compute=ray.data.ActorPoolStrategy(size=actors),
         fn_constructor_args=(build, device, os.getcwd(), begun),
         num_cpus=1,
-        num_gpus=min(1, gpus / actors) if gpus else None,
+        num_gpus=1 / -(-actors // int(gpus)) if gpus else None,  # a share is of one GPU
     )
     said: set[str] = set()
     try:

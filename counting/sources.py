@@ -96,10 +96,15 @@ def read_picture(path: Path) -> np.ndarray:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
 
 
-def searches(text: str, folder: Path) -> bool:
-    """Returns whether `text` is a folder or a pattern that finds files in `folder`."""
+def searches(text: str, folder: Path, recursive: bool) -> bool:
+    """Returns whether `text` is a folder or a pattern that finds files in `folder`.
+
+    A folder that is searched with its subfolders does so in all of them, even if they are empty.
+    """
     if Path(text).is_file() or CAMERA.fullmatch(text) or STREAM.fullmatch(text):
         return False
+    if recursive and Path(text).is_dir():
+        return folder.resolve().is_relative_to(Path(text).resolve())
     try:
         return any(s.place.resolve().parent == folder.resolve() for s in find_sources(text))
     except SourceError:

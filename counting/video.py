@@ -10,6 +10,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from counting.sources import hide_secrets
+from utils.interrupt import StopRequest
 
 FALLBACK_FPS = 25.0  # of a video that does not state its rate
 TIMEOUT_S = 10.0  # of a network stream that sends nothing
@@ -33,11 +34,15 @@ class Frame:
 class Video:
     """The frames of a file, or of what is at a URL, one after the other.
 
+    Args:
+        stop: ends them before their end.
+
     Raises:
         VideoError: it cannot be opened, or there is no decoder for it.
     """
 
-    def __init__(self, place: Path | str):
+    def __init__(self, place: Path | str, stop: StopRequest | None = None):
+        self._stop = stop
         is_file = isinstance(place, Path)
         self.name = str(place) if is_file else hide_secrets(place)
         # A relative path may look like a URL, and a file may be a playlist that names some.
@@ -57,7 +62,8 @@ class Video:
         if not (self._stream.codec_context and self._stream.codec_context.name):
             raise VideoError(f"{self.name}: no decoder for this codec")
         told = self._container.duration
-        self.is_live = told is None and not is_file
+        is_picture = self._container.format.name.endswith(("image2", "_pipe"))  # of one frame
+        self.is_live = told is None and not is_file and not is_picture
         self._duration = (told or 0) / av.time_base  # seconds
         if self._container.format.name == "avi" and self._stream.average_rate:
             # FFmpeg corrects the length of one that is cut off, but not its number of frames.
@@ -78,6 +84,8 @@ class Video:
         number, reason = 0, ""
         try:
             for seconds, picture in self.pictures():
+                if self._stop and self._stop.requested:
+                    return
                 if number % every == 0:
                     yield Frame(number, seconds, self.as_rgb(picture))
                 number += 1

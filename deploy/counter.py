@@ -10,7 +10,7 @@ from counting.predictor import Predictor
 from counting.readings import Reading
 from counting.regions import Region
 from counting.sources import read_picture
-from deploy.engines import build_eager, build_engine
+from deploy.engines import build_eager, build_engine, choose_device
 from models import counter as counters
 from models.guard import read_features
 from utils.checkpoint import DEFAULT, find_checkpoint
@@ -22,7 +22,7 @@ class Counter:
 
     Args:
         checkpoint: a file, or the name of shipped weights.
-        device: where the network runs, such as "cuda".
+        device: where the network runs, such as "cuda"; engines for the CPU run there.
         options: of `build_predictor`.
 
     Raises:
@@ -32,16 +32,23 @@ class Counter:
 
     def __init__(self, checkpoint: str | Path = DEFAULT, device: str = "cpu", **options: Any):
         found = counters.read_counter(find_checkpoint(str(checkpoint)))
-        self.predictor = build_predictor(found, torch.device(device), **options)
+        where = choose_device(options.get("engine", "eager"), torch.device(device))
+        self.predictor = build_predictor(found, where, **options)
 
     def read(self, picture: str | Path | np.ndarray) -> tuple[Reading, np.ndarray]:
         """Returns what `Predictor.read` does of a file or of (H, W, 3) uint8 RGB.
 
         Raises:
             DataError: the file is no picture.
+            ValueError: the array is not of that form.
         """
         if isinstance(picture, np.ndarray):
-            return self.predictor.read(picture, "picture")
+            if picture.dtype != np.uint8 or picture.shape[2:] != (3,) or not picture.size:
+                raise ValueError(
+                    "an array must be a picture of (H, W, 3) uint8 RGB, got "
+                    f"{picture.shape} {picture.dtype}"
+                )
+            return self.predictor.read(np.require(picture, requirements=("C", "W")), "picture")
         return self.predictor.read(read_picture(Path(picture)), str(picture))
 
     def __call__(self, picture: str | Path | np.ndarray) -> Reading:

@@ -4,12 +4,13 @@ import csv
 import os
 import signal
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import cv2
 import numpy as np
 import pytest
 from conftest import collect_lines, read_json
-from servers import http_camera, rtsp_camera
+from servers import http_camera, rtsp_camera, serve
 from test_video import FPS, noise, play, write_clip
 
 from counting import live, video
@@ -50,6 +51,34 @@ def test_a_cameras_overlay_plays_as_fast_as_it_happened(run, tmp_path, monkeypat
     times, length = play(tmp_path / "camera0_density.mp4")
     assert np.diff(times) == pytest.approx([0.25] * 9)
     assert length == pytest.approx(9 * 0.25 + 1 / LIVE_FPS, abs=2e-3)
+
+
+def test_ctrl_c_ends_a_camera_between_two_counted_frames(run, monkeypatch):
+    class Stopped(Camera):
+        def grab(self):
+            if self.taken == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().grab()
+
+    monkeypatch.setattr(live.cv2, "VideoCapture", Stopped)
+    code, lines, errors = run("camera:0", "--every", 9)
+    assert code == 130 and not errors and " 1 frames," in lines[0]
+
+
+def test_a_picture_at_a_url_is_no_stream(tmp_path):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)  # without its length
+            self.end_headers()
+            self.wfile.write(cv2.imencode(".png", noise(1))[1].tobytes())
+
+        def log_message(self, *_):
+            pass
+
+    with serve(ThreadingHTTPServer, Handler) as port:
+        opened = open_video(f"http://127.0.0.1:{port}/a.png", StopRequest(), print)
+        (frame,) = opened.read(1)
+    assert frame.image.shape == (64, 96, 3)
 
 
 def interrupt():

@@ -225,6 +225,32 @@ def test_counts_that_are_not_finite_are_an_error(run, samples, tmp_path):
     assert all("the count is not finite; the weights overflow" in error for error in errors)
 
 
+def test_a_picture_that_needs_too_much_memory_spares_the_others(run, samples, monkeypatch):
+    def count(network, image):
+        if image.shape[-1] == 96:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+        return 1.0, torch.ones(1, 1, 1, 1)
+
+    monkeypatch.setattr(predictor, "predict_whole", count)
+    code, lines, (error,) = run(samples[0].image, samples[1].image)
+    assert code == 1 and len(lines) == 1
+    wanted = f"{samples[0].image}: 64x96 pixels need more memory than is free; a smaller --max-side"
+    assert error.startswith(f"error: {wanted}")
+
+
+def test_overlays_never_lie_where_pictures_are_searched(samples, tmp_path, monkeypatch, capsys):
+    shutil.copy(samples[0].image, tmp_path)
+    for options, refused in (([], False), (["--recursive"], True)):
+        words = ["predict.py", str(tmp_path), "--out", str(tmp_path / "new/o"), *options]
+        monkeypatch.setattr(sys, "argv", words)
+        if refused:
+            with pytest.raises(SystemExit):
+                predict.parse_args()
+            assert "is where pictures are read" in capsys.readouterr().err
+        else:
+            predict.parse_args()
+
+
 def test_what_cannot_be_read_is_named_and_the_rest_goes_on(run, samples, tmp_path):
     good, broken = samples[0].image, tmp_path / "broken.png"
     broken.write_bytes(good.read_bytes()[:900])
@@ -328,6 +354,13 @@ def test_three_lines_of_python_count_as_the_program(run, tmp_path, monkeypatch, 
     assert capsys.readouterr().out == f"{record['count']:.1f} people\n"
     reading, density = found["counter"].read(read_image(tmp_path / "photo.jpg"))
     assert reading.count == record["count"] == pytest.approx(density.sum(), rel=1e-5)
+    mirrored = read_image(tmp_path / "photo.jpg")[:, ::-1]
+    mirrored.setflags(write=False)
+    copied = found["counter"](np.ascontiguousarray(mirrored))
+    assert found["counter"](mirrored).count == copied.count
+    for wrong in (mirrored / 255, mirrored[..., 0], mirrored[:0], mirrored[..., :2]):
+        with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8 RGB, got \(\d+, \d+"):
+            found["counter"](wrong)
     with pytest.raises(DataError, match="no.jpg"):
         found["counter"]("no.jpg")
 

@@ -228,6 +228,7 @@ def test_a_video_is_refused(tmp_path):
         (["--ray", "local", "--csv", "a", "--json", "b"], "--json does not go with --ray"),
         (["--ray", "local", "--csv", "a", "--gpu", "0"], "--gpu does not go with --ray"),
         (["--ray", "local", "--csv", "a", "--every", "2"], "--every is for videos"),
+        (["--ray", "", "--csv", "a"], "--ray needs an address: local, auto, or HOST:PORT of a cl"),
         (["--parquet", "a"], "--parquet needs --ray"),
         (["--actors", "2"], "--actors needs --ray"),
         (["--ray", "local", "--csv", "a", "--actors", "0"], "--actors: must be a whole number of"),

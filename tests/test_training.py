@@ -419,15 +419,22 @@ def test_without_a_compiler_a_line_says_so(monkeypatch, capsys):
     assert step is criterion
 
 
-def test_a_gpu_that_is_too_small_is_named_with_the_crops():
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_a_memory_that_is_too_small_is_named_with_the_crops(error):
     def step(batch):
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        raise error
 
     training = SimpleNamespace(progress=Progress(), state=None, device=CPU, step=step)
     batch = {"image": torch.zeros(2, 3, 32, 48), "name": ["a.jpg", "b.jpg"]}
     with pytest.raises(TrainingError) as caught:
         take_step(training, batch, 1.0)
-    assert "a step of 2 crops of 32x48; a smaller --crop" in str(caught.value)
+    assert "the memory is too small for a step of 2 crops of 32x48; " in str(caught.value)
     assert str(caught.value).endswith("images: a.jpg, b.jpg")
 
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import plain_guard, read_json, save_student
+from conftest import plain_guard, read_json, run_program, save_student
 from servers import http_file
 
 from counting import video
@@ -93,12 +93,22 @@ def test_a_videos_counts_are_those_of_its_frames(run, student, clip, tmp_path, e
     most, mean = max(expected), sum(expected) / len(expected)
     assert line.startswith(f"{clip}: {mean:.1f} people on average, at most {most:.1f} (at ")
     assert f"{len(expected)} frames" in line
-    assert len(list((tmp_path / "maps").iterdir())) == len(expected)
+    maps = {path.name for path in (tmp_path / "maps/clip").iterdir()}
+    assert maps == {f"{number:06}.npy" for number in range(0, FRAMES, every)}
     times, length = play(tmp_path / "out/clip_density.mp4")
     assert times == pytest.approx(np.arange(0, FRAMES, every) / FPS)
     assert length == pytest.approx(len(expected) * every / FPS, abs=2e-3)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"clip_density.mp4", "clip_counts.png"}
+
+
+def test_a_name_begins_no_formula_in_a_plot(student, clip, tmp_path):
+    name = tmp_path / "a$_$b, 人群.mp4"
+    name.write_bytes(clip.read_bytes())
+    options = ["-c", student, "--cpu", "--every", 9, "--out", tmp_path / "out"]
+    result = run_program("predict.py", name, *options, PYTHONWARNINGS="default")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (tmp_path / f"out/{name.stem}_counts.png").exists()
 
 
 def test_an_alarm_says_when_it_begins(run, clip, tmp_path):

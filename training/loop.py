@@ -12,6 +12,7 @@ from counting.protocols import evaluate
 from training.experiment import Training, TrainingError
 from training.schedule import Schedule
 from utils import distributed, ranks
+from utils.device import lacks_memory
 from utils.metrics import CountError, Scores, score
 
 READ_EVERY_S = 1.0  # seconds between two readings of the losses: each waits for the device
@@ -48,7 +49,7 @@ def take_step(training: Training, batch: dict[str, Any], share: float) -> dict[s
         share: weight of this process's batch among those of all processes.
 
     Raises:
-        TrainingError: the network cannot take the crops, or the GPU's memory cannot.
+        TrainingError: the network cannot take the crops, or the memory cannot.
     """
     progress, state = training.progress, training.state
     batch = {name: _move(value, training.device) for name, value in batch.items()}
@@ -59,10 +60,12 @@ def take_step(training: Training, batch: dict[str, Any], share: float) -> dict[s
         state.scaler.scale(share * loss if share != 1 else loss).backward()
     except ValueError as error:  # the network cannot take crops like these
         raise TrainingError(f"{error}; images: {', '.join(batch['name'])}") from None
-    except torch.cuda.OutOfMemoryError:
+    except RuntimeError as error:
+        if not lacks_memory(error):
+            raise
         count, _, height, width = batch["image"].shape
         raise TrainingError(
-            f"the GPU's memory is too small for a step of {count} crops of {height}x{width}; a "
+            f"the memory is too small for a step of {count} crops of {height}x{width}; a "
             f"smaller --crop or --batch-size needs less; images: {', '.join(batch['name'])}"
         ) from None
     for group in state.optimizer.param_groups:
@@ -115,7 +118,7 @@ def validate(training: Training, loader: DataLoader) -> dict[str, Scores]:
     Several processes share the images.
 
     Raises:
-        TrainingError: counts are not finite, or an image does not fit into the GPU's memory.
+        TrainingError: counts are not finite, or an image does not fit into the memory.
     """
     training.clock.count_rest()
     scores = {}
@@ -127,11 +130,6 @@ def validate(training: Training, loader: DataLoader) -> dict[str, Scores]:
             scores[name] = score(distributed.gather(results))
         except CountError as error:
             raise TrainingError(f"after epoch {training.progress.epochs} {error}") from None
-        except torch.cuda.OutOfMemoryError:
-            raise TrainingError(
-                "the GPU's memory is too small for a whole validation image; smaller images, "
-                "another GPU or the CPU (--cpu) would do"
-            ) from None
     training.clock.count_validation()
     return scores
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 class CountError(ValueError):
-    """A count is not finite; the message names the picture."""
+    """A picture cannot be counted, or its count is not finite; the message says why."""
 
 
 @dataclass(frozen=True)

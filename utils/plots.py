@@ -1,6 +1,7 @@
 """Draws figures: learning curves, counts, and density alone or on its picture."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from matplotlib import pyplot as plt  # noqa: E402
 
 from utils.files import printable, written_whole  # noqa: E402
 from utils.metrics import CountResult  # noqa: E402
+
+warnings.filterwarnings("ignore", "Glyph .* missing from", module="utils.plots")
 
 
 def draw_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -49,9 +52,15 @@ def draw_timeline(
     if alarm is not None:
         axes.axhline(alarm, color="tab:red", linestyle="--", label="alarm")
         axes.legend()
-    axes.set(xlabel="seconds", ylabel="count", title=title)
+    axes.set(xlabel="seconds", ylabel="count")
+    set_title(axes, title)
     begin_at_zero(axes)
     save_figure(figure, path)
+
+
+def set_title(axes: plt.Axes, title: str, **options: Any) -> None:
+    """Writes a title as it is: in files' names a $ begins no formula."""
+    axes.set_title(title, parse_math=False, **options)
 
 
 def begin_at_zero(axes: plt.Axes) -> None:
@@ -66,7 +75,8 @@ def draw_counts(results: Sequence[CountResult], path: Path, title: str) -> None:
     limit = 1.05 * max(1, *heads, *predicted)
     axes.plot([0, limit], [0, limit], color="0.7")
     axes.plot(heads, predicted, ".", alpha=0.7)
-    axes.set(xlabel="annotated heads", ylabel="predicted count", title=title)
+    axes.set(xlabel="annotated heads", ylabel="predicted count")
+    set_title(axes, title)
     axes.set(xlim=(0, limit), ylim=(min(0, *predicted), limit))
     save_figure(figure, path)
 
@@ -100,7 +110,7 @@ def draw_overlay(
         if density is not None:
             share = np.clip(density / top, 0, 1)
             axis.imshow(share, cmap="jet", vmin=0, vmax=1, alpha=0.8 * np.sqrt(share))
-        axis.set_title(title)
+        set_title(axis, title)
         axis.axis("off")
     save_figure(figure, path)
 
@@ -119,8 +129,9 @@ def draw_maps(maps: Sequence[tuple[CountResult, np.ndarray, np.ndarray]], path: 
     pairs = axes.reshape(2 * rows, 2)
     for (result, truth, predicted), (left, right) in zip(maps, pairs, strict=False):
         top = float(truth.max()) or max(float(predicted.max()), 1e-9)
-        left.set_title(f"{printable(Path(result.name).stem)}: {result.heads} heads", fontsize=9)
-        right.set_title(f"predicted: {result.predicted:.1f}", fontsize=9)
+        name = printable(Path(result.name).stem)
+        set_title(left, f"{name}: {result.heads} heads", fontsize=9)
+        set_title(right, f"predicted: {result.predicted:.1f}", fontsize=9)
         for axis, density in ((left, truth), (right, predicted)):
             axis.imshow(density, cmap="magma", vmin=0, vmax=top)
     save_figure(figure, path)
