@@ -18,8 +18,18 @@ LAMB_FSP=${LAMB_FSP:-} # weight of the inter-layer relations; default: 0.5
 LAMB_COS=${LAMB_COS:-} # weight of the intra-layer patterns; default: 0.5
 TEACHER_CACHE=${TEACHER_CACHE:-} # folder of the teacher's answers, auto, or none; default: none,
                                  # and auto for RECIPE=fast: teacher_cache beside OUT
-LR=${LR:-}           # learning rate; default: 1e-4, and 1e-3 for the demonstration
-EPOCHS=${EPOCHS:-}   # default: 1000, and 7 for the demonstration
+LR=${LR:-}           # learning rate; default: the recipe's
+EPOCHS=${EPOCHS:-}   # default: the recipe's
+
+setting+=([--width]=WIDTH [--terms]=TERMS [--teacher_ckpt]=TEACHER [-tc]=TEACHER)
+setting+=([--teacher-cache]=TEACHER_CACHE)
+setting+=([--student_ckpt]=STUDENT [-sc]=STUDENT)
+refuse_options "$@"
+refuse_variables LAMB_SOFT=--lamb_soft HARD=--hard BACKGROUND=--background MINUTES=--max-minutes
+[ -z "$TEACHER" ] || [ -z "${INIT:-}" ] ||
+  die "INIT=$INIT is where a teacher's training starts, but TEACHER=$TEACHER is trained"
+
+begin
 taught=1 # by a teacher, or fitted to one
 needs_teacher "$TERMS" || inherits "$@" || taught=''
 if [ -z "$taught" ]; then
@@ -31,14 +41,6 @@ else
   OUT=${OUT:-$RUNS/skt_${ARCH}_$name}
 fi
 
-[ -z "$TEACHER" ] || [ -z "${INIT:-}" ] ||
-  die "INIT=$INIT is where a teacher's training starts, but TEACHER=$TEACHER is trained"
-
-setting+=([--width]=WIDTH [--terms]=TERMS [--teacher_ckpt]=TEACHER [-tc]=TEACHER)
-setting+=([--teacher-cache]=TEACHER_CACHE)
-setting+=([--student_ckpt]=STUDENT [-sc]=STUDENT)
-refuse_options "$@"
-refuse_variables LAMB_SOFT=--lamb_soft HARD=--hard BACKGROUND=--background MINUTES=--max-minutes
 options=(--out "$OUT" "${common[@]}" --terms "$TERMS")
 options+=(${STUDENT:+--student_ckpt "$STUDENT"} ${WIDTH:+--width "$WIDTH"})
 options+=(${LAMB_FSP:+--lamb_fsp "$LAMB_FSP"} ${LAMB_COS:+--lamb_cos "$LAMB_COS"})
@@ -49,7 +51,6 @@ case " $* " in
   *" --resume "*) ;;
   *) [ ! -e "$OUT/last.pth" ] || die "$OUT already holds a run; append --resume, or set OUT" ;;
 esac
-begin
 if [ -n "$taught" ]; then
   find_teacher
   options+=(--teacher_ckpt "$TEACHER")

@@ -14,7 +14,7 @@ WIDTHS=${WIDTHS:-}                # channel preservation rates, with and without
                                   # 1/2 1/3 1/4 1/5, and 1 for a mobile student
 WIDTH=${WIDTH:-}                  # of the others; default: 1/4, and 1 for a mobile student
 TEACHER=${TEACHER:-}              # checkpoint; default: train one
-LR=${LR:-}                        # learning rate; default: 1e-4, and 1e-3 for the demonstration
+LR=${LR:-}                        # learning rate; default: the recipe's
 TEACHER_CACHE=${TEACHER_CACHE:-}  # folder of the teacher's answers, auto, or none
 LAMB_FSP=${LAMB_FSP:-}            # weight of the inter-layer relations; default: 0.5
 LAMB_COS=${LAMB_COS:-}            # weight of the intra-layer patterns; default: 0.5
@@ -34,6 +34,9 @@ setting+=([--lamb_soft]=LAMB_SOFT [--background]=BACKGROUND [--teacher-cache]=TE
 setting+=([--teacher_ckpt]=TEACHER [-tc]=TEACHER [--lamb_fsp]=LAMB_FSP [-laf]=LAMB_FSP)
 setting+=([--lamb_cos]=LAMB_COS [-lac]=LAMB_COS [--max-minutes]=MINUTES)
 refuse_options "$@"
+refuse_variables TERMS=ABLATIONS STUDENT='--init, of a new student,'
+[ -z "$TEACHER" ] || [ -z "${INIT:-}" ] ||
+  die "INIT=$INIT is where a teacher's training starts, but TEACHER=$TEACHER is trained"
 for option in "$@"; do
   case ${option%%=*} in
     --resume) die "what was interrupted goes on by itself: leave --resume away" ;;

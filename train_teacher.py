@@ -21,7 +21,7 @@ from training.loop import train_one_epoch, validate
 from training.options import add_experiment_options, add_training_options, check_training_options
 from training.recipes import teacher_recipe
 from training.result import score_best
-from training.runlog import RunError
+from training.runlog import RunError, check_folder
 from training.setup import prepare_device
 from utils import distributed, ranks
 from utils.checkpoint import CheckpointError
@@ -88,6 +88,7 @@ def build_teacher(args: argparse.Namespace) -> nn.Module:
 
 
 def main(args: argparse.Namespace) -> None:
+    check_folder(args.out, args.resume)
     train, val, test = build_loaders(args, [args.hard])
 
     torch.manual_seed(args.seed)

@@ -12,7 +12,8 @@ INIT=${INIT:-} # a counter that it goes on from, or VGG's weights, 16 for csrnet
                # default: torchvision's
 
 refuse_options "$@"
-refuse_variables EPOCHS=TEACHER_EPOCHS LR=--lr WIDTH=--width HARD=--hard MINUTES=--max-minutes
+refuse_variables EPOCHS=TEACHER_EPOCHS LR=--lr WIDTH=--width HARD=--hard MINUTES=--max-minutes \
+  BACKGROUND=--background STUDENT=INIT TERMS=SKT_distill.sh
 options=(--out "$OUT" "${common[@]}" ${INIT:+--init "$INIT"})
 options+=(${TEACHER_EPOCHS:+--epochs "$TEACHER_EPOCHS"})
 

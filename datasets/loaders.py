@@ -21,7 +21,7 @@ from datasets.cache import read_in_threads
 from datasets.crowd import Crowd, CrowdDataset
 from datasets.memory import check_memory, crop_bytes, image_bytes
 from datasets.points import BOX_RULES
-from datasets.sampler import CropSampler
+from datasets.sampler import CropSampler, check_shares
 from datasets.splits import DataError, Sample, check_disjoint, read_empty, read_splits
 from datasets.transforms import Augmentation, FixedCrop
 from utils import ranks
@@ -70,8 +70,7 @@ def build_loaders(
     train, val, test = read_splits(
         args.train_json, args.val_json, args.test_json, args.train_on_val
     )
-    check_options(args)
-    empty = read_empty(args.empty) if args.empty else []
+    empty = check_options(args)
     check_disjoint("--empty", empty, "test", test)
     share = max(1, round(args.empty_share * args.batch_size))
     empty_crops = min(share, args.batch_size - 1) if empty else 0  # the rest are crowds
@@ -108,8 +107,14 @@ def build_loaders(
     return _build_loader(crops, sampler, args.workers, pin, context), val_images, test_loader
 
 
-def check_options(args: argparse.Namespace) -> None:
-    """Raises DataError if a training's options exclude each other."""
+def check_options(args: argparse.Namespace) -> list[Sample]:
+    """Returns the pictures of --empty.
+
+    Raises:
+        DataError: they cannot be found, a training's options exclude each other, or its processes
+            cannot share a batch.
+    """
+    check_shares(args.batch_size, ranks.processes())
     if args.batch_size > 1 and not isinstance(args.crop, FixedCrop):
         raise DataError(
             f"--batch-size {args.batch_size} needs crops of one size; give --crop as HEIGHTxWIDTH"
@@ -122,6 +127,7 @@ def check_options(args: argparse.Namespace) -> None:
         )
     if args.empty and args.batch_size == 1:
         raise DataError("--empty needs a --batch-size of at least 2: its pictures take a share")
+    return read_empty(args.empty) if args.empty else []
 
 
 def build_evaluation_loader(

@@ -44,11 +44,7 @@ class CropSampler(Sampler[list[CropIndex]]):
         empty: int = 0,
         empty_crops: int = 0,
     ):
-        if batch_size % processes:
-            raise DataError(
-                f"--batch-size {batch_size} cannot be shared evenly by {processes} processes; "
-                "take a multiple"
-            )
+        check_shares(batch_size, processes)
         self._images, self._crops = images, images * crops_per_image
         self._batch_size, self._seed = batch_size - empty_crops, seed
         self._empty, self._empty_crops = empty, empty_crops
@@ -84,3 +80,12 @@ class CropSampler(Sampler[list[CropIndex]]):
 
     def _positions(self, step: int) -> range:
         return range(step * self._batch_size, min((step + 1) * self._batch_size, self._crops))
+
+
+def check_shares(batch_size: int, processes: int) -> None:
+    """Raises DataError if the processes cannot share a batch evenly."""
+    if batch_size % processes:
+        raise DataError(
+            f"--batch-size {batch_size} cannot be shared evenly by {processes} processes; "
+            "take a multiple"
+        )

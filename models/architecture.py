@@ -19,8 +19,8 @@ class Architecture:
 
     Args:
         network: builds the network of a width. It maps (B, 3, H, W) normalised RGB to
-            (B, 1, ceil(H/8), ceil(W/8)) heads per cell, and has `stride`, `margin`, `taps` and
-            `forward_part`.
+            (B, 1, ceil(H/8), ceil(W/8)) heads per cell, and has `stride`, `margin`, `taps`,
+            `pretrained` and `forward_part`.
         imagenet: torchvision's name of the ImageNet weights for its trunk, or a package that has
             them in a file models/*.pth.
         fill_imagenet: fills a network's trunk from their state dict; ValueError if they do not fit.

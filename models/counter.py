@@ -19,6 +19,7 @@ from models.foreign import (
     recognise,
 )
 from models.guard import Guard, judged_layers
+from models.initial import OUTPUT_DEVIATION
 from utils.checkpoint import CheckpointError, read_state
 
 ADAPTERS = "adapters."  # prefix of the adapters in a state dict of ours
@@ -170,7 +171,7 @@ def load_start(state: dict[str, Tensor], facts: Mapping[str, str] = NOTHING) -> 
         return None
     if head := find_missing_head(state):
         weight, bias, channels = head
-        new = {weight: 0.01 * torch.randn(1, channels, 1, 1), bias: torch.zeros(1)}
+        new = {weight: OUTPUT_DEVIATION * torch.randn(1, channels, 1, 1), bias: torch.zeros(1)}
         return replace(load_counter(state | new, facts), new_head=True)
     return load_counter(state, facts)
 

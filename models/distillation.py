@@ -110,7 +110,7 @@ class Term:
         taught: whether it needs a teacher.
         truth: whether it needs the ground truth.
         published: whether the paper's loss has it.
-        belongs: other options that only this term uses.
+        belongs: other options that only this term uses, or others that list them, too.
     """
 
     compute: Callable[[Compared], Tensor]
@@ -161,6 +161,7 @@ TERMS = {
         options=("--lamb_fsp", "-laf"),
         meaning="inter-layer relations",
         features=True,
+        belongs=("--more-teachers",),
     ),
     "count": Term(
         lambda seen: count_error(seen.predicted, seen.batch),

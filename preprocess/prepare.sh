@@ -54,16 +54,26 @@ size=() # of cost and latency
 # Options that the scripts need themselves must be set as variables: option -> variable.
 declare -A setting=([--out]=OUT [--gpu]=GPU [--cpu]=GPU)
 setting+=([--arch]=ARCH [--dataset]=DATASET [-d]=DATASET [--recipe]=RECIPE)
+setting+=([--train-on-val]=TRAIN_ON_VAL)
 
-# refuse_options OPTION...: ends with an error at an option that must be set as a variable
+# refuse_options OPTION...: ends with an error at an option that must be set as a variable, and with
+# what the script's head says at --help
 refuse_options() {
   local option
   for option in "$@"; do
+    [[ $option != -h && $option != --help ]] || show_help
     option=${option%%=*}
     [[ $option != -d?* ]] || option=-d # -dSHA
     [ -z "$option" ] || [ -z "${setting[$option]:-}" ] ||
       die "set ${setting[$option]}=... in place of $option"
   done
+}
+
+# show_help: prints the head of the script that was called, and ends it
+show_help() {
+  sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
+  echo "The variables are listed at the head of $0, and of preprocess/prepare.sh."
+  exit
 }
 
 # refuse_variables VARIABLE=INSTEAD...: ends with an error at one that is set but of another script
@@ -77,10 +87,10 @@ refuse_variables() {
   done
 }
 
-# begin: sets PYTHON, and what follows from DATASET and ARCH: lists, ROOT, short_side, ...
+# begin: sets PYTHON, and what follows from DATASET and ARCH: lists, ROOT, teacher_arch, untaught, ...
 begin() {
   local facts split prefix=''
-  teacher_arch=$ARCH
+  teacher_arch='' untaught='' # as short_side and more, of the facts
   set_up requirements.txt
   facts=$("$PYTHON" "$project/training/describe.py" --arch "$ARCH" --dataset "$DATASET") || exit 1
   eval "$facts"
@@ -114,9 +124,7 @@ prepare() {
   fi
   [ -z "$GT_ROOT" ] || gt+=(--out "$GT_ROOT") listed=(--gt-root "$GT_ROOT")
   stage "Density maps of $ROOT"
-  local maps=(make_maps.py --dataset "$DATASET")
-  [ "$DATASET" != MINE ] || maps=(make_dataset.py)
-  "$PYTHON" "$project/preprocess/${maps[0]}" "${maps[@]:1}" --root "$ROOT" "${gt[@]}"
+  "$PYTHON" "$project/preprocess/make_maps.py" --dataset "$DATASET" --root "$ROOT" "${gt[@]}"
   if [ -n "$short_side" ]; then
     ROOT=$GT_ROOT listed=() # a data set of its own
   fi
@@ -127,9 +135,13 @@ prepare() {
   export PREPARED=1
 }
 
-# needs_teacher TERMS: whether a loss of these terms does; all but hard and count do
+# needs_teacher TERMS: whether a loss of these terms does
 needs_teacher() {
-  [[ ! $1 =~ ^(hard|count)(,(hard|count))*$ ]]
+  local term
+  for term in ${1//,/ }; do
+    [[ " $untaught " == *" $term "* ]] || return 0
+  done
+  return 1
 }
 
 # inherits OPTION...: whether they have --init teacher
@@ -157,6 +169,8 @@ train_teacher() {
   local out=$RUNS/teacher_${teacher_arch}_$name resume=()
   [ "$TEACHER" = "$out/best_mae.pth" ] || return 0
   if [ -e "$out/result.json" ]; then
+    "$PYTHON" "$project/training/trained.py" "$out" "${train_on_val[@]}" ${INIT:+--init "$INIT"} \
+      ${TEACHER_EPOCHS:+--epochs "$TEACHER_EPOCHS"} || exit 1
     stage "Teacher: $TEACHER is trained already"
     return
   fi

@@ -73,7 +73,7 @@ for stage in $STAGES; do
       shopt -s nullglob
       trained=("$runs"/*/test.json) ablations=("$runs"/ablation_*/ablation.md)
       [ "${#trained[@]}" -gt 0 ] || die "$runs holds no tested training"
-      begin
+      set_up requirements.txt
       "$PYTHON" "$project/report/accuracy.py" "${trained[@]%/test.json}" --out "$PAGE" \
         --title "ShanghaiTech Part A: trained networks beside the paper's" --note "$NOTE" \
         ${ablations[0]:+--ablation "${ablations[@]%/ablation.md}"}

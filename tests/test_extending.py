@@ -172,6 +172,7 @@ def test_additions_change_no_published_default(toys, lists, start, monkeypatch):
         "short_side": "",
         "teacher_arch": "toy",
         "student_width": "1/4",
+        "untaught": "hard count peak",
     }
     with pytest.raises(ValueError, match="arch must be one of csrnet, bl, .*, toy, got 'vgg'"):
         describe("vgg", "TOY")

@@ -79,6 +79,20 @@ def test_a_training_killed_at_its_end_is_ended_again(call, crowd_lists, finished
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
+def test_what_time_has_ended_stays_ended_though_some_is_left(
+    call, crowd_lists, tmp_path, monkeypatch, capsys
+):
+    out, epochs = tmp_path / "run", 10**6
+    budget = ["--max-minutes", 0.02, "--eval-every", epochs]  # so that the end is reserved roughly
+    call(SKT_distill, *arguments(crowd_lists, out, epochs), *budget)
+    result = (out / "result.json").read_bytes()
+    steps = read_checkpoint(out / "last.pth")["progress"]["steps"]
+    monkeypatch.setattr("training.schedule.Schedule.plan", lambda *_: steps + 9)
+    call(SKT_distill, *arguments(crowd_lists, out, epochs), *budget, "--resume")
+    assert f"{out} is finished already" in capsys.readouterr().out
+    assert (out / "result.json").read_bytes() == result
+
+
 def test_the_result_is_written_last(call, crowd_lists, tmp_path, monkeypatch):
     def full(path, *_):
         raise WriteError(f"{path} could not be written")

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROJECT, write_qnrf
+from conftest import PROJECT, save_student, write_qnrf
 from forkserver import forking_python
 from PIL import Image
+from test_accuracy import write_run
 
 from datasets.splits import read_list
 from report.closing import recommend
-from utils.checkpoint import read_checkpoint
+from utils.checkpoint import read_checkpoint, save_checkpoint
 from utils.inputs import DataError
 
 
@@ -271,6 +272,7 @@ def test_a_second_run_is_refused_and_loses_nothing(demo):
         ([], {"TERMS": "hard,count", "TEACHER": "t.pth"}, "TERMS=hard,count trains without a teac"),
         ([], {"TERMS": "hard", "INIT": "s.pth"}, "INIT=s.pth is where a teacher's training starts"),
         (["-sc", "s.pth"], {}, "set STUDENT=... in place of -sc"),
+        (["--train-on-val"], {}, "set TRAIN_ON_VAL=... in place of --train-on-val"),
         (["-dSHA"], {}, "set DATASET=... in place of -d"),
         ([], {"MINUTES": "9"}, "MINUTES=9 does nothing in SKT_distill.sh: --max-minutes does"),
         ([], {"PYTHON": "/bin/false"}, "PYTHON=/bin/false lacks one of"),
@@ -301,6 +303,8 @@ def test_wrong_settings_are_refused_at_once(options, settings, message, tmp_path
         ([], {"WIDTHS": "3"}, "width must be a number in (0, 1] such as 1/4, got '3'"),
         ([], {"HARD": "maps"}, "--hard: invalid choice: 'maps'"),
         ([], {"MINUTES": "0"}, "--max-minutes: must be a number of more than 0"),
+        ([], {"TERMS": "hard"}, "TERMS=hard does nothing in ablation.sh: ABLATIONS does"),
+        ([], {"INIT": "i.pth", "TEACHER": "t.pth"}, "INIT=i.pth is where a teacher's training sta"),
     ],
 )
 def test_mistakes_in_an_ablation_come_before_any_training(options, settings, message, tmp_path):
@@ -318,6 +322,7 @@ def test_mistakes_in_an_ablation_come_before_any_training(options, settings, mes
         (["--init", "teacher"], {"ARCH": "mobile_s"}, "is a csrnet, the student a mobile_s"),
         (["--init", "teacher"], {"TERMS": "hard", "WIDTH": "1/2"}, "is 1/3 wide, the student 1/2"),
         ([], {"TEACHER": "no.pth"}, "no.pth does not exist"),
+        (["--empty", "/no", "--batch-size", "2", "--crop", "32x32"], {}, "--empty /no is not a fo"),
     ],
 )
 def test_mistakes_of_a_distillation_come_before_its_teacher(options, settings, message, tmp_path):
@@ -333,6 +338,44 @@ def test_a_teachers_script_refuses_the_settings_of_students(tmp_path):
         result.stderr == "error: EPOCHS=5 does nothing in train_teacher.sh: TEACHER_EPOCHS does\n"
     )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("script", ["SKT_distill.sh", "ablation.sh", "train_teacher.sh", "test.sh"])
+def test_help_says_how_a_script_is_used_and_does_nothing(script, tmp_path):
+    result = run_script(script, "--help", RUNS=tmp_path, PYTHON="/bin/false")
+    assert result.returncode == 0 and not result.stderr
+    assert f"bash {script} [" in result.stdout and "#" not in result.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"TRAIN_ON_VAL": 1}, "with train_on_val False, not True"),
+        ({"TEACHER_EPOCHS": 9}, "with epochs 1, not 9"),
+        ({"INIT": "skt_csrnet_sha"}, "with init imagenet, not skt_csrnet_sha.safetensors"),
+    ],
+)
+def test_a_teacher_that_was_trained_otherwise_is_not_taken(changes, difference, tmp_path):
+    teacher = tmp_path / "runs/teacher_csrnet_demo"
+    teacher.mkdir(parents=True)
+    trained = {"train_on_val": "False", "init": "imagenet"}
+    (teacher / "result.json").write_text(json.dumps({"settings": trained, "max_epochs": 1}))
+    weights = read_checkpoint(save_student(tmp_path / "teacher.safetensors", "csrnet"))
+    save_checkpoint(teacher / "best_mae.pth", {"model": weights})
+    result = run_script("SKT_distill.sh", **settings(tmp_path) | changes)
+    assert result.returncode == 1
+    error = result.stderr.splitlines()[-1]
+    assert error.startswith(f"error: the teacher in {teacher} was trained {difference}; TEACHER=")
+
+
+def test_the_page_of_part_a_is_made_of_finished_trainings(tmp_path):
+    write_run(tmp_path / "runs/sha/skt_csrnet", [0, 10, -10, 20, -60])
+    page = tmp_path / "page.md"
+    made = {"STAGES": "page", "RUNS": tmp_path / "runs", "PAGE": page, "NOTE": "Measured twice."}
+    result = run_script("results/shanghaitech_a.sh", **made)
+    assert result.returncode == 0, result.stderr
+    assert "Measured twice." in page.read_text() and "skt_csrnet" in page.read_text()
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """Prints what the shell scripts need to know about a data set and an architecture, in bash."""
 
-import argparse
 import shlex
 import sys
 from pathlib import Path
@@ -11,7 +10,9 @@ import utils.start  # noqa: F401
 from counting.protocols import SHORT_SIDE  # noqa: E402
 from datasets.catalogue import find_dataset  # noqa: E402
 from models.build import find_architecture  # noqa: E402
+from models.distillation import TERMS  # noqa: E402
 from training.recipes import choose_protocol  # noqa: E402
+from utils.options import Parser  # noqa: E402
 
 
 def describe(arch: str, dataset: str) -> dict[str, str]:
@@ -29,11 +30,12 @@ def describe(arch: str, dataset: str) -> dict[str, str]:
         "short_side": short_side,
         "teacher_arch": network.teacher or arch,
         "student_width": network.student_width,
+        "untaught": " ".join(name for name, term in TERMS.items() if not term.taught),
     }
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     parser.add_argument("--arch", required=True)
     parser.add_argument("--dataset", required=True)
     options = parser.parse_args()

@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from types import MappingProxyType
@@ -82,6 +83,13 @@ class Training:
         self.clock = Clock(self.progress, shared=self.device.type == "cpu")
         self.planned, self.interval, self.stopped = self._plan(), 1, False  # see `decide`
         self._stop, self._bar = StopRequest(), None
+
+    @property
+    def budget(self) -> dict[str, float | None]:
+        """How long it may last, as the result has it."""
+        minutes = self.args.max_minutes
+        limit = minutes if math.isfinite(minutes) else None
+        return {"max_epochs": self.args.epochs, "max_minutes": limit}
 
     @property
     def finished(self) -> bool:
@@ -196,10 +204,11 @@ class Training:
 
     def _resume(self) -> bool:
         """Restores the run in the folder, and returns whether it is finished and scored."""
-        last = (read_checkpoint(self.folder.last), self.folder.is_finished)
-        checkpoint, scored = distributed.from_main(last)
+        last = (read_checkpoint(self.folder.last), self.folder.read_result())
+        checkpoint, result = distributed.from_main(last)
         self.state.restore(checkpoint, self.args.out / "last.pth")
-        if scored and self.state.progress.steps >= self._plan():
+        kept_budget = self.budget.items() <= result.items()  # which time alone may have ended
+        if result and (kept_budget or self.state.progress.steps >= self._plan()):
             return True
         if self.folder:
             self.folder.rewind(self.state.progress.epoch)

@@ -1,6 +1,5 @@
 """Ends a training: scores the checkpoint of the best validation on the test images."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
@@ -70,7 +69,7 @@ def write_result(training: Training, progress: Progress, results: Sequence[Count
             "epochs": training.progress.epochs,
             "epoch": progress.epochs,
             "minutes": round(training.progress.seconds / 60, 2),
-            "max_minutes": limit if math.isfinite(limit := training.args.max_minutes) else None,
+            **training.budget,
             "device": device_name(training.device),
             "val_mae": progress.best_mae,
             "validation": validation,

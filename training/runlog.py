@@ -59,13 +59,13 @@ class RunFolder:
         self._tensorboard: SummaryWriter | None = None
         self._drawn, self._behind = time.monotonic(), False
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether the result, which is written last, and the weights are there and whole."""
+    def read_result(self) -> dict[str, Any]:
+        """Returns result.json, which is written last; empty unless it and the weights are there."""
         try:
-            return isinstance(read_json_file(self.result), dict) and self.weights.exists()
+            result = read_json_file(self.result)
         except (OSError, ValueError):
-            return False
+            return {}
+        return result if isinstance(result, dict) and self.weights.exists() else {}
 
     def records(self) -> list[dict[str, Any]]:
         """Returns the log: one record per epoch.

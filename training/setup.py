@@ -85,10 +85,11 @@ def run_settings(args: argparse.Namespace, images: int) -> dict[str, str]:
     values = {name: value for name, value in vars(args).items() if name not in FREE_TO_CHANGE}
     if not args.cosine:  # then more epochs only continue the training
         del values["epochs"]
-    return {name: _as_text(value) for name, value in values.items()} | {"images": str(images)}
+    return {name: as_text(value) for name, value in values.items()} | {"images": str(images)}
 
 
-def _as_text(value: object) -> str:
+def as_text(value: object) -> str:
+    """Returns an option's value as a run's settings have it."""
     if isinstance(value, (tuple, list)):
-        return ",".join(map(_as_text, value))
+        return ",".join(map(as_text, value))
     return value.name if isinstance(value, Path) else str(value)
