@@ -23,6 +23,7 @@ from utils.checkpoint import (
     find_checkpoint,
     read_deployed,
     save_weights,
+    why_no_weights,
 )
 from utils.options import Parser, fail, number
 from utils.pixels import as_batch, normalise, shrink_image
@@ -63,6 +64,9 @@ def main(args: argparse.Namespace) -> None:
     check_number(len(trained), args.false_alarms)
     tensors, metadata = read_deployed(args.checkpoint)
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(GUARD)}
+    for name, tensor in tensors.items():
+        if reason := why_no_weights(tensor):
+            raise CheckpointError(f"checkpoint {args.checkpoint}: {name} {reason}")
     try:
         network = load_counter(tensors, metadata).network
     except ValueError as error:

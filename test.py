@@ -99,7 +99,8 @@ def parse_args() -> argparse.Namespace:
         parser.error("a list of images and --checkpoint are needed, or --cost alone")
     if args.cost:
         options = ["--checkpoint", "--engine", "--json", "--beside", "--per-image"]
-        options += ["--save-maps", "--worst", "--examples"]
+        options += ["--save-maps", "--worst", "--examples", "--dataset", "--protocol"]
+        options += ["--max-side", "--transform", "--workers"]
         parser.refuse(args, options, "has no place beside --cost, which measures no checkpoint")
     for name in ("worst", "examples"):
         path = getattr(args, name)
@@ -107,7 +108,8 @@ def parse_args() -> argparse.Namespace:
             parser.error(f"--{name} must be a .png, got {path}")
     if args.protocol == "tiled" and args.engine != "eager":
         parser.error(f"--engine {args.engine} has no place beside --protocol tiled, only eager has")
-    args.size = args.size or DATASETS[args.dataset].size
+    if not args.cost:
+        args.size = args.size or DATASETS[args.dataset].size
     args.device = choose_device(args.engine, select_device(args, parser))
     if args.engine == "cudagraph" and args.device.type != "cuda":
         parser.error("--engine cudagraph needs a GPU")
@@ -131,13 +133,16 @@ def print_cost(
     print(f"{label:12}{cost.parameters:12,}{macs:15.2f}{cost.flops / 1e9:11.2f}{remark}")
 
 
-def print_costs() -> None:
+def print_costs(wanted: tuple[int, int] | None) -> None:
     """Prints the computed cost of the paper's networks and of students that it does not have.
 
     A remark says where the paper differs.
+
+    Args:
+        wanted: height and width of an image; None: the two that the paper has.
     """
     for dataset, rows in PAPER.items():
-        size = DATASETS[dataset].size
+        size = wanted or DATASETS[dataset].size
         print(
             f"{size[0]}x{size[1]}\n{'':12}{'parameters':>12}{'conv MACs (G)':>15}{'FLOPs (G)':>11}"
         )
@@ -146,12 +151,14 @@ def print_costs() -> None:
             label = name.removesuffix(" + SKT")
             part, _, arch = label.rpartition("-")
             listed.add(arch.lower())
-            paper = f"{params:.2f}", f"{flops:.2f}"
+            paper = None if wanted else (f"{params:.2f}", f"{flops:.2f}")
             print_cost(label, build_network(arch.lower(), Fraction(part or 1)), size, paper)
         for arch, entry in ARCHITECTURES.items():
             if arch not in listed:
                 network = build_network(arch, parse_width(entry.student_width))
                 print_cost(type(network).__name__, network, size)
+        if wanted:
+            break
     print(
         "conv MACs: multiply-accumulates of the convolutions. FLOPs: the paper's count, which is "
         "these, + 1 per bias and ReLU output, + 4 per pooled output."
@@ -369,7 +376,7 @@ def _row(measured: dict[str, Any]) -> tuple[Any, ...]:
 
 def main(args: argparse.Namespace) -> None:
     if args.cost:
-        print_costs()
+        print_costs(args.size)
         return
     args.earlier = [read_result(path) for path in args.beside]
     allow_tf32(False)

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from datasets.pictures import read_size
-from datasets.sizes import Box, Size
+from datasets.sizes import Box, Size, lie_inside
 from datasets.splits import DataError, Sample
 from utils.inputs import check_regular
 
@@ -44,8 +44,7 @@ def read_heads(sample: Sample) -> Heads:
         return Heads(np.zeros((0, 2), np.float32), np.zeros(0), (height, width), "sum")
     with open_map(path) as file:
         points, distances, shrink = read_map_heads(path, file, (height, width))
-    x, y = points.T
-    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    inside = lie_inside(points, (height, width))
     distances = None if distances is None else distances[inside]
     if distances is not None and not (distances >= 0).all():
         raise DataError(f"{path}: a head's distance to the nearest ones is not a positive number")

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from statistics import median_high
 
+import numpy as np
+
 Size = tuple[int, int]  # height, width
 Box = tuple[int, int, int, int]  # top, left, height, width; may reach beyond the image
 
@@ -10,3 +12,13 @@ Box = tuple[int, int, int, int]  # top, left, height, width; may reach beyond th
 def typical_side(sizes: Iterable[Size]) -> int:
     """Returns the median of the pictures' longer sides."""
     return median_high(map(max, sizes))
+
+
+def lie_inside(points: np.ndarray, size: Size) -> np.ndarray:
+    """Returns which of the (N, 2) points, x then y, lie in an image of `size`: (N,) bool.
+
+    Original: a negative coordinate wraps round to the opposite side of the image.
+    """
+    height, width = size
+    x, y = points[:, 0], points[:, 1]
+    return (x >= 0) & (x < width) & (y >= 0) & (y < height)

@@ -11,12 +11,13 @@ from datasets.catalogue import DATASETS  # noqa: E402
 from preprocess.commands import run  # noqa: E402
 from preprocess.generation import add_options  # noqa: E402
 from preprocess.maps import make_maps  # noqa: E402
+from utils.options import Parser  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    add_options(parser, default_root="data/ShanghaiTech")
-    parser.add_argument("--part", choices=["A", "B", "AB"], default="A", help="default: A")
+    parser = Parser(description=__doc__)
+    add_options(parser, DATASETS["SHA"])
+    parser.add_argument("--part", choices=["A", "B", "AB"], default="A", help="part or parts")
     return parser.parse_args()
 
 

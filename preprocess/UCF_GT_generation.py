@@ -12,11 +12,12 @@ from preprocess.commands import run  # noqa: E402
 from preprocess.generation import add_options  # noqa: E402
 from preprocess.maps import make_maps  # noqa: E402
 from preprocess.rescaling import add_short_side, check_short_side  # noqa: E402
+from utils.options import Parser  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    add_options(parser, default_root="data/UCF-QNRF")
+    parser = Parser(description=__doc__)
+    add_options(parser, DATASETS["QNRF"])
     parser.add_argument("--mode", choices=["train", "test"], help="one split (default: both)")
     add_short_side(parser)
     args = parser.parse_args()

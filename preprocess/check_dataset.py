@@ -28,26 +28,26 @@ from preprocess.checks import (  # noqa: E402
     check_repetition,
 )
 from preprocess.commands import run  # noqa: E402
-from preprocess.generation import positive  # noqa: E402
+from preprocess.generation import default_root  # noqa: E402
 from preprocess.layouts import find_split, pair_up, splits_of  # noqa: E402
 from preprocess.pictures import draw_contact_sheet, draw_distributions  # noqa: E402
 from preprocess.processes import Failed, run_in_processes  # noqa: E402
 from utils.files import written_whole  # noqa: E402
+from utils.options import Parser, whole_number  # noqa: E402
 
 NAMED = 3  # files per line
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
-    add("--root", type=Path, default=os.environ.get("ROOT"), help="data set's folder, or $ROOT")
-    add("--dataset", type=str.upper, choices=DATASETS, default="MINE", help="default: MINE")
+    add("--root", type=Path, help="data set's folder, by default $ROOT or its own in data/")
+    add("--dataset", type=str.upper, choices=DATASETS, default="MINE", help="name")
     add("--gt-root", type=Path, help="where the density maps are, if not in --root")
     add("--out", type=Path, help="folder for report.json, distributions.png, contact_sheet.jpg")
-    add("--workers", type=positive, default=os.cpu_count(), help="processes (default: one a core)")
+    add("--workers", type=whole_number(1), default=os.cpu_count(), help="processes")
     args = parser.parse_args()
-    if args.root is None:
-        parser.error("--root must name the data set")
+    args.root = args.root or default_root(DATASETS[args.dataset])
     return args
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from datasets.files import InUseError, open_map, read_map_heads
 from datasets.pictures import is_turned, read_image
+from datasets.sizes import lie_inside
 from datasets.splits import DataError
 from preprocess.annotations import read_annotation
-from preprocess.density import lie_inside
 from preprocess.formats import Annotation
 from preprocess.layouts import AnnotatedImage, Pairing
 

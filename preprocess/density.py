@@ -54,16 +54,6 @@ SIGMA_RULES: dict[str, Callable[[np.ndarray, Size], np.ndarray]] = {
 }
 
 
-def lie_inside(points: np.ndarray, size: Size) -> np.ndarray:
-    """Returns which of the (N, 2) points, x then y, lie in an image of `size`: (N,) bool.
-
-    Original: a negative coordinate wraps round to the opposite side of the image.
-    """
-    height, width = size
-    x, y = points[:, 0], points[:, 1]
-    return (x >= 0) & (x < width) & (y >= 0) & (y < height)
-
-
 def merge_heads(points: np.ndarray) -> np.ndarray:
     """Returns one point per occupied pixel, at whole coordinates: (M, 2) with M <= N.
 

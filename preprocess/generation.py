@@ -1,10 +1,13 @@
 """Writes an .h5 for every annotated image, in worker processes, for all GT commands."""
 
+from utils.start import PROJECT
+
 import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,14 +15,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from datasets.catalogue import Dataset
 from datasets.files import InUseError, open_map, read_map_heads
 from datasets.pictures import read_image, read_size
+from datasets.sizes import Size, lie_inside
 from datasets.splits import DataError
 from preprocess.density import (
     SIGMA_RULES,
-    Size,
     density_map,
-    lie_inside,
     mean_distance,
     merge_heads,
 )
@@ -27,8 +30,7 @@ from preprocess.importing import refuse_turned
 from preprocess.layouts import AnnotatedImage
 from preprocess.processes import Failed, run_in_processes
 from utils.files import written_whole
-
-PROJECT = Path(__file__).resolve().parents[1]
+from utils.options import whole_number
 
 
 @dataclass(frozen=True)
@@ -46,19 +48,53 @@ class Recipe:
         return cls(sigma, border, merge=True, shrink="bicubic")
 
 
-def add_options(parser: argparse.ArgumentParser, default_root: str | None) -> None:
+def choose_recipe(
+    dataset: Dataset, paths: Iterable[Path], original: bool | None, sigma: str | None = None
+) -> Recipe:
+    """Returns how a data set's maps are made, and says so if they are the published code's.
+
+    What is None is as in the first map that there is among `paths`, so that making maps again
+    changes none; of published data sets the sigma is always theirs.
+    """
+    kept = _read_recipe(paths)
+    if original is None and (original := bool(kept.get("merge"))):
+        print("the maps stay the published code's; --no-original makes ours")
+    if sigma is None:
+        known = kept.get("sigma") if dataset.layout == "own" else None
+        sigma = known if known in SIGMA_RULES else dataset.sigma
+    return Recipe.original(sigma, dataset.original_border) if original else Recipe(sigma)
+
+
+def _read_recipe(paths: Iterable[Path]) -> dict[str, object]:
+    """Returns the attributes of the first map that can be read; none if there is none."""
+    for path in paths:
+        with suppress(DataError), open_map(path) as file:  # missing, or damaged
+            return dict(file.attrs)
+    return {}
+
+
+def default_root(dataset: Dataset) -> Path:
+    """Returns the folder of a data set unless --root names another."""
+    return Path(os.environ.get("ROOT") or PROJECT / dataset.root)
+
+
+def add_options(parser: argparse.ArgumentParser, dataset: Dataset | None) -> None:
     """Adds the options that the GT generation commands share.
 
     Args:
-        default_root: None where it depends on other options.
+        dataset: None if another option chooses it; then --root has no default yet.
     """
-    root = default_root and Path(os.environ.get("ROOT", PROJECT / default_root))
     add = parser.add_argument
-    default = default_root or "its own in data/"
-    add("--root", type=Path, default=root, help=f"data set's folder, $ROOT or {default}")
+    where = "data set's folder, by default $ROOT or its own in data/"
+    add("--root", type=Path, default=dataset and default_root(dataset), help=where)
     add("--out", type=Path, help="write the same tree of .h5 here (default: beside annotations)")
-    add("--original", action="store_true", help="the published code's maps, heads merged and lost")
-    add("--workers", type=positive, default=os.cpu_count(), help="processes (default: one a core)")
+    add(
+        "--original",
+        action=argparse.BooleanOptionalAction,
+        help="the published code's maps, heads merged and lost (default: as the maps that there "
+        "are, else not)",
+    )
+    add("--workers", type=whole_number(1), default=os.cpu_count(), help="processes")
 
 
 @dataclass(frozen=True)
@@ -112,17 +148,6 @@ def generate(
             file=sys.stderr,
         )
     return failed
-
-
-def positive(text: str) -> int:
-    """Reads an option's whole number of at least 1.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not one.
-    """
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)
 
 
 def _bring_up_to_date(

@@ -31,7 +31,12 @@ class Placing:
 
 
 def import_dataset(
-    source: Source, root: Path, test_share: float, seed: int, copied: bool, workers: int
+    source: Source,
+    root: Path,
+    test_share: float | None,
+    seed: int | None,
+    copied: bool,
+    workers: int,
 ) -> None:
     """Writes `root`/SPLIT/images and `root`/SPLIT/annotations, completely or not at all.
 

@@ -1,7 +1,6 @@
 """Writes the train, validation and test lists of a data set, such as A_train.json."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -10,26 +9,24 @@ import utils.start  # noqa: F401
 
 from datasets.catalogue import DATASETS  # noqa: E402
 from preprocess.commands import run  # noqa: E402
-from preprocess.lists import Validation, make_lists  # noqa: E402
-
-PROJECT = Path(__file__).resolve().parents[1]
+from preprocess.generation import default_root  # noqa: E402
+from preprocess.lists import VAL_SHARE, Validation, make_lists  # noqa: E402
+from utils.options import Parser, number, whole_number  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
-    add("--dataset", type=str.upper, choices=DATASETS, default="SHA", help="default: SHA")
-    add("--root", type=Path, help="data set's folder (default: $ROOT or data/...)")
+    add("--dataset", type=str.upper, choices=DATASETS, default="SHA", help="name")
+    add("--root", type=Path, help="data set's folder, by default $ROOT or its own in data/")
     add("--gt-root", type=Path, help="the --out that the maps were written to (default: root)")
-    add("--out", type=Path, default=Path("."), help="folder for the lists (default: this one)")
-    add("--val-share", type=float, default=0.2, help="of the training images (default: 0.2)")
-    add("--seed", type=int, default=0, help="of the split where none is published (default: 0)")
+    add("--out", type=Path, default=Path("."), help="folder for the lists")
+    share = f"of the training images, where no validation images are given (default: {VAL_SHARE})"
+    add("--val-share", type=number(0, 0.99, exclusive=True), help=share)
+    add("--seed", type=whole_number(0), help="of this choice (default: 0)")
     add("--train-on-val", action="store_true", help="the original's list: train on all images")
     args = parser.parse_args()
-    if not 0 < args.val_share < 1:
-        parser.error(f"--val-share must lie between 0 and 1, got {args.val_share}")
-    if args.root is None:
-        args.root = Path(os.environ.get("ROOT", PROJECT / DATASETS[args.dataset].root))
+    args.root = args.root or default_root(DATASETS[args.dataset])
     return args
 
 

@@ -1,7 +1,6 @@
 """Makes the density maps of any data set that the project knows: one .h5 for every image."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -10,20 +9,20 @@ import utils.start  # noqa: F401
 
 from datasets.catalogue import DATASETS  # noqa: E402
 from preprocess.commands import run  # noqa: E402
-from preprocess.generation import PROJECT, add_options  # noqa: E402
+from preprocess.generation import add_options, default_root  # noqa: E402
 from preprocess.layouts import splits_of  # noqa: E402
 from preprocess.maps import make_maps  # noqa: E402
 from preprocess.rescaling import add_short_side, check_short_side  # noqa: E402
+from utils.options import Parser  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     parser.add_argument("--dataset", type=str.upper, choices=DATASETS, required=True)
-    add_options(parser, default_root=None)
+    add_options(parser, None)
     add_short_side(parser)
     args = parser.parse_args()
-    if args.root is None:
-        args.root = Path(os.environ.get("ROOT", PROJECT / DATASETS[args.dataset].root))
+    args.root = args.root or default_root(DATASETS[args.dataset])
     check_short_side(args, parser)
     return args
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from datasets.catalogue import Dataset
 from preprocess.annotations import READERS
-from preprocess.generation import Recipe, generate
+from preprocess.generation import choose_recipe, generate
 from preprocess.layouts import find_images
 from preprocess.processes import raise_failed
 from preprocess.rescaling import rescale
@@ -17,9 +17,10 @@ def make_maps(
     label: str,
     root: Path,
     out: Path | None,
-    original: bool,
+    original: bool | None,
     workers: int,
     short_side: tuple[int, int] | None = None,
+    sigma: str | None = None,
 ) -> None:
     """Brings the .h5 of every image up to date, and prints what was done.
 
@@ -27,19 +28,19 @@ def make_maps(
         splits: such as "train" and "test".
         label: the data set's, for what is printed.
         out: root of the same tree of .h5 files; None: beside the annotations.
-        original: whether to make the published code's maps.
+        original: whether to make the published code's maps; for None see `choose_recipe`.
         short_side: limits of the images' short sides, in pixels. Images and annotations are then
             written into `out`, too, rescaled if necessary.
+        sigma: name of SIGMA_RULES; for None see `choose_recipe`.
 
     Raises:
         DataError: the layout is different, or files are unreadable (a line for each); the maps of
             all others are made.
     """
     read_points = READERS[dataset.layout]
-    recipe = Recipe(dataset.sigma)
-    if original:
-        recipe = Recipe.original(dataset.sigma, dataset.original_border)
     found, failed = {split: find_images(dataset, root, split) for split in splits}, []
+    paths = (pair.density_path(root, out) for pairs in found.values() for pair in pairs)
+    recipe = choose_recipe(dataset, paths, original, sigma)
     for split, pairs in found.items():
         maps = out
         if short_side is not None:

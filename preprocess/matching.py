@@ -16,6 +16,7 @@ from preprocess.processes import raise_failed, run_in_processes
 from utils.inputs import check_regular, closest_names, fold_name
 
 SPLITS = ("train", "val", "test")
+TEST_SHARE = 0.2  # of the images, unless folders decide or another one is wanted
 OTHER_NAMES = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 SPLIT = r"(train|training|val|valid|validation|test|testing)([_-]?(data|set|images|\d+))?"
 NOT_ANNOTATIONS = ("readme", "license")  # which annotation tools add to their exports
@@ -82,21 +83,28 @@ def match(source: Source, workers: int = 1) -> dict[Path, Annotation]:
     return {image: found[image][0] for image in images}
 
 
-def choose_splits(images: Sequence[Path], test_share: float, seed: int) -> dict[Path, str]:
+def choose_splits(
+    images: Sequence[Path], test_share: float | None, seed: int | None
+) -> dict[Path, str]:
     """Returns "train", "val" or "test" for every image.
 
-    Folders with these names decide. Without them, a seeded choice of `test_share` is for testing.
+    Folders with these names decide. Without them, a seeded choice is for testing: of TEST_SHARE,
+    unless another one is given.
 
     Raises:
-        DataError: only some images lie in such folders, or there are too few to train or test on.
+        DataError: only some images lie in such folders, or all do and a choice is asked for, or
+            there are too few to train or test on.
     """
     splits = {image: split_of(image) for image in images}
     if not any(splits.values()):
         if len(images) < 3:
             raise DataError(f"{len(images)} images are too few to train, validate and test on")
-        count = min(max(1, round(test_share * len(images))), len(images) - 2)
-        chosen = set(random.Random(seed).sample(images, count))
+        count = min(max(1, round((test_share or TEST_SHARE) * len(images))), len(images) - 2)
+        chosen = set(random.Random(seed or 0).sample(images, count))
         return {image: "test" if image in chosen else "train" for image in images}
+    for option, value in (("--test-share", test_share), ("--seed", seed)):
+        if value is not None:
+            raise DataError(f"{option} chooses nothing: folders called train and test decide")
     stray = [image for image, split in splits.items() if split is None]
     if stray:
         raise DataError(f"{stray[0]} lies in no folder train, val or test, but other images do")

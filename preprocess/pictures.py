@@ -11,9 +11,9 @@ from matplotlib import pyplot as plt  # noqa: E402
 from PIL import Image, ImageDraw, ImageFont  # noqa: E402
 
 from datasets.pictures import read_image  # noqa: E402
+from datasets.sizes import lie_inside  # noqa: E402
 from preprocess.annotations import read_points  # noqa: E402
 from preprocess.checks import Checked  # noqa: E402
-from preprocess.density import lie_inside  # noqa: E402
 from utils.files import written_whole  # noqa: E402
 
 TILES, COLUMNS = 20, 5  # of a contact sheet

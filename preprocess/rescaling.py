@@ -12,7 +12,7 @@ from PIL import Image
 from datasets.pictures import read_image, read_size
 from datasets.splits import DataError
 from preprocess.annotations import read_source, write_ucf_points
-from preprocess.layouts import AnnotatedImage
+from preprocess.layouts import IMAGE_ENDINGS, AnnotatedImage
 from preprocess.processes import Failed, run_in_processes
 from utils.files import copy_whole, written_whole
 
@@ -72,16 +72,31 @@ def rescale(
 
     Returns:
         The annotated images under `out`, and those of which a file is unreadable.
+
+    Raises:
+        DataError: `out` holds other images, which would be taken for this data set's.
     """
     moved = [
         AnnotatedImage(*(out / path.relative_to(root) for path in (pair.image, pair.annotation)))
         for pair in pairs
     ]
+    _refuse_others(out, [pair.image for pair in moved])
     work = partial(_rescale, limits=limits, read_points=read_points)
     jobs = list(zip(pairs, moved, strict=True))
     outcomes = run_in_processes(work, jobs, workers, "rescaling", name=lambda job: job[0])
     failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
     return [outcome for outcome in outcomes if isinstance(outcome, AnnotatedImage)], failed
+
+
+def _refuse_others(out: Path, images: Sequence[Path]) -> None:
+    folders = {image.parent for image in images}
+    found = {path for folder in folders if folder.is_dir() for path in folder.iterdir()}
+    others = [path for path in found - set(images) if path.suffix.lower() in IMAGE_ENDINGS]
+    if others := [path for path in others if not path.name.startswith(".")]:
+        raise DataError(
+            f"{out} holds {len(others)} images that --root does not, such as {min(others)}: "
+            "remove it, or name another --out"
+        )
 
 
 def _rescale(

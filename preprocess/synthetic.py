@@ -20,9 +20,11 @@ from preprocess.commands import run  # noqa: E402
 from preprocess.figures import BODY, PAINT, Figure, palette  # noqa: E402
 from preprocess.processes import raise_failed, run_in_processes  # noqa: E402
 from utils.files import UNFINISHED, write_whole, written_whole  # noqa: E402
+from utils.options import Parser, checked, parse_size, whole_number  # noqa: E402
 
 VERSION = 1  # raise it when the same seed draws other pictures
 SPLITS = ("train_data", "test_data")
+SHORTEST = 10  # pixels of a side
 OVERSAMPLING = 2  # the canvas is this much larger than the picture
 METRE = 7.5  # in head radii
 
@@ -184,19 +186,17 @@ def _draw_picture(job: tuple[argparse.Namespace, int, int]) -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--out", type=Path, required=True, help="folder that gets part_A")
-    parser.add_argument("--train", type=int, default=120, help="pictures, default: 120")
-    parser.add_argument("--test", type=int, default=30, help="pictures, default: 30")
-    parser.add_argument("--size", default="256x384", help="HEIGHTxWIDTH, default: 256x384")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument("--workers", type=int, help="processes, default: one per core")
+    parser = Parser(description=__doc__)
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder that gets part_A")
+    add("--train", type=whole_number(0), default=120, help="training pictures")
+    add("--test", type=whole_number(0), default=30, help="test pictures")
+    add("--size", type=checked(parse_size), default="256x384", help="HEIGHTxWIDTH")
+    add("--seed", type=whole_number(0), default=0, help="of what is drawn")
+    add("--workers", type=whole_number(1), default=os.cpu_count(), help="processes")
     args = parser.parse_args()
-    if not re.fullmatch(r"([1-9]\d{1,3})x([1-9]\d{1,3})", args.size):
-        parser.error(f"--size must be HEIGHTxWIDTH, both from 10 to 9999, not {args.size!r}")
-    args.size = tuple(map(int, args.size.split("x")))
-    if min(args.train, args.test, args.seed) < 0 or (args.workers is not None and args.workers < 1):
-        parser.error("--train, --test and --seed start at 0, --workers at 1")
+    if min(args.size) < SHORTEST:
+        parser.error(f"--size must have {SHORTEST} pixels a side, not {min(args.size)}")
     return args
 
 
@@ -218,8 +218,9 @@ def main(args: argparse.Namespace) -> None:
                 path.unlink()
     write_whole(demo, '"unfinished"')
     jobs = [(args, s, n + 1) for s in (0, 1) for n in range((args.train, args.test)[s])]
-    workers = args.workers or os.cpu_count() or 1
-    outcomes = run_in_processes(_draw_picture, jobs, workers, "demo crowd", lambda job: job[1:])
+    outcomes = run_in_processes(
+        _draw_picture, jobs, args.workers, "demo crowd", lambda job: job[1:]
+    )
     raise_failed(outcomes)
     write_whole(demo, json.dumps(wanted))
 

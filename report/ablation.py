@@ -3,7 +3,6 @@
 `python report/ablation.py FOLDER` writes both, as `ablation.md` and `ablation.png`.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from report.runs import KEPT, learning_curve, read_log  # noqa: E402
 from utils.files import copy_whole, write_whole  # noqa: E402
 from utils.inputs import NUMBER, OPTIONAL_NUMBER, check_fields, read_json_file  # noqa: E402
 from utils.markdown import format_table  # noqa: E402
+from utils.options import Parser  # noqa: E402
 from utils.plots import begin_at_zero, save_figure  # noqa: E402
 
 
@@ -191,7 +191,7 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     description = "Table and figure of an ablation's runs."
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser = Parser(description=description)
     parser.add_argument("folder", type=Path, help="whose folders are the runs")
     try:
         main(parser.parse_args().folder)

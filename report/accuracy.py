@@ -33,6 +33,7 @@ from report.runs import (  # noqa: E402
     read_run,
 )
 from utils.files import copy_whole, write_whole  # noqa: E402
+from utils.options import Parser  # noqa: E402
 from utils.plots import begin_at_zero, save_figure  # noqa: E402
 
 
@@ -171,7 +172,7 @@ def _beside(out: Path, shown: str) -> Path:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", help="folders of trainings, each tested")
     parser.add_argument("--out", type=Path, required=True, help="the page, a Markdown file")
     title = "ShanghaiTech Part A: trained networks beside the paper's"

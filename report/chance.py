@@ -17,6 +17,7 @@ import numpy as np
 from report.runs import read_counts  # noqa: E402
 from utils.markdown import format_table  # noqa: E402
 from utils.metrics import CountResult  # noqa: E402
+from utils.options import Parser  # noqa: E402
 
 RESAMPLES = 10_000
 SURE = 0.95
@@ -92,16 +93,19 @@ def _span(ends: Range) -> str:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("counts", type=Path, nargs="+", help="CSV files of test.py --per-image")
     return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
     names = [path.stem for path in args.counts]
+    if len(set(names)) < len(names):  # such as test.csv, which test.sh writes
+        names = [path.resolve().parent.name for path in args.counts]
     if len(set(names)) < len(names):
-        raise ValueError("two of the files have the same name; rename one")
-    print(compare_by_chance({path.stem: read_counts(path) for path in args.counts}))
+        raise ValueError("two of the files have the same name, and their folders, too; rename one")
+    counts = map(read_counts, args.counts)
+    print(compare_by_chance(dict(zip(names, counts, strict=True))))
 
 
 if __name__ == "__main__":

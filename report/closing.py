@@ -1,6 +1,5 @@
 """Says what the student of a finished distillation is good for, and how to count with it."""
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import utils.start  # noqa: F401
 from datasets.catalogue import DATASETS
 from datasets.splits import DataError, read_list
 from utils.inputs import NUMBER, check_fields, read_json_file
+from utils.options import Parser  # noqa: E402
 
 
 def recommend(run: Path, test_json: Path) -> str:
@@ -46,7 +46,7 @@ def recommend(run: Path, test_json: Path) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     parser.add_argument("run", type=Path, help="its folder")
     parser.add_argument("test_json", type=Path, help="list of its test images")
     options = parser.parse_args()

@@ -6,7 +6,6 @@ Several checkpoints become one network: the mean of their weights, a "model soup
 ICML 2022). That is sensible if their trainings began with the same weights.
 """
 
-import argparse
 import hashlib
 import sys
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from torch import Tensor
 from models.counter import MAX_SIDE  # noqa: E402
 from utils.checkpoint import CheckpointError, read_checkpoint, save_weights  # noqa: E402
 from utils.files import check_outputs  # noqa: E402
+from utils.options import Parser  # noqa: E402
 
 
 def release(checkpoints: Sequence[Path], path: Path) -> str:
@@ -31,6 +31,8 @@ def release(checkpoints: Sequence[Path], path: Path) -> str:
         CheckpointError: a checkpoint is unreadable, not of a training, or of another network than
             the first; a weight does not fit into float16; or the file cannot be written.
     """
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"{path} must be a .safetensors file, as programs read it")
     held = [_read(checkpoint) for checkpoint in checkpoints]
     facts = {name: held[0][name] for name in ("arch", "width")}
     for checkpoint, other in zip(checkpoints, held, strict=True):
@@ -73,7 +75,7 @@ def _shorten(name: str, tensor: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.splitlines()[0])
     what = "of a training, such as RUN/best_mae.pth; the weights of several are averaged"
     parser.add_argument("checkpoint", type=Path, nargs="+", help=what)
     parser.add_argument("path", type=Path, help=".safetensors file to write")

@@ -179,8 +179,9 @@ def compare_latencies(runs: Sequence[Run], dataset: str) -> dict[str, list[Point
 
     Empty if the CPU latency of no REFERENCE was measured, or nothing is published for the data set.
     """
-    references = [run.test["cpu_s"] for run in runs if run.test["model"] == REFERENCE]
-    if not any(references) or dataset not in LIGHT:
+    timed = [run for run in runs if run.test["cpu_s"]]
+    references = [run.test["cpu_s"] for run in timed if run.test["model"] == REFERENCE]
+    if not references or dataset not in LIGHT:
         return {}
     published = {name: (row[-1], row[0]) for name, *row in PAPER[dataset]}
     reference, _ = published[f"{REFERENCE} + SKT"]
@@ -189,11 +190,7 @@ def compare_latencies(runs: Sequence[Run], dataset: str) -> dict[str, list[Point
         "light counters": [
             (name, ms / LIGHT_REFERENCE_MS, mae) for name, mae, *_, ms in LIGHT[dataset]
         ],
-        "ours": [
-            (run.name, run.test["cpu_s"] / references[0], run.test["mae"])
-            for run in runs
-            if run.test["cpu_s"]
-        ],
+        "ours": [(run.name, run.test["cpu_s"] / references[0], run.test["mae"]) for run in timed],
     }
 
 

@@ -215,6 +215,8 @@ def test_several_checkpoints_are_released_as_their_mean(tmp_path):
             tensor.double(), (first[name].double() + second[name]) / 2, rtol=1e-3, atol=1e-6
         )
     assert released["trunk.block1.conv.0.1.running_mean"].eq(1.5).all()
+    with pytest.raises(CheckpointError, match="w.pth must be a .safetensors file"):
+        release(paths[:1], tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match="2.pth is a 1/16 csrnet, .*0.pth a 1/16 mobile_s"):
         release(paths[::2], tmp_path / "w.safetensors")
 

@@ -243,6 +243,7 @@ def test_the_shell_scripts_prepare_what_the_command_made(tmp_path):
     made = [root / f"mine_{split}.json" for split in ("train", "val", "test")]
     assert [len(samples) for samples in read_splits(*made, train_on_val=False)] == [6, 2, 2]
 
+    precious = made[0].write_text(json.dumps(json.loads(made[0].read_text())[:2]))
     first = find_images(DATASETS["MINE"], root, "test")[0]
     first.density_path(root, None).unlink()
     prepare = '. preprocess/prepare.sh; begin; prepare; printf "%s\n" "${lists[@]}" "$DATASET"'
@@ -260,6 +261,7 @@ def test_the_shell_scripts_prepare_what_the_command_made(tmp_path):
 
     result = run_prepare()
     assert result.returncode == 0, result.stderr
+    assert made[0].stat().st_size == precious  # scripts have lists of their own
     assert "8 up to date" in result.stdout and "1 density maps written" in result.stdout
     *lists, dataset = result.stdout.splitlines()[-4:]
     assert dataset == "MINE" and lists[0] == str(tmp_path / "runs/lists_mine/mine_train.json")
@@ -297,6 +299,8 @@ def test_folders_called_like_splits_remain_splits(tmp_path):
     lists = [tmp_path / f"mine/mine_{split}.json" for split in ("train", "val", "test")]
     found = [sorted(s.image.name for s in part) for part in read_splits(*lists, train_on_val=False)]
     assert found == [["2.jpg", "x_1.jpg"], ["1.jpg"], ["1.jpg"]]
+    options = ["--root", tmp_path / "again", "--images", raw, "--test-share", 0.5]
+    assert_one_line_error(run_program(MAKE_DATASET, *options), "--test-share chooses nothing")
     options = ["--dataset", "mine", "--root", tmp_path / "mine", "--out", tmp_path]
     result = run_program("preprocess/make_json.py", *options, "--train-on-val")
     assert result.returncode == 0, result.stderr

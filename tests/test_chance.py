@@ -55,5 +55,10 @@ def test_other_images_or_heads_are_no_comparison(tmp_path):
     files = [tmp_path / "a.csv", tmp_path / "b.csv"]
     result = run_program("report/chance.py", *files)
     assert rows_of(result.stdout)[-1] == ["a - b", "+1.25", "1.0 to 1.5", "more than chance"]
+    tests = [tmp_path / f"{name}/test.csv" for name in "ab"]  # as test.sh writes them
+    for file, test in zip(files, tests, strict=True):
+        test.parent.mkdir()
+        test.write_bytes(file.read_bytes())
+    assert run_program("report/chance.py", *tests).stdout == result.stdout
     result = run_program("report/chance.py", *files, tmp_path / "no.csv")
     assert (result.returncode, result.stderr.count("\n")) == (1, 1) and "no.csv" in result.stderr

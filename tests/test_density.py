@@ -5,10 +5,10 @@ import time
 import numpy as np
 import pytest
 
+from datasets.sizes import lie_inside
 from preprocess.density import (
     SIGMA_RULES,
     density_map,
-    lie_inside,
     merge_heads,
     sigmas_by_nearest,
     sigmas_by_three_nearest,

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import assert_one_line_error, run_program
+from conftest import assert_one_line_error, run_program, save_student
 from pictures import write_picture
 from safetensors import safe_open
 
@@ -153,3 +153,6 @@ def test_user_mistakes_in_calibrating(pictures, tmp_path):
     assert_one_line_error(result, "student.pth must be a .safetensors file")
     result = run_program("calibrate.py", *lists, "-c", pictures / "student.safetensors")
     assert_one_line_error(result, "40 pictures cannot tell 1.0% of false alarms, 100 can")
+    failed = save_student(tmp_path / "failed.safetensors", "csrnet", bias=float("nan"))
+    result = run_program("calibrate.py", *lists, "-c", failed, "--false-alarms", 0.1)
+    assert_one_line_error(result, "output_layer.bias has values that are not finite")

@@ -100,6 +100,10 @@ def test_what_is_up_to_date_is_skipped_and_what_is_not_is_made_again(tmp_path):
     with h5py.File(folder / "IMG_2.h5") as file:
         assert file["points"][:].tolist() == [[7, 7]]
     assert "5 density maps written" in run_program(GENERATE, "--root", root, "--original").stdout
+    kept = run_program(GENERATE, "--root", root).stdout
+    assert kept.startswith("the maps stay the published code's; --no-original makes ours\n")
+    assert "0 density maps written, 5 up to date" in kept
+    assert "5 density maps written" in run_program(GENERATE, "--root", root, "--no-original").stdout
     assert not list(root.rglob("*.tmp"))
 
 
@@ -208,6 +212,11 @@ def test_qnrf_rescaled_for_bl_is_a_data_set_of_its_own(tmp_path):
     assert (out / "Train/img_0001.jpg").stat().st_mtime_ns == written
     assert not list(out.rglob(".*"))
 
+    write_qnrf(tmp_path / "fewer", "Train", [[[5, 5]]])
+    write_qnrf(tmp_path / "fewer", "Test", [[[5, 5]]])
+    result = run_program(GENERATE_UCF, "--root", tmp_path / "fewer", *options[2:])
+    assert_one_line_error(result, "holds 2 images that --root does not", "Train/img_0002.jpg")
+
 
 def test_mistakes_in_rescaling_end_in_one_line_and_lose_nothing(tmp_path):
     write_qnrf(tmp_path, "Train", [[[5, 5]]])
@@ -238,6 +247,8 @@ def test_part_a_validates_on_the_published_images(tmp_path):
             names[split] = {s.image.stem for s in read_list(tmp_path / f"A_{split}.json")}
         assert names["val"] == {"IMG_3", "IMG_8", "IMG_9"}
         assert len(names["train"]) == (10 if option else 7)
+    result = run_program(MAKE_JSON, "--root", root, "--out", tmp_path, "--seed", 1)
+    assert_one_line_error(result, "--seed chooses nothing", "has published validation images")
 
 
 def test_a_split_is_fixed_by_its_seed(tmp_path):

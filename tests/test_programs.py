@@ -454,6 +454,9 @@ def test_cost_alone_needs_no_data():
     for figure in ("205.88", "13.09", "205.32", "13.06", "2447.91", "155.69", "2441.23", "155.30"):
         assert figure in result.stdout
     assert "the paper has" not in result.stdout
+    lines = run_program("test.py", "--cost", "--size", "64x96").stdout.splitlines()
+    assert lines[0] == "64x96" and len(lines) == 2 + 7 + 1
+    assert_one_line_error(run_program("test.py", "--cost", "-d", "QNRF"), "--dataset has no place")
 
 
 def test_a_run_whose_log_was_cut_and_whose_teacher_moved_resumes(
@@ -491,7 +494,7 @@ def test_a_run_whose_log_was_cut_and_whose_teacher_moved_resumes(
         (["--arch", "bl", "--terms", "soft", "--background", "1"], "--background belongs to hard"),
         (["--boxes", "SHA"], "--boxes needs --hard bayesian"),
         (["--sigma", "8"], "--sigma needs --hard bayesian"),
-        (["--terms", "hard,inter", "--more-teachers", "b.pth"], "--more-teachers belongs to soft"),
+        (["--terms", "hard,intra", "--more-teachers", "b.pth"], "--more-teachers belongs to soft"),
         (["--terms", "hard"], "--teacher_ckpt has nothing to teach with --terms hard"),
         (
             ["--terms", "hard", "--init", "teacher", "--teacher-cache", "auto"],

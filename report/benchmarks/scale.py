@@ -21,7 +21,7 @@ import numpy as np  # noqa: E402
 
 from datasets.pictures import list_pictures  # noqa: E402
 from utils.markdown import format_table  # noqa: E402
-from utils.options import number, whole_number  # noqa: E402
+from utils.options import Parser, number, whole_number  # noqa: E402
 
 MANY = 10_000_000  # pictures, of the estimate
 WAYS = (("plain", 1, 0), ("1 actor", 1, 1), ("2 x plain", 2, 0), ("2 actors", 1, 2))
@@ -29,11 +29,11 @@ HEADS = ("all (s)", "start (s)", "then, pictures a second", "CPU ms a picture", 
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = Parser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("folder", type=Path, help="pictures")
-    add("--few", type=whole_number(2), default=20, help="pictures of the short runs (default: 20)")
-    add("--price", type=number(0), default=0.04, help="of a core-hour (default: 0.04)")
+    add("--few", type=whole_number(2), default=20, help="pictures of the short runs")
+    add("--price", type=number(0), default=0.04, help="of a core-hour")
     return parser.parse_args()
 
 
@@ -98,6 +98,8 @@ def main(args: argparse.Namespace) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["RAY_worker_niceness"] = "0"  # not 15, so that other programs hold up all alike
     names = [str(path.absolute()) for path in list_pictures(args.folder, False).files]
+    if len(names) <= args.few:
+        sys.exit(f"error: {args.folder} holds {len(names)} pictures; more than --few are needed")
     few, expected, rows, steady = names[:: len(names) // args.few], None, [], {}
     for label, processes, actors in WAYS:
         load = os.getloadavg()[0]
