@@ -187,7 +187,8 @@ def main(args: argparse.Namespace) -> None:
         check_folder(args.out, args.resume)
         check_networks(args)
         return
-    check_folder(args.out, args.resume)
+    if ranks.is_main():
+        check_folder(args.out, args.resume)
     train, val, test = build_loaders(args, [args.hard] if need_truth(args.terms) else [])
 
     torch.manual_seed(args.seed)

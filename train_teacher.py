@@ -88,7 +88,8 @@ def build_teacher(args: argparse.Namespace) -> nn.Module:
 
 
 def main(args: argparse.Namespace) -> None:
-    check_folder(args.out, args.resume)
+    if ranks.is_main():
+        check_folder(args.out, args.resume)
     train, val, test = build_loaders(args, [args.hard])
 
     torch.manual_seed(args.seed)

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -56,21 +56,30 @@ def choose_recipe(
     What is None is as in the first map that there is among `paths`, so that making maps again
     changes none; of published data sets the sigma is always theirs.
     """
-    kept = _read_recipe(paths)
-    if original is None and (original := bool(kept.get("merge"))):
+    rules = SIGMA_RULES if dataset.layout == "own" else [dataset.sigma]
+    ours = [Recipe(rule) for rule in rules]
+    published = [Recipe.original(rule, dataset.original_border) for rule in rules]
+    read = partial(_read_recipe, known=[*ours, *published])  # in a process that may crash
+    (kept,) = run_in_processes(read, [list(paths)], 1, "recipe", name=lambda _: "maps")
+    kept = kept if isinstance(kept, Recipe) else Recipe(dataset.sigma)
+    if original is None and (original := kept in published):
         print("the maps stay the published code's; --no-original makes ours")
-    if sigma is None:
-        known = kept.get("sigma") if dataset.layout == "own" else None
-        sigma = known if known in SIGMA_RULES else dataset.sigma
+    sigma = sigma or kept.sigma
     return Recipe.original(sigma, dataset.original_border) if original else Recipe(sigma)
 
 
-def _read_recipe(paths: Iterable[Path]) -> dict[str, object]:
-    """Returns the attributes of the first map that can be read; none if there is none."""
+def _read_recipe(paths: Iterable[Path], known: Sequence[Recipe]) -> Recipe | None:
+    """Returns how the first map was made that was made in one of the `known` ways."""
     for path in paths:
         with suppress(DataError), open_map(path) as file:  # missing, or damaged
-            return dict(file.attrs)
-    return {}
+            for recipe in known:
+                if _has(file, vars(recipe)):
+                    return recipe
+    return None
+
+
+def _has(file: h5py.File, attributes: Mapping[str, str | bool]) -> bool:
+    return all(np.array_equal(file.attrs.get(name), value) for name, value in attributes.items())
 
 
 def default_root(dataset: Dataset) -> Path:
@@ -199,7 +208,7 @@ def _read_points_and_size(
     try:
         size = read_size(image)
         with open_map(path) as file:
-            if not all(file.attrs.get(name) == value for name, value in attributes.items()):
+            if not _has(file, attributes):
                 return None
             points, distances, _ = read_map_heads(path, file, size)
     except InUseError:

@@ -153,6 +153,7 @@ inherits() {
 # untrained to its architecture, if it does not exist yet
 find_teacher() {
   local own=$RUNS/teacher_${teacher_arch}_$name/best_mae.pth
+  given=$TEACHER
   TEACHER=${TEACHER:-$own}
   untrained=''
   [ "$TEACHER" != "$own" ] || [ -e "$own" ] || untrained=$teacher_arch
@@ -169,8 +170,8 @@ train_teacher() {
   local out=$RUNS/teacher_${teacher_arch}_$name resume=()
   [ "$TEACHER" = "$out/best_mae.pth" ] || return 0
   if [ -e "$out/result.json" ]; then
-    "$PYTHON" "$project/training/trained.py" "$out" "${train_on_val[@]}" ${INIT:+--init "$INIT"} \
-      ${TEACHER_EPOCHS:+--epochs "$TEACHER_EPOCHS"} || exit 1
+    [ -n "$given" ] || "$PYTHON" "$project/training/trained.py" "$out" "${train_on_val[@]}" \
+      ${INIT:+--init "$INIT"} ${TEACHER_EPOCHS:+--epochs "$TEACHER_EPOCHS"} || exit 1
     stage "Teacher: $TEACHER is trained already"
     return
   fi

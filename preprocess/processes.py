@@ -55,7 +55,7 @@ def run_in_processes(
     waiting, free = deque(range(len(jobs))), []
     busy: dict[Connection, tuple[_Worker, int]] = {}
     try:
-        with Bar(total=len(jobs), desc=description, unit=unit, disable=not jobs) as bar:
+        with Bar(total=len(jobs), desc=description, unit=unit, disable=len(jobs) < 2) as bar:
             while waiting or busy:
                 while waiting and len(busy) < workers:
                     worker = free.pop() if free else _Worker(work)

@@ -66,7 +66,7 @@ for stage in $STAGES; do
       done
       ;;
     ablation)
-      TEACHER=$TEACHER OUT=$runs/ablation_$ARCH MINUTES=$ABLATION_MINUTES \
+      INIT='' TEACHER=$TEACHER OUT=$runs/ablation_$ARCH MINUTES=$ABLATION_MINUTES \
         ABLATIONS="${ABLATIONS:-truth intra inter}" bash "$project/ablation.sh" "$@"
       ;;
     page)

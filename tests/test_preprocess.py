@@ -103,6 +103,9 @@ def test_what_is_up_to_date_is_skipped_and_what_is_not_is_made_again(tmp_path):
     kept = run_program(GENERATE, "--root", root).stdout
     assert kept.startswith("the maps stay the published code's; --no-original makes ours\n")
     assert "0 density maps written, 5 up to date" in kept
+    with h5py.File(folder / "IMG_1.h5", "a") as file:
+        file.attrs["merge"] = [True, True]  # nobody's recipe; the next map's is taken
+    assert "1 density maps written, 4 up to date" in run_program(GENERATE, "--root", root).stdout
     assert "5 density maps written" in run_program(GENERATE, "--root", root, "--no-original").stdout
     assert not list(root.rglob("*.tmp"))
 

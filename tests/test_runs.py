@@ -85,12 +85,12 @@ def test_what_time_has_ended_stays_ended_though_some_is_left(
     out, epochs = tmp_path / "run", 10**6
     budget = ["--max-minutes", 0.02, "--eval-every", epochs]  # so that the end is reserved roughly
     call(SKT_distill, *arguments(crowd_lists, out, epochs), *budget)
-    result = (out / "result.json").read_bytes()
+    kept = {name: (out / name).read_bytes() for name in FILES}
     steps = read_checkpoint(out / "last.pth")["progress"]["steps"]
     monkeypatch.setattr("training.schedule.Schedule.plan", lambda *_: steps + 9)
     call(SKT_distill, *arguments(crowd_lists, out, epochs), *budget, "--resume")
     assert f"{out} is finished already" in capsys.readouterr().out
-    assert (out / "result.json").read_bytes() == result
+    assert {name: (out / name).read_bytes() for name in FILES} == kept
 
 
 def test_the_result_is_written_last(call, crowd_lists, tmp_path, monkeypatch):

@@ -366,7 +366,11 @@ def test_a_teacher_that_was_trained_otherwise_is_not_taken(changes, difference, 
     result = run_script("SKT_distill.sh", **settings(tmp_path) | changes)
     assert result.returncode == 1
     error = result.stderr.splitlines()[-1]
-    assert error.startswith(f"error: the teacher in {teacher} was trained {difference}; TEACHER=")
+    assert error.startswith(f"error: the teacher in {teacher} was trained {difference}; another")
+    taken = {"TEACHER": teacher / "best_mae.pth", "INIT": "", "WIDTH": "1/16", "EPOCHS": 1}
+    if "INIT" in changes:  # one is enough
+        result = run_script("SKT_distill.sh", **settings(tmp_path) | changes | taken)
+        assert result.returncode == 0, result.stderr
 
 
 def test_the_page_of_part_a_is_made_of_finished_trainings(tmp_path):

@@ -81,7 +81,8 @@ class Training:
             self.folder.result.unlink(missing_ok=True)  # a result of fewer epochs
         self.step = share_step(criterion, args)
         self.clock = Clock(self.progress, shared=self.device.type == "cpu")
-        self.planned, self.interval, self.stopped = self._plan(), 1, False  # see `decide`
+        planned = self.progress.steps if self.scored else self._plan()
+        self.planned, self.interval, self.stopped = planned, 1, False  # see `decide`
         self._stop, self._bar = StopRequest(), None
 
     @property
@@ -204,7 +205,8 @@ class Training:
 
     def _resume(self) -> bool:
         """Restores the run in the folder, and returns whether it is finished and scored."""
-        last = (read_checkpoint(self.folder.last), self.folder.read_result())
+        folder = self.folder
+        last = (read_checkpoint(folder.last), folder.read_result()) if folder else None
         checkpoint, result = distributed.from_main(last)
         self.state.restore(checkpoint, self.args.out / "last.pth")
         kept_budget = self.budget.items() <= result.items()  # which time alone may have ended

@@ -31,7 +31,8 @@ def find_difference(args: argparse.Namespace) -> str:
     """
     path = args.run / "result.json"
     result = check_fields(read_json_file(path), {"settings": (dict,)}, path)
-    had = result["settings"] | {"epochs": str(result.get("max_epochs", ""))}
+    had = dict(result["settings"])
+    had |= {"epochs": str(result["max_epochs"])} if "max_epochs" in result else {}
     wanted = {"train_on_val": args.train_on_val, "init": args.init, "epochs": args.epochs}
     for name, value in wanted.items():
         if value is not None and had.get(name) and had[name] != as_text(value):
@@ -44,8 +45,8 @@ if __name__ == "__main__":
     try:
         if difference := find_difference(options):
             sys.exit(
-                f"error: the teacher in {options.run} was trained {difference}; "
-                f"TEACHER={options.run}/best_mae.pth takes it all the same, another RUNS trains one"
+                f"error: the teacher in {options.run} was trained {difference}; another RUNS "
+                f"trains one, TEACHER={options.run}/best_mae.pth without INIT takes it as it is"
             )
     except (ValueError, OSError) as error:
         fail(error)

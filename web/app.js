@@ -266,7 +266,7 @@ function listen() {
   $('every').onchange = () => {
     const last = entries.findLast(({ video }) => video);
     if (!last) return;
-    videos.unshift(last.video); // again
+    videos = [last.video, ...videos.filter((video) => video !== last.video)]; // again
     stream?.abort();
     countVideos();
   };
