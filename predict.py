@@ -48,7 +48,8 @@ PATIENCE_S = 2  # seconds before a progress bar shows
 def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     add = parser.add_argument
-    add("inputs", nargs="+", help="pictures, videos, folders, patterns, lists, URLs or camera:0")
+    what = "pictures, videos, folders, patterns, lists, URLs of videos, or camera:0"
+    add("inputs", nargs="+", help=what)
     add("--checkpoint", "-c", type=find_checkpoint, default=DEFAULT, help="file or shipped weights")
     add(
         "--engine",

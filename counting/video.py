@@ -38,7 +38,7 @@ class Video:
         stop: ends them before their end.
 
     Raises:
-        VideoError: it cannot be opened, or there is no decoder for it.
+        VideoError: it cannot be opened, is a picture, or there is no decoder for it.
     """
 
     def __init__(self, place: Path | str, stop: StopRequest | None = None):
@@ -59,11 +59,13 @@ class Video:
         self._stream = self._container.streams.best("video")
         if self._stream is None:
             raise VideoError(f"{self.name} holds no video")
+        kind = self._container.format.name  # jpeg_pipe may be a camera's
+        if not is_file and kind.endswith(("image2", "_pipe")) and kind != "jpeg_pipe":
+            raise VideoError(f"{self.name} is a picture: save it, and count the file")
         if not (self._stream.codec_context and self._stream.codec_context.name):
             raise VideoError(f"{self.name}: no decoder for this codec")
         told = self._container.duration
-        is_picture = self._container.format.name.endswith(("image2", "_pipe"))  # of one frame
-        self.is_live = told is None and not is_file and not is_picture
+        self.is_live = told is None and not is_file
         self._duration = (told or 0) / av.time_base  # seconds
         if self._container.format.name == "avi" and self._stream.average_rate:
             # FFmpeg corrects the length of one that is cut off, but not its number of frames.

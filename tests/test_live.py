@@ -65,20 +65,20 @@ def test_ctrl_c_ends_a_camera_between_two_counted_frames(run, monkeypatch):
     assert code == 130 and not errors and " 1 frames," in lines[0]
 
 
-def test_a_picture_at_a_url_is_no_stream(tmp_path):
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_a_picture_at_a_url_is_no_stream(run, ending):
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_response(200)  # without its length
+            self.send_response(200)
             self.end_headers()
-            self.wfile.write(cv2.imencode(".png", noise(1))[1].tobytes())
+            self.wfile.write(cv2.imencode(f".{ending}", noise(1))[1].tobytes())
 
         def log_message(self, *_):
             pass
 
     with serve(ThreadingHTTPServer, Handler) as port:
-        opened = open_video(f"http://127.0.0.1:{port}/a.png", StopRequest(), print)
-        (frame,) = opened.read(1)
-    assert frame.image.shape == (64, 96, 3)
+        code, _, (error,) = run(url := f"http://127.0.0.1:{port}/a.{ending}")
+        assert code == 1 and error == f"error: {url} is a picture: save it, and count the file"
 
 
 def interrupt():
