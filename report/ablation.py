@@ -152,21 +152,22 @@ def tabulate(variants: Sequence[Variant], logs: Path) -> str:
 def draw_ablation(variants: Sequence[Variant], path: Path) -> None:
     """Draws every variant's learning and test error; the error against the width, if it varies."""
     widths = sorted({v.width for v in variants})
-    columns = 3 if len(widths) > 1 else 2
+    wide = len(widths) > 1
+    columns = 3 if wide else 2
     size = 6 * columns, max(5, 0.4 * len(variants))
     figure, axes = plt.subplots(1, columns, figsize=size, layout="constrained")
     figure.suptitle(variants[0].budget)
     rows, errors = range(len(variants)), [v.mae for v in variants]
     colours = [plt.get_cmap("tab20")(row) for row in rows]
     axes[0].bar_label(axes[0].barh(rows, errors, color=colours), fmt="%.1f", padding=2)
-    axes[0].set_yticks(rows, [f"{v.width}  {v.label}" for v in variants])
+    axes[0].set_yticks(rows, [f"{v.width}  {v.label}" if wide else v.label for v in variants])
     axes[0].invert_yaxis()
-    axes[0].set(xlabel="test MAE", xlim=(0, 1.1 * max(errors)))
+    axes[0].set(xlabel="test MAE", xlim=(0, 1.15 * max(errors)))
     for variant, colour in zip(variants, colours, strict=True):
         axes[1].plot(*learning_curve(variant.log), ".-", color=colour)
     axes[1].set(xlabel="minutes of training", ylabel="validation MAE (heads)")
     begin_at_zero(axes[1])
-    if len(widths) > 1:
+    if wide:
         _draw_widths(axes[2], variants, widths)
     save_figure(figure, path)
 
