@@ -26,8 +26,7 @@ setting+=([--teacher-cache]=TEACHER_CACHE)
 setting+=([--student_ckpt]=STUDENT [-sc]=STUDENT)
 refuse_options "$@"
 refuse_variables LAMB_SOFT=--lamb_soft HARD=--hard BACKGROUND=--background MINUTES=--max-minutes
-[ -z "$TEACHER" ] || [ -z "${INIT:-}" ] ||
-  die "INIT=$INIT is where a teacher's training starts, but TEACHER=$TEACHER is trained"
+refuse_init
 
 begin
 taught=1 # by a teacher, or fitted to one

@@ -35,8 +35,7 @@ setting+=([--teacher_ckpt]=TEACHER [-tc]=TEACHER [--lamb_fsp]=LAMB_FSP [-laf]=LA
 setting+=([--lamb_cos]=LAMB_COS [-lac]=LAMB_COS [--max-minutes]=MINUTES)
 refuse_options "$@"
 refuse_variables TERMS=ABLATIONS STUDENT='--init, of a new student,'
-[ -z "$TEACHER" ] || [ -z "${INIT:-}" ] ||
-  die "INIT=$INIT is where a teacher's training starts, but TEACHER=$TEACHER is trained"
+refuse_init
 for option in "$@"; do
   case ${option%%=*} in
     --resume) die "what was interrupted goes on by itself: leave --resume away" ;;

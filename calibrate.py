@@ -18,13 +18,7 @@ from datasets.sizes import typical_side
 from datasets.splits import DataError, Sample, check_disjoint, read_list
 from models.counter import GUARD, MAX_SIDE, load_counter
 from models.guard import check_number, fit_guard, read_features
-from utils.checkpoint import (
-    CheckpointError,
-    find_checkpoint,
-    read_deployed,
-    save_weights,
-    why_no_weights,
-)
+from utils.checkpoint import CheckpointError, find_checkpoint, read_deployed, save_weights
 from utils.options import Parser, fail, number
 from utils.pixels import as_batch, normalise, shrink_image
 from utils.progress import Bar
@@ -64,9 +58,6 @@ def main(args: argparse.Namespace) -> None:
     check_number(len(trained), args.false_alarms)
     tensors, metadata = read_deployed(args.checkpoint)
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(GUARD)}
-    for name, tensor in tensors.items():
-        if reason := why_no_weights(tensor):
-            raise CheckpointError(f"checkpoint {args.checkpoint}: {name} {reason}")
     try:
         network = load_counter(tensors, metadata).network
     except ValueError as error:

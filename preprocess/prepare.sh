@@ -87,6 +87,12 @@ refuse_variables() {
   done
 }
 
+# refuse_init: ends with an error at an INIT for a teacher that is trained already
+refuse_init() {
+  [ -z "$TEACHER" ] || [ -z "${INIT:-}" ] ||
+    die "INIT=$INIT is where a teacher's training starts, but TEACHER=$TEACHER is trained"
+}
+
 # begin: sets PYTHON, and what follows from DATASET and ARCH: lists, ROOT, teacher_arch, untaught, ...
 begin() {
   local facts split prefix=''

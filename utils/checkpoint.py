@@ -94,11 +94,13 @@ def read_deployed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Returns the tensors of a .safetensors file, of any type, and its metadata.
 
     Raises:
-        CheckpointError: as `read_checkpoint`; or it is another kind of file.
+        CheckpointError: as `read_state`; or it is another kind of file.
     """
     if path.suffix != ".safetensors":
         raise CheckpointError(f"checkpoint {path} must be a .safetensors file, as training leaves")
-    return _read(path)
+    tensors, metadata = _read(path)
+    _check_weights(path, tensors)
+    return tensors, metadata
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -123,9 +125,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         for name, tensor in [*state.items(), *((f"adapters.{k}", v) for k, v in adapters.items())]
         if isinstance(tensor, Tensor)
     }
-    for name, tensor in weights.items():
-        if reason := why_no_weights(tensor):
-            raise CheckpointError(f"checkpoint {path}: {name} {reason}")
+    _check_weights(path, weights)
     return weights, facts
 
 
@@ -161,6 +161,13 @@ def save_weights(path: Path, state: dict[str, Tensor], metadata: Mapping[str, st
     state = {name: tensor.contiguous() for name, tensor in state.items()}
     facts = {key: value for key, value in metadata.items() if key != HASH}
     write_whole(path, save(state, facts | {HASH: _hash(state, facts)}))
+
+
+def _check_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raises CheckpointError if one of a file's tensors cannot be a network's weights."""
+    for name, tensor in tensors.items():
+        if reason := why_no_weights(tensor):
+            raise CheckpointError(f"checkpoint {path}: {name} {reason}")
 
 
 def _read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
