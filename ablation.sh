@@ -38,7 +38,7 @@ refuse_variables TERMS=ABLATIONS STUDENT='--init, of a new student,'
 refuse_init
 for option in "$@"; do
   case ${option%%=*} in
-    --resume) die "what was interrupted goes on by itself: leave --resume away" ;;
+    --resume) die "what was interrupted goes on by itself: leave out --resume" ;;
     --boxes | --sigma | --lamb_hard | --more-teachers)
       die "$option belongs to a term that not every variant has"
       ;;

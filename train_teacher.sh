@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train a teacher, CSRNet or BL.
+# Train a teacher: CSRNet, BL or any other ARCH.
 # Usage: ARCH=bl DATASET=SHA ROOT=/data/ShanghaiTech bash train_teacher.sh [more options of train_teacher.py]
 # With nothing set, it uses the built-in demonstration crowd.
 set -euo pipefail
@@ -8,8 +8,8 @@ set -euo pipefail
 
 OUT=${OUT:-$RUNS/teacher_${ARCH}_$name}
 TEACHER_EPOCHS=${TEACHER_EPOCHS:-} # default: the recipe's, and 7 for the demonstration
-INIT=${INIT:-} # a counter that it goes on from, or VGG's weights, 16 for csrnet, 19 for bl;
-               # default: torchvision's
+INIT=${INIT:-} # a counter that it goes on from, or ImageNet's weights: VGG-16 for csrnet, VGG-19
+               # for bl; default: those, and random ones for the demonstration
 
 refuse_options "$@"
 refuse_variables EPOCHS=TEACHER_EPOCHS LR=--lr WIDTH=--width HARD=--hard MINUTES=--max-minutes \

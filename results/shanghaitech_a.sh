@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Train and test what shanghaitech_a.md shows: a teacher, its students, the ablation, the page.
+# Train and test a teacher, its students and the ablation, and make a page of them: by default
+# shanghaitech_a.md.
 # Usage: ROOT=/data/ShanghaiTech ARCH=csrnet bash results/shanghaitech_a.sh [options of all trainings]
 # Every training has a budget in minutes. When this is started again, finished trainings are kept,
 # and interrupted ones are resumed.

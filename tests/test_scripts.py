@@ -296,7 +296,7 @@ def test_wrong_settings_are_refused_at_once(options, settings, message, tmp_path
         (["--init", "teacher"], {}, "--init teacher has no place in an ablation with a variant th"),
         (["--teacher-cache", "auto"], {}, "set TEACHER_CACHE=... in place of --teacher-cache"),
         ([], {"ABLATIONS": "widths", "TEACHER": "no.pth"}, "no.pth does not exist"),
-        (["--resume"], {}, "leave --resume away"),
+        (["--resume"], {}, "leave out --resume"),
         (["--hard", "bayesian"], {}, "set HARD=... in place of --hard"),
         (["--lamb_hard", "2"], {}, "--lamb_hard belongs to a term that not every variant has"),
         (["--lamb_soft", "2"], {}, "set LAMB_SOFT=... in place of --lamb_soft"),
