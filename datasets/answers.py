@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from datasets.cutting import STRIDE, overlaps
+from datasets.cutting import STRIDE, edges, overlaps
 from datasets.sizes import Size
 from datasets.splits import DataError
 from datasets.transforms import Draw
@@ -65,23 +65,27 @@ class Answers:
     def cut_map(self, asked: Asked, size: Size, draw: Draw) -> Tensor:
         """Returns the (ceil(H/8), ceil(W/8)) map of a draw's crop, from a picture of `size`.
 
-        The heads of the answer's cells are shared by area between the crop's cells.
+        The heads of the answer's cells are shared by area between the crop's cells. Cells that the
+        picture's or the crop's edge cuts are as large as what is left of them.
 
         Raises:
             DataError: the answer's file is damaged, or was removed.
         """
         density = _read(self._path(asked, MAP), [MAP])[MAP]
-        down, across = (
-            overlaps(-(-side // STRIDE), cells, 1 / stretch, density.device, first / STRIDE)
-            for side, cells, stretch, first in zip(
-                draw.size, density.shape, draw.stretch, draw.corner(size), strict=True
-            )
-        )
-        known = torch.outer(down.sum(1), across.sum(1))  # each cell's area inside the answer
-        beyond = 1 / (draw.stretch[0] * draw.stretch[1]) - known
+        shares, areas, known = [], [], []
+        for side, whole, stretch, first in zip(
+            draw.size, size, draw.stretch, draw.corner(size), strict=True
+        ):
+            cells, parts = first + edges(side) / stretch, edges(whole)
+            shared = overlaps(cells, parts)
+            shares.append(shared / parts.diff())
+            areas.append(cells.diff())
+            known.append(shared.sum(1))
+        down, across = shares
         cut = down @ density.double() @ across.T
-        if (beyond > 1e-9).any():
-            cut += beyond * _read(self._path((BLANK, False), MAP), [MAP])[MAP]
+        beyond = torch.outer(*areas) - torch.outer(*known)  # the picture, in pixels
+        if (beyond > 1e-6).any():
+            cut += beyond / STRIDE**2 * _read(self._path((BLANK, False), MAP), [MAP])[MAP]
         return cut.float()
 
     def cut_features(

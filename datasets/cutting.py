@@ -75,10 +75,8 @@ def share_cells(density: Tensor, draw: Draw) -> Tensor:
     not apply.
     """
     down, across = (
-        overlaps(cells, pixels, STRIDE / stretch, density.device)
-        for cells, pixels, stretch in zip(
-            _grid(draw.size), density.shape, draw.stretch, strict=True
-        )
+        overlaps(edges(side) / stretch, torch.arange(pixels + 1)).to(density.device)
+        for side, pixels, stretch in zip(draw.size, density.shape, draw.stretch, strict=True)
     )
     return (down @ density.double() @ across.T).float()
 
@@ -112,19 +110,15 @@ def _grid(size: Size) -> Size:
     return -(-size[0] // STRIDE), -(-size[1] // STRIDE)
 
 
-def overlaps(
-    cells: int, pixels: int, length: float, device: torch.device, first: float = 0.0
-) -> Tensor:
-    """Returns what part of each pixel lies in each cell, (cells, pixels) float64.
+def edges(side: int) -> Tensor:
+    """Returns where the cells of `side` pixels begin and end, (N + 1,) float64; the last is cut."""
+    return torch.arange(0, side + STRIDE, STRIDE, dtype=torch.float64).clamp_(max=side)
 
-    Args:
-        length: of a cell, in pixels.
-        first: where the first cell begins, in pixels.
-    """
-    starts = first + length * torch.arange(cells, device=device, dtype=torch.float64)[:, None]
-    lefts = torch.arange(pixels, device=device, dtype=torch.float64)
-    ends, rights = starts + length, lefts + 1
-    return (torch.minimum(ends, rights) - torch.maximum(starts, lefts)).clamp_(min=0)
+
+def overlaps(cells: Tensor, parts: Tensor) -> Tensor:
+    """Returns what length of each part lies in each cell, (C, P), from (C + 1) and (P + 1) edges."""
+    begins, ends = cells[:-1, None], cells[1:, None]
+    return (torch.minimum(ends, parts[1:]) - torch.maximum(begins, parts[:-1])).clamp_(min=0)
 
 
 def _fill_up(part: Tensor, size: Size) -> Tensor:

@@ -10,6 +10,7 @@ from pictures import write_noise
 
 from datasets.answers import Answers
 from datasets.crowd import CrowdDataset
+from datasets.cutting import sum_cells
 from datasets.splits import DataError
 from datasets.transforms import Augmentation, Draw, FixedCrop
 from models.build import build_network
@@ -25,7 +26,7 @@ from utils.pixels import normalise
 
 CPU = torch.device("cpu")
 ARCHS = ("csrnet", "bl")
-SIZES = [(64, 96), (61, 90), (40, 33)]  # the last one is smaller than a crop
+SIZES = [(64, 96), (61, 90), (40, 32)]  # the last one is smaller than a crop
 EIGHTH = Fraction(1, 8)
 
 
@@ -148,6 +149,22 @@ def test_maps_are_cut_anywhere_at_any_scale_and_keep_their_heads(tmp_path):
     half = crops._cut_answers([0], [Draw((4, 0, 16, 96), (16, 96))])["taught"]  # half a cell down
     expected = (mean[:, :, :2] + mean[:, :, 1:3]) / 2
     torch.testing.assert_close(half, expected)
+
+
+def test_cells_that_an_edge_cuts_are_as_large_as_what_is_left_of_them(tmp_path):
+    size = (61, 90)
+    answers = Answers(tmp_path, {})
+    areas = sum_cells(torch.ones(1, *size))  # one head a pixel
+    answers.keep(("even", False), areas[None], [])
+    answers.keep(("blank", False), torch.full((1, 1, 1, 1), 32.0), [])  # half a head
+    for box in [(0, 0, *size), (3, 5, 57, 61), (0, 32, 57, 58), (20, 40, 57, 61)]:
+        top, left, height, width = box
+        seen = torch.full((height, width), 0.5)
+        seen[: size[0] - top, : size[1] - left] = 1
+        cut = answers.cut_map(("even", False), size, Draw(box, (height, width)))
+        torch.testing.assert_close(cut, sum_cells(seen[None])[0])
+    enlarged = answers.cut_map(("even", False), size, Draw((3, 5, 50, 60), (85, 102)))
+    torch.testing.assert_close(enlarged.sum(), torch.tensor(3000.0))
 
 
 def test_answers_are_shared_and_go_on_where_they_were_interrupted(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """benchmark.py: equal results before any ratio, floors, and reports with empty cells."""
 
 import json
+import shutil
 import sys
 from fractions import Fraction
 
@@ -73,7 +74,7 @@ def test_another_density_map_is_no_baseline(monkeypatch, capsys):
 def test_engines_are_compared_with_both_published_networks(networks):
     candidates = [
         candidate
-        for candidate in list_candidates(*networks, ("BL", "1/4-BL"))
+        for candidate in list_candidates(dict(zip(("BL", "1/4-BL"), networks, strict=True)))
         if not candidate.label.endswith("compile")  # which takes long
     ]
     rows = {row["label"]: row for row in compare(candidates, (96, 160), CPU, 3, small_rates)}
@@ -92,7 +93,7 @@ def test_engines_are_compared_with_both_published_networks(networks):
 
 
 def test_the_floor_of_a_pass_is_its_products_or_its_bytes(networks):
-    candidates = list_candidates(*networks, ("BL", "1/4-BL"))[:2]
+    candidates = list_candidates(dict(zip(("BL", "1/4-BL"), networks, strict=True)))[:2]
 
     def floors(rates):
         rows = compare(candidates, (96, 160), CPU, 1, lambda dtype: rates)
@@ -176,6 +177,7 @@ def test_what_was_not_measured_is_an_empty_cell():
 def test_reports_join_results_of_one_title(monkeypatch, tmp_path):
     gpu = MEASURED | {"label": "fast, GPU", "ours": 0.5, "ratio": 2469.0, "floor": 0.1}
     found = {
+        "other": result(rows=[MEASURED | {"ours": 40.0, "ratio": 30.9}], device="another"),
         "cpu": result(rows=[MEASURED, {"label": "fast, GPU"}]),
         "gpu": result(rows=[{"label": "fast"}, gpu], device="a graphics card"),
         "train": result(title="Training", rows=[{"label": "step"}]),
@@ -186,7 +188,8 @@ def test_reports_join_results_of_one_title(monkeypatch, tmp_path):
     run_benchmark(monkeypatch, "report", *files, "--out", tmp_path / "results")
     text = (tmp_path / "results/performance.md").read_text()
     assert text.count("## ") == 2 and text.count("| fast, GPU | 1,234 | 0.500 | 2,469 |") == 1
-    assert text.count("| fast | 1,234 | 20.0 | 61.7 |") == 1
+    assert text.count("| fast | 1,234 | 40.0 | 30.9 |") == 1
+    assert text.count("| fast, a processor | 1,234 | 20.0 | 61.7 |") == 1
     assert "| step |  |  |  |" in text
     assert "a processor; torch 2.9. `benchmark.py infer`" in text and "a graphics card" in text
     assert (tmp_path / "results/performance.png").stat().st_size > 1000
@@ -202,6 +205,11 @@ def test_exported_counters_stand_beside_their_networks(
     assert result.returncode == 0, result.stderr
     options = [crowd_lists[2], student, exported, "--size", "64x96", "--rounds", 2]
     run_benchmark(monkeypatch, "int8", *options, "--json", file)
+    (tmp_path / "other").mkdir()
+    same_name = shutil.copy(student, tmp_path / "other")
+    run_benchmark(monkeypatch, "int8", *options[:2], same_name, *options[3:])
+    assert f"| {student}: 1/16-BL" in (table := capsys.readouterr().out)
+    assert f"| {same_name}: 1/16-BL" in table
     eager, row = json.loads(file.read_text())["rows"]
     assert [eager["label"], row["label"]] == [
         "student.safetensors: 1/16-BL, PyTorch",

@@ -41,8 +41,11 @@ def measure_int8(args: argparse.Namespace) -> dict[str, Any]:
     """Checkpoints in PyTorch and exported files: size, MAE and CPU time, the first the baseline."""
     samples = read_list(args.list)
     rows, notes, runs = [], [], {}
-    for path in args.counters:
-        row, note, engine, runs[str(path)] = _open(path, args.size)
+    names = [path.name for path in args.counters]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in args.counters]
+    for path, name in zip(args.counters, names, strict=True):
+        row, note, engine, runs[str(path)] = _open(path, name, args.size)
         notes += note
         loader = build_evaluation_loader(samples, workers=0)
         scores = score(evaluate(engine, loader, CPU, "whole"))
@@ -71,14 +74,14 @@ def measure_int8(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _open(
-    path: Path, size: tuple[int, int]
+    path: Path, name: str, size: tuple[int, int]
 ) -> tuple[dict[str, Any], list[str], nn.Module | Engine, Callable[[], object]]:
     """Returns a counter's table row, its notes, the counter, and its pass over a picture."""
     pixels = draw_pictures(1, *size)
     if path.suffix not in FORMATS:
         counter = read_counter(path)
         eager = build_eager(counter.network, CPU)
-        label = f"{path.name}: {counter.label}, PyTorch"
+        label = f"{name}: {counter.label}, PyTorch"
         row = {"label": label, "mb": path.stat().st_size / 1e6}
         images = normalise(pixels)
         return row, [], eager, lambda: eager(images)
@@ -86,18 +89,18 @@ def _open(
     facts, images = exported.facts, prepare(pixels, exported.preprocess)
     inside = ", from uint8" if exported.preprocess else ""
     runtime, precision = FORMATS[path.suffix].RUNTIME, facts["precision"]
-    label = f"{path.name}: {facts['model']}, {runtime}, {precision}{inside}"
+    label = f"{name}: {facts['model']}, {runtime}, {precision}{inside}"
     row = {"label": label, "mb": exported.size / 1e6}
     if "float32_layers" in facts:
         row["floats"] = str(len(facts["float32_layers"].split()))
     network = ARCHITECTURES[facts["architecture"]].network
     engine = exported_engine(network, exported.run, exported.preprocess)
-    return row, [_describe(path, facts)], engine, lambda: exported.run(images)
+    return row, [_describe(name, facts)], engine, lambda: exported.run(images)
 
 
-def _describe(path: Path, facts: dict[str, str]) -> str:
+def _describe(name: str, facts: dict[str, str]) -> str:
     """Returns a note on an exported counter's origin and on its layers in float32."""
-    made = f"{path.name} is of {facts['checkpoint']} (weights {facts['weights_sha256'][:8]})"
+    made = f"{name} is of {facts['checkpoint']} (weights {facts['weights_sha256'][:8]})"
     if facts["precision"] == "float32":
         return f"{made}."
     kept = facts["float32_layers"]

@@ -2,10 +2,11 @@
 
 import argparse
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from deploy.complexity import measure_cost
 from deploy.engines import CPU_ENGINES, ENGINES, EngineError, build_cudagraph
 from deploy.latency import Latency, measure_in_turn
 from models.build import ARCHITECTURES, parse_width
-from models.counter import new_student
+from models.counter import Counter, new_student
 from report.benchmarks.floors import Rates, floor_seconds, measure_rates
 from report.benchmarks.report import COLUMNS, ComparisonError, allocator, describe_run
 
@@ -43,31 +44,34 @@ def build_published(network: nn.Module, device: torch.device) -> nn.Module:
     return network.to(device, memory_format=torch.contiguous_format)
 
 
-def list_candidates(wide: nn.Module, narrow: nn.Module, labels: tuple[str, str]) -> list[Candidate]:
-    """Returns the candidates, on each device first the published ones of both networks.
+def list_candidates(networks: Mapping[str, nn.Module]) -> list[Candidate]:
+    """Returns the candidates, on each device first the published ones of all networks.
 
     Args:
-        labels: names of the two networks.
+        networks: a full one, then its students, by their names.
     """
     found = []
+    full, *students = networks
     for device in ("cpu", "cuda"):
         suffix = ", GPU" if device == "cuda" else ""
-        for label, network in zip(labels, (wide, narrow), strict=True):
+        for label, network in networks.items():
             layout = torch.contiguous_format
             name = f"{label}, {PUBLISHED}{suffix}"
             found.append(Candidate(name, network, build_published, device, layout))
-        found.append(
-            Candidate(f"{labels[0]}, eager channels-last{suffix}", wide, ENGINES["eager"], device)
-        )
-        for engine in ENGINES:
+        name = f"{full}, eager channels-last{suffix}"
+        found.append(Candidate(name, networks[full], ENGINES["eager"], device))
+        for label, engine in product(students, ENGINES):
             if engine in CPU_ENGINES if device == "cuda" else engine == "cudagraph":
                 continue
-            name = "eager channels-last" if engine == "eager" else engine
-            found.append(Candidate(f"{labels[1]}, {name}{suffix}", narrow, ENGINES[engine], device))
+            kind = "eager channels-last" if engine == "eager" else engine
+            name = f"{label}, {kind}{suffix}"
+            found.append(Candidate(name, networks[label], ENGINES[engine], device))
     build = partial(build_cudagraph, dtype=torch.bfloat16)
-    for batch in (1, GPU_BATCH):
-        name = f"{labels[1]}, cudagraph bfloat16, batch {batch}, GPU"
-        found.append(Candidate(name, narrow, build, "cuda", batch=batch, dtype=torch.bfloat16))
+    for label, batch in product(students, (1, GPU_BATCH)):
+        name = f"{label}, cudagraph bfloat16, batch {batch}, GPU"
+        found.append(
+            Candidate(name, networks[label], build, "cuda", batch=batch, dtype=torch.bfloat16)
+        )
     return found
 
 
@@ -75,12 +79,9 @@ def measure_infer(args: argparse.Namespace) -> dict[str, Any]:
     """Passes of the full networks and of their students, by every engine that is installed."""
     rows = []
     rates = partial(measure_rates, args.device)
-    for arch, entry in ARCHITECTURES.items():
-        torch.manual_seed(0)
-        teacher = new_student(entry.teacher or arch, Fraction(1))  # random weights will do
-        student = new_student(arch, parse_width(entry.student_width))
-        pair = [each.network.eval().requires_grad_(False) for each in (teacher, student)]
-        candidates = list_candidates(*pair, (teacher.label, student.label))
+    for counters in _with_students():
+        networks = {c.label: c.network.eval().requires_grad_(False) for c in counters}
+        candidates = list_candidates(networks)
         rows += compare(candidates, args.size, args.device, args.rounds, rates)
     columns = {
         **COLUMNS,
@@ -110,7 +111,7 @@ def compare(
     """Checks that all candidates of a device give the published map, and times them in turn.
 
     Args:
-        candidates: the wide network's published way first, then the narrow one's, per device.
+        candidates: the full network's published way first, then those of its students, per device.
         size: height and width of the images.
         rates: measures the device's peak rates for a type, before and after the timing.
 
@@ -135,12 +136,26 @@ def compare(
     for candidate in candidates:
         row: dict[str, Any] = {"label": candidate.label}
         if candidate.label in latencies:
-            teacher, student = (latencies[own[i].label].median for i in (0, 1))
-            row |= _times(candidate, latencies[candidate.label], teacher, student)
+            first = next(one for one in own if one.network is candidate.network)
+            full, published = (latencies[one.label].median for one in (own[0], first))
+            row |= _times(candidate, latencies[candidate.label], full)
+            if first is not own[0]:
+                row["student_ratio"] = 1000 * published / row["ours"]
             row["floor"] = 1000 * _floor(candidate, size, best[candidate.dtype])
             row["difference"] = differences[candidate.label]
         rows.append(row)
     return rows
+
+
+def _with_students() -> list[list[Counter]]:
+    """Returns every teacher with its students, of random weights."""
+    groups: dict[str, list[Counter]] = {}
+    torch.manual_seed(0)
+    for arch, entry in ARCHITECTURES.items():
+        teacher = entry.teacher or arch
+        group = groups.setdefault(teacher, [new_student(teacher, Fraction(1))])
+        group.append(new_student(arch, parse_width(entry.student_width)))
+    return list(groups.values())
 
 
 @torch.inference_mode()
@@ -159,21 +174,18 @@ def _prepare(
     return lambda: run(images), difference
 
 
-def _times(
-    candidate: Candidate, latency: Latency, teacher: float, student: float
-) -> dict[str, float]:
-    """Returns milliseconds per image, and their ratios to the two published times in seconds."""
+def _times(candidate: Candidate, latency: Latency, full: float) -> dict[str, float]:
+    """Returns milliseconds per image, and the ratio to the full network's time in seconds."""
     ours, low, high = (
         1000 * seconds / candidate.batch for seconds in (latency.median, latency.low, latency.high)
     )
     return {
-        "baseline": 1000 * teacher,
+        "baseline": 1000 * full,
         "ours": ours,
         "low": low,
         "high": high,
         "images_per_s": 1000 / ours,
-        "ratio": 1000 * teacher / ours,
-        "student_ratio": 1000 * student / ours,
+        "ratio": 1000 * full / ours,
     }
 
 

@@ -82,12 +82,19 @@ def merge(results: Sequence[Result]) -> dict[str, list[Result]]:
 
 
 def merge_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Returns the rows of several results, merged by label; measured rows replace empty ones."""
+    """Returns the rows of several results, merged by label; measured rows replace empty ones.
+
+    Further measured rows of a label name their machine.
+    """
     rows: dict[str, dict[str, Any]] = {}
     for result in results:
         for row in result["rows"]:
-            if row.get("ours") is not None or row["label"] not in rows:
-                rows[row["label"]] = row
+            label = row["label"]
+            if row.get("ours") is not None and rows.get(label, {}).get("ours") is not None:
+                label = f"{label}, {result['device']}"
+                rows[label] = row | {"label": label}
+            elif row.get("ours") is not None or label not in rows:
+                rows[label] = row
     return list(rows.values())
 
 
