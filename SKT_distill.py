@@ -10,7 +10,7 @@ import torch
 from datasets.loaders import build_loaders, check_options
 from datasets.splits import DataError
 from models.bayesian import build_hard_loss
-from models.build import find_architecture, parse_width
+from models.build import ARCHITECTURES, find_architecture, parse_width
 from models.counter import Counter, new_student, read_counter, read_frozen
 from models.distillation import (
     INTRA_DISTANCES,
@@ -86,6 +86,7 @@ def parse_args() -> argparse.Namespace:
         "--check",
         nargs="?",
         const="",
+        choices=["", *ARCHITECTURES],
         metavar="ARCH",
         help="only check options and networks; ARCH: of a teacher that is yet to be trained",
     )

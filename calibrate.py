@@ -17,7 +17,7 @@ from datasets.pictures import read_image, read_size
 from datasets.sizes import typical_side
 from datasets.splits import DataError, Sample, check_disjoint, read_list
 from models.counter import GUARD, MAX_SIDE, load_counter
-from models.guard import check_number, fit_guard, read_features
+from models.guard import GuardError, check_number, fit_guard, read_features
 from utils.checkpoint import CheckpointError, find_checkpoint, read_deployed, save_weights
 from utils.options import Parser, fail, number
 from utils.pixels import as_batch, normalise, shrink_image
@@ -80,5 +80,5 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     try:
         main(parse_args())
-    except (DataError, CheckpointError, ValueError, OSError) as error:
+    except (CheckpointError, DataError, GuardError, OSError) as error:
         fail(error)

@@ -100,7 +100,7 @@ def parse_args() -> argparse.Namespace:
     if args.cost:
         options = ["--checkpoint", "--engine", "--json", "--beside", "--per-image"]
         options += ["--save-maps", "--worst", "--examples", "--dataset", "--protocol"]
-        options += ["--max-side", "--transform", "--workers"]
+        options += ["--max-side", "--transform", "--workers", "--version", "--gpu", "--cpu"]
         parser.refuse(args, options, "has no place beside --cost, which measures no checkpoint")
     for name in ("worst", "examples"):
         path = getattr(args, name)
@@ -168,7 +168,7 @@ def print_costs(wanted: tuple[int, int] | None) -> None:
 def load_checked(args: argparse.Namespace) -> Counter:
     """Reads the checkpoint, and checks that it is what --version and --transform say."""
     counter = read_counter(args.checkpoint)
-    if args.version and args.version.lower() != counter.label.lower():
+    if args.version and args.version.lower().replace("_", "") != counter.label.lower():
         raise CheckpointError(f"{args.checkpoint} is a {counter.label}, not a {args.version}")
     if args.transform and not counter.adapters:
         raise CheckpointError(f"{args.checkpoint} holds no adapters (--transform)")
@@ -334,9 +334,11 @@ def report(args: argparse.Namespace, measured: dict[str, Any]) -> None:
     rows += [_row(result) for result in [*args.earlier, measured]]
     print_table(rows)
     height, width = args.size
+    side = measured["max_side"]
+    shrunk = "" if side is None else f", shrunk to {side} pixels"
     print(
         f"MAE and RMSE of {measured['model']} ({args.checkpoint}) over {measured['images']} images "
-        f"({measured['protocol']}), against annotated heads; against map sums "
+        f"({measured['protocol']}{shrunk}), against annotated heads; against map sums "
         f"{measured['mae_map']:.2f} and {measured['rmse_map']:.2f}"
     )
     if measured["count_difference"] is not None:

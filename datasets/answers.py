@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from datasets.cutting import STRIDE, edges, overlaps
-from datasets.sizes import Size
+from datasets.sizes import Size, grid
 from datasets.splits import DataError
 from datasets.transforms import Draw
 from utils.files import write_whole
@@ -103,15 +103,13 @@ class Answers:
         """
         if not self.strides:
             return []
-        height, width = draws[0].size
         blank = _read(self._path((BLANK, False), FEATURES), self.strides)
         crops = {
             name: feature.new_empty(
-                len(draws), -(-height // self.strides[name]), -(-width // self.strides[name]),
-                feature.shape[-1],
+                len(draws), *grid(draws[0].size, self.strides[name]), feature.shape[-1]
             )
             for name, feature in blank.items()
-        }  # fmt: skip
+        }
         for i, (one, size, draw) in enumerate(zip(asked, sizes, draws, strict=True)):
             top, left = draw.corner(size)
             for name, feature in _read(self._path(one, FEATURES), self.strides).items():

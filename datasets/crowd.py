@@ -18,7 +18,7 @@ from datasets.cutting import STRIDE, cut_images, cut_maps
 from datasets.files import Heads, read_heads
 from datasets.points import BoxRule
 from datasets.sampler import CropIndex
-from datasets.sizes import Size, typical_side
+from datasets.sizes import Size, grid, typical_side
 from datasets.splits import DataError, Sample
 from datasets.transforms import Augmentation, Draw
 
@@ -158,8 +158,7 @@ class CrowdDataset(Dataset):
     def _cut_answers(self, numbers: Sequence[int], draws: Sequence[Draw]) -> Crowd:
         asked = [(self.pictures[n], draw.flip) for n, draw in zip(numbers, draws, strict=True)]
         sizes = [self._heads[number].size for number in numbers]
-        cells = [-(-side // STRIDE) for side in draws[0].size]
-        taught = torch.zeros(len(numbers), 1, *cells)
+        taught = torch.zeros(len(numbers), 1, *grid(draws[0].size, STRIDE))
         for i, one in enumerate(zip(asked, sizes, draws, strict=True)):
             if not self.empty[numbers[i]]:
                 maps = [teacher.cut_map(*one) for teacher in self._answers]

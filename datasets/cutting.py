@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from datasets.sizes import Size
+from datasets.sizes import Size, grid
 from datasets.transforms import Draw
 
 STRIDE = 8  # pixels per cell of every density map that is trained on
@@ -84,7 +84,7 @@ def share_cells(density: Tensor, draw: Draw) -> Tensor:
 def resize_bicubic(density: Tensor, draw: Draw) -> Tensor:
     """Shrinks an (h, w) map of a draw's box as the published code does, with OpenCV's kernel."""
     down, across = draw.stretch
-    shrunk = F.interpolate(density[None, None].double(), _grid(draw.size), mode="bicubic")
+    shrunk = F.interpolate(density[None, None].double(), grid(draw.size, STRIDE), mode="bicubic")
     return (shrunk[0, 0] * (STRIDE**2 / (down * across))).float()
 
 
@@ -106,17 +106,13 @@ def _stack(parts: Sequence[Tensor], size: Size) -> Tensor:
     return density
 
 
-def _grid(size: Size) -> Size:
-    return -(-size[0] // STRIDE), -(-size[1] // STRIDE)
-
-
 def edges(side: int) -> Tensor:
     """Returns where the cells of `side` pixels begin and end, (N + 1,) float64; the last is cut."""
     return torch.arange(0, side + STRIDE, STRIDE, dtype=torch.float64).clamp_(max=side)
 
 
 def overlaps(cells: Tensor, parts: Tensor) -> Tensor:
-    """Returns what length of each part lies in each cell, (C, P), from (C + 1) and (P + 1) edges."""
+    """Returns what length of each part lies in each cell, (C, P), from C + 1 and P + 1 edges."""
     begins, ends = cells[:-1, None], cells[1:, None]
     return (torch.minimum(ends, parts[1:]) - torch.maximum(begins, parts[:-1])).clamp_(min=0)
 

@@ -1,11 +1,12 @@
 """Checks whether cached data fits into the free memory."""
 
 from collections.abc import Iterable
+from math import prod
 
 import torch
 
 from datasets.cutting import STRIDE
-from datasets.sizes import Size
+from datasets.sizes import Size, grid
 from utils.inputs import DataError
 from utils.ram import GIGABYTE, free_ram
 
@@ -19,10 +20,7 @@ def crop_bytes(sizes: Iterable[Size], density: bool) -> int:
 
 def image_bytes(sizes: Iterable[Size]) -> int:
     """Returns the bytes of whole images with maps at stride 8."""
-    return sum(
-        3 * height * width + 4 * -(-height // STRIDE) * -(-width // STRIDE)
-        for height, width in sizes
-    )
+    return sum(3 * prod(size) + 4 * prod(grid(size, STRIDE)) for size in sizes)
 
 
 def check_memory(cache: str, needed: int, device: torch.device, processes: int) -> None:

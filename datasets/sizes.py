@@ -9,6 +9,12 @@ Size = tuple[int, int]  # height, width
 Box = tuple[int, int, int, int]  # top, left, height, width; may reach beyond the image
 
 
+def grid(size: Size, stride: int) -> Size:
+    """Returns the rows and columns of the map of a picture, or of features, at a stride."""
+    height, width = size
+    return -(-height // stride), -(-width // stride)
+
+
 def typical_side(sizes: Iterable[Size]) -> int:
     """Returns the median of the pictures' longer sides."""
     return median_high(map(max, sizes))

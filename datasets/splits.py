@@ -97,8 +97,9 @@ def write_list(path: Path, samples: Sequence[Sample]) -> None:
 
 
 def split_validation(samples: Sequence[Sample], share: float, seed: int) -> list[Sample]:
-    """Returns a seeded random `share` of the samples, at least one, in their order."""
-    chosen = random.Random(seed).sample(range(len(samples)), max(1, round(share * len(samples))))
+    """Returns a seeded random `share` of the samples, at least one and not all, in their order."""
+    count = min(max(1, round(share * len(samples))), len(samples) - 1)
+    chosen = random.Random(seed).sample(range(len(samples)), count)
     return [samples[i] for i in sorted(chosen)]
 
 

@@ -9,8 +9,13 @@ from torch import Tensor, nn
 from models.vgg import convolutions
 
 SMALLEST = 1e-4  # added to mean activations, because the logarithm of 0 is infinite
+LEAST = 3  # pictures, so that each fold of the cross-validation leaves two
 SHRINKAGE = 0.05  # of correlations towards 0: a few hundred pictures estimate them poorly
 FOLDS = 10  # of the cross-validation
+
+
+class GuardError(ValueError):
+    """There are too few pictures to fit a guard to."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +74,10 @@ def judged_layers(network: nn.Module) -> list[nn.Conv2d]:
 
 
 def check_number(pictures: int, false_alarms: float) -> None:
-    """Raises ValueError if there are fewer than 1 / false_alarms pictures."""
-    needed = math.ceil(1 / false_alarms)
+    """Raises GuardError if there are fewer than 1 / false_alarms pictures, or than three."""
+    needed = max(LEAST, math.ceil(1 / false_alarms))
     if pictures < needed:
-        raise ValueError(
+        raise GuardError(
             f"{pictures} pictures cannot tell {false_alarms:.1%} of false alarms, {needed} can"
         )
 
@@ -84,7 +89,7 @@ def fit_guard(features: Tensor, false_alarms: float) -> Guard:
     of conformal prediction (Vovk et al., 2005).
 
     Raises:
-        ValueError: as `check_number`.
+        GuardError: as `check_number`.
     """
     check_number(len(features), false_alarms)
     folds = torch.arange(len(features)) % FOLDS

@@ -21,7 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--mode", choices=["train", "test"], help="one split (default: both)")
     add_short_side(parser)
     args = parser.parse_args()
-    check_short_side(args, parser)
+    check_short_side(args, parser, DATASETS["QNRF"])
     return args
 
 

@@ -4,7 +4,6 @@ Ends with 1 if there are errors, with 0 if there are warnings only, or nothing.
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -32,7 +31,7 @@ from preprocess.generation import default_root  # noqa: E402
 from preprocess.layouts import find_split, pair_up, splits_of  # noqa: E402
 from preprocess.pictures import draw_contact_sheet, draw_distributions  # noqa: E402
 from preprocess.processes import Failed, run_in_processes  # noqa: E402
-from utils.files import written_whole  # noqa: E402
+from utils.files import write_json  # noqa: E402
 from utils.options import Parser, whole_number  # noqa: E402
 
 NAMED = 3  # files per line
@@ -126,8 +125,7 @@ def write_report(
     """Writes the report's files into the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
     report = {"splits": summary, "defects": [vars(defect) for defect in defects]}
-    with written_whole(out / "report.json") as path:
-        path.write_text(json.dumps(report, indent=1) + "\n")
+    write_json(out / "report.json", report)
     if any(image.heads is not None for image in images):
         draw_distributions(images, out / "distributions.png")
         draw_contact_sheet(images, out / "contact_sheet.jpg")

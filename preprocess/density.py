@@ -6,6 +6,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 TRUNCATE = 4.0  # a Gaussian ends at this many sigmas
+TOGETHER = 256  # heads of similar radii whose kernels are computed at once
 BORDERS = ("renormalise", "constant", "reflect")
 Size = tuple[int, int]  # height, width
 
@@ -103,19 +104,24 @@ def _kernels(
     centres: np.ndarray, sigmas: np.ndarray, radii: np.ndarray, length: int, renormalise: bool
 ) -> list[tuple[int, np.ndarray]]:
     """Returns, for every head, the first index and the values of its 1-D kernel on an axis."""
-    reach = int(radii.max())
-    offsets = np.arange(-reach, reach + 1)
-    safe_sigmas = np.maximum(sigmas, 1e-6)[:, None]  # coincident heads have sigma 0, radius 0
-    values = np.exp(-0.5 * (offsets / safe_sigmas) ** 2)
-    values *= np.abs(offsets) <= radii[:, None]
-    values /= values.sum(1, keepdims=True)
     first, stop = np.maximum(centres - radii, 0), np.minimum(centres + radii + 1, length)
-    shift = reach - centres
-    kernels = [
-        (a, v[a + s : b + s])
-        for a, b, s, v in zip(first.tolist(), stop.tolist(), shift.tolist(), values, strict=True)
-    ]
-    return [(a, v / v.sum()) for a, v in kernels] if renormalise else kernels
+    safe_sigmas = np.maximum(sigmas, 1e-6)  # coincident heads have sigma 0, radius 0
+    kernels: dict[int, tuple[int, np.ndarray]] = {}
+    by_radius = np.argsort(radii)
+    for chosen in (by_radius[n : n + TOGETHER] for n in range(0, len(radii), TOGETHER)):
+        reach = int(radii[chosen[-1]])
+        offsets = np.arange(-reach, reach + 1)
+        values = np.exp(-0.5 * (offsets / safe_sigmas[chosen, None]) ** 2)
+        values *= np.abs(offsets) <= radii[chosen, None]
+        values /= values.sum(1, keepdims=True)
+        shift = reach - centres[chosen]
+        ends = first[chosen], first[chosen] + shift, stop[chosen] + shift
+        for head, begin, low, high, row in zip(
+            chosen.tolist(), *(end.tolist() for end in ends), values, strict=True
+        ):
+            kernel = row[low:high].copy()
+            kernels[head] = begin, kernel / kernel.sum() if renormalise else kernel
+    return [kernels[head] for head in range(len(kernels))]
 
 
 def _fold_margin(canvas: np.ndarray, margin: int) -> np.ndarray:

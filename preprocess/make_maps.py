@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
     add_short_side(parser)
     args = parser.parse_args()
     args.root = args.root or default_root(DATASETS[args.dataset])
-    check_short_side(args, parser)
+    check_short_side(args, parser, DATASETS[args.dataset])
     return args
 
 

@@ -15,6 +15,7 @@ from datasets.sizes import lie_inside  # noqa: E402
 from preprocess.annotations import read_points  # noqa: E402
 from preprocess.checks import Checked  # noqa: E402
 from utils.files import written_whole  # noqa: E402
+from utils.plots import save_figure  # noqa: E402
 
 TILES, COLUMNS = 20, 5  # of a contact sheet
 TILE, CAPTION = (240, 320), 34  # height and width of a tile's picture; height of its caption
@@ -35,9 +36,7 @@ def draw_distributions(images: Sequence[Checked], path: Path) -> None:
     right.set(xlabel="width (pixels)", ylabel="height (pixels)", xlim=(0, None), ylim=(0, None))
     left.legend(loc="upper left")
     right.legend()
-    with written_whole(path) as begun:
-        figure.savefig(begun, dpi=120)
-    plt.close(figure)
+    save_figure(figure, path, dpi=120)
 
 
 def space_bins(values: Sequence[float], count: int = 20) -> np.ndarray:

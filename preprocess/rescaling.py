@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from datasets.catalogue import Dataset
 from datasets.pictures import read_image, read_size
 from datasets.splits import DataError
 from preprocess.annotations import read_source, write_ucf_points
@@ -45,8 +46,12 @@ def add_short_side(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_short_side(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Ends with an error if --short-side has no folder of its own to write to."""
+def check_short_side(
+    args: argparse.Namespace, parser: argparse.ArgumentParser, dataset: Dataset
+) -> None:
+    """Ends with an error if --short-side has no folder of its own, or is for another layout."""
+    if args.short_side and dataset.layout != "ucf":  # whose annotations `rescale` writes
+        parser.error("--short-side is for data sets in UCF-QNRF's layout alone")
     if args.short_side and (args.out is None or args.out.resolve() == args.root.resolve()):
         parser.error("--short-side needs --out, another folder than --root, for rescaled images")
 

@@ -22,7 +22,7 @@ from report.runs import KEPT, learning_curve, read_log  # noqa: E402
 from utils.files import copy_whole, write_whole  # noqa: E402
 from utils.inputs import NUMBER, OPTIONAL_NUMBER, check_fields, read_json_file  # noqa: E402
 from utils.markdown import format_table  # noqa: E402
-from utils.options import Parser  # noqa: E402
+from utils.options import Parser, fail  # noqa: E402
 from utils.plots import begin_at_zero, save_figure  # noqa: E402
 
 
@@ -197,4 +197,4 @@ if __name__ == "__main__":
     try:
         main(parser.parse_args().folder)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        fail(error)

@@ -33,7 +33,7 @@ from report.runs import (  # noqa: E402
     read_run,
 )
 from utils.files import copy_whole, write_whole  # noqa: E402
-from utils.options import Parser  # noqa: E402
+from utils.options import Parser, fail  # noqa: E402
 from utils.plots import begin_at_zero, save_figure  # noqa: E402
 
 
@@ -194,4 +194,4 @@ if __name__ == "__main__":
         )
         print(f"{options.out} and the figures beside it are written")
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        fail(error)

@@ -17,7 +17,7 @@ import numpy as np
 from report.runs import read_counts  # noqa: E402
 from utils.markdown import format_table  # noqa: E402
 from utils.metrics import CountResult  # noqa: E402
-from utils.options import Parser  # noqa: E402
+from utils.options import Parser, fail  # noqa: E402
 
 RESAMPLES = 10_000
 SURE = 0.95
@@ -112,4 +112,4 @@ if __name__ == "__main__":
     try:
         main(parse_args())
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        fail(error)

@@ -1,5 +1,6 @@
 """Says what the student of a finished distillation is good for, and how to count with it."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import utils.start  # noqa: F401
 from datasets.catalogue import DATASETS
 from datasets.splits import DataError, read_list
 from utils.inputs import NUMBER, check_fields, read_json_file
-from utils.options import Parser  # noqa: E402
+from utils.options import Parser, fail  # noqa: E402
 
 
 def recommend(run: Path, test_json: Path) -> str:
@@ -36,7 +37,8 @@ def recommend(run: Path, test_json: Path) -> str:
         )
     drawn = DATASETS[dataset].demonstration
     picture = read_list(test_json)[0].image if drawn else "photo.jpg"
-    command = f"bash predict.sh {picture} -c {run / 'model.safetensors'} --out overlays"
+    named = f"{shlex.quote(str(picture))} -c {shlex.quote(str(run / 'model.safetensors'))}"
+    command = f"bash predict.sh {named} --out overlays"
     if not drawn:
         return f"To count people: {command}"
     return (
@@ -53,4 +55,4 @@ if __name__ == "__main__":
     try:
         print(recommend(options.run, options.test_json))
     except (DataError, OSError) as error:
-        sys.exit(f"error: {error}")
+        fail(error)

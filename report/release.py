@@ -21,7 +21,7 @@ from torch import Tensor
 from models.counter import MAX_SIDE  # noqa: E402
 from utils.checkpoint import CheckpointError, read_checkpoint, save_weights  # noqa: E402
 from utils.files import check_outputs  # noqa: E402
-from utils.options import Parser  # noqa: E402
+from utils.options import Parser, fail  # noqa: E402
 
 
 def release(checkpoints: Sequence[Path], path: Path) -> str:
@@ -29,7 +29,8 @@ def release(checkpoints: Sequence[Path], path: Path) -> str:
 
     Raises:
         CheckpointError: a checkpoint is unreadable, not of a training, or of another network than
-            the first; a weight does not fit into float16; or the file cannot be written.
+            the first; or a weight does not fit into float16.
+        WriteError: the file cannot be written.
     """
     if path.suffix != ".safetensors":
         raise CheckpointError(f"{path} must be a .safetensors file, as programs read it")
@@ -84,5 +85,5 @@ if __name__ == "__main__":
         check_outputs([("path", options.path)], options.checkpoint)
         digest = release(options.checkpoint, options.path)
     except (CheckpointError, OSError) as error:
-        sys.exit(f"error: {error}")
+        fail(error)
     print(f"{options.path}: {options.path.stat().st_size:,} bytes, SHA-256 {digest}")

@@ -26,7 +26,7 @@ from utils.metrics import CountResult
 
 KEPT = ("log.jsonl", "result.json")  # of the training
 TESTED = ("test.json", "test.csv")  # of test.sh
-ALIKE = ("dataset", "images", "size", "protocol")  # in tests that are shown together
+ALIKE = ("dataset", "images", "size", "protocol", "max_side")  # in tests that are shown together
 CROWDS = (0, 100, 200, 400, 800, 1600)  # heads at which classes of crowd sizes begin
 COSTS = ("params", "flops_g", "gpu_ms", "cpu_s")  # of test.json, in the order of the paper's table
 
@@ -130,7 +130,11 @@ def read_counts(path: Path) -> list[CountResult]:
         ValueError: the file is malformed or empty.
     """
     counts = []
-    for number, row in enumerate(csv.DictReader(read_text_file(path).splitlines()), start=1):
+    try:
+        rows = list(csv.DictReader(read_text_file(path).splitlines()))
+    except csv.Error as error:
+        raise DataError(f"{path} is no CSV file ({error})") from None
+    for number, row in enumerate(rows, start=1):
         try:
             count = CountResult(row["name"], int(row["heads"]), 0.0, float(row["predicted"]))
         except (KeyError, TypeError, ValueError):
@@ -144,17 +148,21 @@ def read_counts(path: Path) -> list[CountResult]:
 
 
 def check_alike(runs: Sequence[Run]) -> None:
-    """Raises ValueError if runs share a name, or their tests differ in one of ALIKE."""
+    """Raises ValueError if runs share a name, or their tests differ in ALIKE or the heads."""
     names = [run.name for run in runs]
     for run in runs:
         if names.count(run.name) > 1:
             raise ValueError(f"two runs are called {run.name}; rename the folder of one")
         for key in ALIKE:
-            first, other = runs[0].test[key], run.test[key]
+            first, other = (one.test.get(key) for one in (runs[0], run))
             if first != other:
                 raise ValueError(
                     f"{run.folder}: its test has {key} {other}, the first run's {first}"
                 )
+        if _heads(run) != _heads(runs[0]):
+            raise ValueError(
+                f"{run.folder}: its test has other images or heads than the first run's"
+            )
 
 
 def compare_with_paper(runs: Sequence[Run], dataset: str) -> str:
@@ -281,6 +289,11 @@ def _err_between(counts: Sequence[CountResult], low: int, high: float) -> str:
     """Returns MAE and mean error of the images with `low` to below `high` heads."""
     errors = [count.predicted - count.heads for count in counts if low <= count.heads < high]
     return f"{mean(map(abs, errors)):.1f}, {mean(errors):+.1f}"
+
+
+def _heads(run: Run) -> dict[str, int]:
+    """Returns the annotated heads of the test images by name."""
+    return {count.name: count.heads for count in run.counts}
 
 
 def _measured(test: dict[str, Any]) -> list[float | None]:

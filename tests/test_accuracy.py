@@ -123,6 +123,12 @@ def test_runs_that_have_no_place_on_one_page_are_named(tmp_path):
     test = json.loads((other / "test.json").read_text())
     (other / "test.json").write_text(json.dumps(test | {"images": 3}))
     refuse(tmp_path, [run, other], "other: its test has images 3, the first run's 5")
+    (other / "test.json").write_text(json.dumps(test | {"max_side": 768}))
+    refuse(tmp_path, [run, other], "other: its test has max_side 768, the first run's None")
+    (other / "test.json").write_text(json.dumps(test))
+    counts = (other / "test.csv").read_text()
+    (other / "test.csv").write_text(counts + "\nmore.jpg,1,1")
+    refuse(tmp_path, [run, other], "other: its test has other images or heads than the first")
     (other / "test.json").write_text("{}")
     refuse(tmp_path, [run, other], "other/test.json has no model")
 
@@ -143,6 +149,7 @@ def test_runs_that_have_no_place_on_one_page_are_named(tmp_path):
         ("test.csv", "name,heads,predicted\na.jpg,3,nan\n", "test.csv, row 1: must have a name"),
         ("test.csv", "name,heads\na.jpg,3\n", "test.csv, row 1: must have a name, heads"),
         ("test.csv", "", "test.csv has no counts"),
+        ("test.csv", f"name,heads,predicted\n{'a' * 140_000},3,3\n", "test.csv is no CSV file"),
     ],
 )
 def test_a_damaged_file_of_a_run_is_named_in_one_line(tmp_path, name, content, reason):

@@ -2,6 +2,7 @@
 
 import re
 from fractions import Fraction
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -235,6 +236,21 @@ def test_what_the_disk_cannot_hold_is_refused_with_the_numbers(tmp_path, monkeyp
         teach(tmp_path, [other], augmentation)
 
 
+def test_a_memory_that_is_too_small_for_whole_pictures_asks_about_crops(
+    tmp_path, monkeypatch, capsys
+):
+    def out_of_memory(*_):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Answers, "keep", out_of_memory)
+    teacher, augmentation = build_teacher("csrnet"), Augmentation(FixedCrop(48, 64))
+    with pytest.raises(DataError, match="--teacher-cache: the memory is too small to ask"):
+        teach(tmp_path, [teacher], augmentation)
+    with pytest.raises(AssertionError):
+        teach(tmp_path, [teacher], augmentation, optional=True)
+    assert "it is asked about crops, at every step" in capsys.readouterr().out
+
+
 FAST = ["--workers", 0, "--cpu", "--width", "1/16", "--crop", "32x48", "--batch-size", 2]
 
 
@@ -258,6 +274,20 @@ def test_a_distillation_from_kept_answers_resumes_to_the_bit(crowd_lists, teache
     assert (whole["settings"]["answers"], whole["settings"]["scale"]) == ("kept", "None")
     live = distil(crowd_lists, teacher, tmp_path / "parts", "--epochs", 3, "--resume")
     assert_one_line_error(live, "trained with answers kept, not live")
+
+
+@pytest.mark.parametrize(("free", "answers"), [(0, "live"), (10**12, "kept")])
+def test_a_resumed_run_is_taught_as_it_began(
+    crowd_lists, teacher, tmp_path, monkeypatch, free, answers
+):
+    out, auto = tmp_path / "run", ["--teacher-cache", "auto"]
+    for epochs, space, more in ((1, free, []), (2, 10**12 - free, ["--resume"])):
+        disk = SimpleNamespace(free=space)
+        monkeypatch.setattr(teaching.shutil, "disk_usage", lambda _, disk=disk: disk)
+        result = distil(crowd_lists, teacher, out, *auto, "--epochs", epochs, *more)
+        assert result.returncode == 0, result.stderr
+        assert read_checkpoint(out / "last.pth")["settings"]["answers"] == answers
+    assert bool(list(tmp_path.rglob("*-map.safetensors"))) == (answers == "kept")
 
 
 def test_a_cache_without_a_teacher_is_refused(crowd_lists, tmp_path):

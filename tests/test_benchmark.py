@@ -227,7 +227,8 @@ def test_exported_counters_stand_beside_their_networks(
 
 
 def test_other_files_are_no_results(monkeypatch, tmp_path, capsys):
-    for content in ("[]", "{}", "nothing"):
+    listed = json.dumps(result() | {"columns": []})
+    for content in ("[]", "{}", "nothing", listed):
         file = tmp_path / "other.json"
         file.write_text(content)
         with pytest.raises(benchmark.ReportError, match="other.json is no result") as raised:

@@ -41,6 +41,9 @@ def test_channels_that_are_always_silent_do_no_harm():
 def test_too_few_pictures_are_refused():
     with pytest.raises(ValueError, match="50 pictures cannot tell 1.0% of false alarms, 100 can"):
         fit_guard(torch.randn(50, 3), 0.01)
+    with pytest.raises(ValueError, match="2 pictures cannot tell 50.0% of false alarms, 3 can"):
+        fit_guard(torch.randn(2, 3), 0.5)
+    assert fit_guard(torch.randn(3, 3), 0.5).threshold.isfinite()
 
 
 @pytest.mark.parametrize("arch", ["csrnet", "bl"])

@@ -232,6 +232,9 @@ def test_mistakes_in_rescaling_end_in_one_line_and_lose_nothing(tmp_path):
     ):
         result = run_program(GENERATE_UCF, "--root", tmp_path, *options)
         assert result.returncode == 2 and word in result.stderr.splitlines()[-1]
+    options = ["--dataset", "SHA", "--root", tmp_path, "--short-side", "512:2048", "--out", "new"]
+    result = run_program("preprocess/make_maps.py", *options)
+    assert_one_line_error(result, "--short-side is for data sets in UCF-QNRF's layout alone")
     image = tmp_path / "Train/img_0001.jpg"
     image.write_bytes(image.read_bytes()[:-200])
     options = ["--root", tmp_path, "--short-side", "512:2048", "--out", tmp_path / "out"]
@@ -252,6 +255,16 @@ def test_part_a_validates_on_the_published_images(tmp_path):
         assert len(names["train"]) == (10 if option else 7)
     result = run_program(MAKE_JSON, "--root", root, "--out", tmp_path, "--seed", 1)
     assert_one_line_error(result, "--seed chooses nothing", "has published validation images")
+
+
+def test_a_validation_share_leaves_images_to_train_on(tmp_path):
+    root = write_shanghaitech(tmp_path, {"train_data": [1] * 6, "test_data": [1]}, size=(16, 16))
+    assert run_program(GENERATE, "--root", root).returncode == 0
+    options = ["--dataset", "DEMO", "--out", tmp_path, "--val-share", 0.95]
+    result = run_program(MAKE_JSON, "--root", root, *options)
+    assert result.returncode == 0, result.stderr
+    lists = [read_list(tmp_path / f"demo_{split}.json") for split in ("train", "val")]
+    assert [len(samples) for samples in lists] == [1, 5]
 
 
 def test_a_split_is_fixed_by_its_seed(tmp_path):

@@ -509,6 +509,8 @@ def test_a_run_whose_log_was_cut_and_whose_teacher_moved_resumes(
         (["--scale", "2:1"], "argument --scale: must be LOW:HIGH"),
         (["--ema", "1"], "argument --ema: must be a number of at least 0 and at most 0.99999"),
         (["--max-minutes", "0"], "argument --max-minutes: must be a number of more than 0"),
+        (["--empty-share", "0"], "argument --empty-share: must be a number of more than 0"),
+        (["--check", "vgg"], "argument --check: invalid choice: 'vgg'"),
     ],
 )
 def test_wrong_options_of_a_distillation_end_in_one_line(options, message, monkeypatch, capsys):
@@ -579,6 +581,10 @@ def test_user_mistakes_in_testing(distilled, crowd_lists, teacher, tmp_path):
     refuse("--cost alone", lists=[])
     refuse("--checkpoint has no place beside --cost", lists=[], options=["--cost", "-c", teacher])
     refuse("--cost alone", options=["--cost"])
+    refuse("--version has no place beside --cost", lists=[], options=["--cost", "-v", "csrnet"])
+    refuse(
+        "is a 1/16-CSRNet, not a mobile_s", options=["-c", distilled / "last.pth", "-v", "mobile_s"]
+    )
     refuse("is a 1/16-CSRNet, not a bl", options=["-c", distilled / "last.pth", "-v", "bl"])
     refuse("holds no adapters", options=["-c", teacher, "-t"])
     refuse("HEIGHTxWIDTH", options=["-c", teacher, "--size", "big"])

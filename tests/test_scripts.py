@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -413,7 +414,7 @@ def test_an_abbreviated_option_is_refused_before_anything_is_made(tmp_path):
 @pytest.mark.parametrize(
     ("dataset", "mae", "expected"),
     [
-        ("SHA", 79.44, "To count people: bash predict.sh photo.jpg -c {run}/model.safetensors --"),
+        ("SHA", 79.44, "To count people: bash predict.sh photo.jpg -c {model} --"),
         (
             "DEMO",
             37.89,
@@ -428,6 +429,8 @@ def test_an_abbreviated_option_is_refused_before_anything_is_made(tmp_path):
     ],
 )
 def test_only_a_student_that_beats_the_mean_count_is_recommended(dataset, mae, expected, tmp_path):
+    tmp_path = tmp_path / "a 'run'"
+    tmp_path.mkdir()
     image = tmp_path / "IMG_1.jpg"
     image.touch()
     image.with_suffix(".h5").touch()
@@ -435,7 +438,8 @@ def test_only_a_student_that_beats_the_mean_count_is_recommended(dataset, mae, e
     facts = {"settings": {"dataset": dataset}, "test_mae_of_mean_training_count": 86.57}
     (tmp_path / "result.json").write_text(json.dumps({**facts, "test": {"mae": mae}}))
     advice = recommend(tmp_path, tmp_path / "test.json")
-    assert advice.startswith(expected.format(run=tmp_path, image=image))
+    model = shlex.quote(str(tmp_path / "model.safetensors"))
+    assert advice.startswith(expected.format(model=model, image=shlex.quote(str(image))))
 
 
 @pytest.mark.parametrize(

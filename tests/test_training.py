@@ -427,15 +427,21 @@ def test_without_a_compiler_a_line_says_so(monkeypatch, capsys):
     ],
 )
 def test_a_memory_that_is_too_small_is_named_with_the_crops(error):
-    def step(batch):
+    def step(*_):
         raise error
 
-    training = SimpleNamespace(progress=Progress(), state=None, device=CPU, step=step)
+    weight = torch.nn.Parameter(torch.ones(()))
+    optimizer = torch.optim.Adam([weight])
+    optimizer.step = step
+    state = SimpleNamespace(optimizer=optimizer, scaler=torch.amp.GradScaler(enabled=False))
+    facts = {"progress": Progress(), "device": CPU, "weights": {"hard": 1.0}}
+    facts |= {"schedule": Schedule(1), "planned": 1}
     batch = {"image": torch.zeros(2, 3, 32, 48), "name": ["a.jpg", "b.jpg"]}
-    with pytest.raises(TrainingError) as caught:
-        take_step(training, batch, 1.0)
-    assert "the memory is too small for a step of 2 crops of 32x48; " in str(caught.value)
-    assert str(caught.value).endswith("images: a.jpg, b.jpg")
+    for at in ({"state": None, "step": step}, {"state": state, "step": lambda _: {"hard": weight}}):
+        with pytest.raises(TrainingError) as caught:
+            take_step(SimpleNamespace(**facts, **at), batch, 1.0)
+        assert "the memory is too small for a step of 2 crops of 32x48; " in str(caught.value)
+        assert str(caught.value).endswith("images: a.jpg, b.jpg")
 
 
 def test_a_state_of_an_older_pytorch_goes_on():

@@ -12,7 +12,7 @@ from datasets.catalogue import find_dataset  # noqa: E402
 from models.build import find_architecture  # noqa: E402
 from models.distillation import TERMS  # noqa: E402
 from training.recipes import choose_protocol  # noqa: E402
-from utils.options import Parser  # noqa: E402
+from utils.options import Parser, fail  # noqa: E402
 
 
 def describe(arch: str, dataset: str) -> dict[str, str]:
@@ -42,5 +42,5 @@ if __name__ == "__main__":
     try:
         variables = describe(options.arch, options.dataset)
     except ValueError as error:
-        sys.exit(f"error: {error}")
+        fail(error)
     print("\n".join(f"{name}={shlex.quote(value)}" for name, value in variables.items()))

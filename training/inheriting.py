@@ -45,7 +45,7 @@ def inherit_weights(
 ) -> None:
     """Fits the student and its adapters to the teacher on the first crops, with unchanged colours.
 
-    The main process does so, and the others get the result. Does nothing in a resumed run.
+    Every process does so, and all go on with the main one's result. Does nothing in a resumed run.
 
     Raises:
         CheckpointError: as `check_heir`; or the student cannot be fitted.
@@ -53,33 +53,34 @@ def inherit_weights(
     check_heir(args, student, teacher)
     if args.resume:
         return
-    modules = [student.network, *([adapters] if adapters else [])]
-    states = None
-    if ranks.is_main():
-        crops = list(islice(_first_crops(args, dataset), INHERITED_CROPS))
-        print(f"fitting the student to {args.teacher_ckpt} at {len(crops)} crops", flush=True)
-        allow_tf32(False)  # until the training decides
-        images, began = [crop.to(args.device) for crop in crops], time.perf_counter()
-        passes = 1 + len(convolutions(student.network)) + (adapters is not None)
-        bar = Bar(total=passes * len(images), desc="fitting", unit="crop", leave=False)
+    crops = list(islice(_first_crops(args, dataset), INHERITED_CROPS))
+    ranks.say(f"fitting the student to {args.teacher_ckpt} at {len(crops)} crops")
+    allow_tf32(False)  # until the training decides
+    images, began = [crop.to(args.device) for crop in crops], time.perf_counter()
+    passes = 1 + len(convolutions(student.network)) + (adapters is not None)
+    bar = Bar(
+        total=passes * len(images),
+        desc="fitting",
+        unit="crop",
+        leave=False,
+        disable=not ranks.is_main(),
+    )
 
-        def show() -> Iterator[Tensor]:
-            for image in images:
-                yield normalise(image)
-                bar.update()
+    def show() -> Iterator[Tensor]:
+        for image in images:
+            yield normalise(image)
+            bar.update()
 
-        try:
-            with bar:
-                inherit(student.network, adapters, teacher.network, show)
-        except ValueError as error:
-            raise CheckpointError(f"--init teacher: {error}") from None
-        minutes = (time.perf_counter() - began) / 60
-        print(f"fitted in {minutes:.1f} minutes, which --max-minutes does not count", flush=True)
-        states = [
-            {key: value.cpu() for key, value in module.state_dict().items()} for module in modules
-        ]
-    for module, state in zip(modules, distributed.from_main(states), strict=True):
-        module.load_state_dict(state)
+    try:
+        with bar:
+            inherit(student.network, adapters, teacher.network, show)
+    except ValueError as error:
+        raise CheckpointError(f"--init teacher: {error}") from None
+    minutes = (time.perf_counter() - began) / 60
+    ranks.say(f"fitted in {minutes:.1f} minutes, which --max-minutes does not count")
+    for module in (student.network, *([adapters] if adapters else [])):
+        own = {key: value.cpu() for key, value in module.state_dict().items()}
+        module.load_state_dict(distributed.from_main(own))
 
 
 def _first_crops(args: argparse.Namespace, dataset: CrowdDataset) -> Iterator[Tensor]:

@@ -58,6 +58,10 @@ def take_step(training: Training, batch: dict[str, Any], share: float) -> dict[s
         loss = sum(training.weights[name] * value for name, value in losses.items())
         state.optimizer.zero_grad()
         state.scaler.scale(share * loss if share != 1 else loss).backward()
+        for group in state.optimizer.param_groups:
+            rate = learning_rate(training.schedule, progress.steps, training.planned)
+            group["lr"] = rate * group.get("part", 1.0) * state.optimizer.defaults["lr"]
+        state.scaler.step(state.optimizer)  # the first one allocates
     except ValueError as error:  # the network cannot take crops like these
         raise TrainingError(f"{error}; images: {', '.join(batch['name'])}") from None
     except RuntimeError as error:
@@ -68,10 +72,6 @@ def take_step(training: Training, batch: dict[str, Any], share: float) -> dict[s
             f"the memory is too small for a step of {count} crops of {height}x{width}; a "
             f"smaller --crop or --batch-size needs less; images: {', '.join(batch['name'])}"
         ) from None
-    for group in state.optimizer.param_groups:
-        rate = learning_rate(training.schedule, progress.steps, training.planned)
-        group["lr"] = rate * group.get("part", 1.0) * state.optimizer.defaults["lr"]
-    state.scaler.step(state.optimizer)
     state.scaler.update()
     progress.step += 1
     progress.steps += 1

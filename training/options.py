@@ -49,7 +49,12 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         add(f"{split}_json", type=Path, help=f"list of {split} images")
     add("--train-on-val", action="store_true", help="allow validation images in the training list")
     add("--empty", type=Path, metavar="FOLDER", help="pictures that show nobody, for training")
-    add("--empty-share", type=number(0, 0.9), default=0.125, help="their part of every batch")
+    add(
+        "--empty-share",
+        type=number(0, 0.9, exclusive=True),
+        default=0.125,
+        help="their part of every batch",
+    )
     add("--workers", type=whole_number(0), default=WORKERS, help="processes that read images")
     add("--cache", choices=CACHES, help="where images stay between epochs; gpu: no workers at all")
 

@@ -3,6 +3,7 @@
 import argparse
 import shutil
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 
 import torch
@@ -13,12 +14,15 @@ from datasets.answers import BLANK, KEPT_AS, Answers, Asked
 from datasets.crowd import CrowdDataset
 from datasets.cutting import MEAN_COLOUR, STRIDE
 from datasets.memory import GIGABYTE
-from datasets.sizes import Size
+from datasets.sizes import Size, grid
 from datasets.splits import DataError
 from models.counter import Counter
 from models.distillation import need_teacher
 from models.taps import Ask, FeatureReader, Tap, ask_kept, ask_live, live_tap, tap_channels
+from training.runlog import LAST
 from utils import distributed, ranks
+from utils.checkpoint import read_checkpoint
+from utils.device import lacks_memory
 from utils.pixels import normalise
 from utils.precision import autocast
 from utils.progress import Bar
@@ -35,8 +39,8 @@ def choose_asking(
 ) -> tuple[Ask | None, str]:
     """Chooses by --teacher-cache whether the teacher is asked at every step or beforehand.
 
-    "auto" asks beforehand where that pays: a GPU computes features faster than it reads them. Kept
-    features set --scale to None.
+    "auto" asks beforehand where that pays: a GPU computes features faster than it reads them. A
+    resumed run goes on as it began. Kept features set --scale to None.
 
     Args:
         taps: the first teacher's taps that are imitated.
@@ -48,15 +52,27 @@ def choose_asking(
         return None, "live"
     teacher, *more = (counter.network for counter in teachers)
     auto = args.teacher_cache == "auto"
-    live = args.teacher_cache == "none" or (auto and taps and args.device.type != "cpu")
+    before = _answers_before(args) if auto else None
+    live = args.teacher_cache == "none" or before == "live"
+    live = live or (auto and before is None and taps and args.device.type != "cpu")
     folder = args.out.parent / "teacher_cache" if auto else Path(args.teacher_cache)
-    options = {"precision": precision, "device": args.device, "optional": auto}
+    optional = auto and before is None
+    options = {"precision": precision, "device": args.device, "optional": optional}
     if live or not teach_crops(dataset, teachers, bool(taps), folder, **options):
         return ask_live(teacher, taps, more), "live"
     if taps and args.scale not in (None, (1.0, 1.0)):
         ranks.say("the teacher's features are kept at the pictures' size: --scale has no effect")
         args.scale = None  # is what the run's settings say
     return ask_kept(teacher, taps), "kept"
+
+
+def _answers_before(args: argparse.Namespace) -> str | None:
+    """Returns "live" or "kept", as a run that is resumed had it; None for a new one."""
+    if not args.resume:
+        return None
+    last = read_checkpoint(args.out / LAST) if ranks.is_main() else {}
+    settings = distributed.from_main(last.get("settings"))  # which `TrainingState` checks
+    return settings.get("answers") if isinstance(settings, dict) else None
 
 
 def teach_crops(
@@ -75,13 +91,14 @@ def teach_crops(
     Args:
         features: whether the first teacher's are needed, too.
         precision: of the teachers' forward passes.
-        optional: do nothing if the disk has no room.
+        optional: do nothing if the disk has no room, or the memory.
 
     Returns:
         Whether the crops have the answers.
 
     Raises:
-        DataError: the disk has no room, and this is not `optional`; or it cannot be written.
+        DataError: the disk or the memory is too small, and this is not `optional`.
+        WriteError: the disk cannot be written.
     """
     asking = [
         _Asking(teacher, folder, features and not number, precision, dataset)
@@ -89,8 +106,12 @@ def teach_crops(
     ]
     if not _has_room(folder, sum(asked.needed for asked in asking), optional):
         return False
-    for asked in asking:
-        asked.fill(device)
+    if not all(asked.fill(device) for asked in asking):
+        reason = "the memory is too small to ask the teacher about whole pictures"
+        if not optional:
+            raise DataError(f"--teacher-cache: {reason}; none asks about crops, at every step")
+        ranks.say(f"{reason}: it is asked about crops, at every step")
+        return False
     dataset.teach([asked.answers for asked in asking])
     return True
 
@@ -129,22 +150,34 @@ class _Asking:
 
     def _bytes(self, size: Size) -> int:
         """Returns the size on disk of the answer to a picture."""
-        features = sum(w * _cells(size, tap.stride) for tap, w in self._kept.items())
-        return torch.float32.itemsize * _cells(size, STRIDE) + KEPT_AS.itemsize * features
+        features = sum(w * prod(grid(size, tap.stride)) for tap, w in self._kept.items())
+        return torch.float32.itemsize * prod(grid(size, STRIDE)) + KEPT_AS.itemsize * features
 
-    def fill(self, device: torch.device) -> None:
-        """Stores the missing answers; each process of the machine does its share."""
+    def fill(self, device: torch.device) -> bool:
+        """Stores the missing answers; each process of the machine does its share.
+
+        Returns:
+            Whether the memory sufficed, in all processes.
+        """
         self.answers.folder.mkdir(parents=True, exist_ok=True)
         read = FeatureReader(self._network, list(self._kept))
-        if not self.answers.has((BLANK, False)):
-            side = 2 * self._network.margin + 2 * ALIGNMENT
-            blank = torch.tensor(MEAN_COLOUR, dtype=torch.uint8).view(1, 3, 1, 1)
-            self._keep(read, (BLANK, False), blank.expand(-1, -1, side, side), device, middle=True)
         share = list(self.missing.items())[ranks.local_rank() :: ranks.local_processes()]
-        for asked, number in Bar(share, "asking the teacher", disable=not ranks.is_main()):
-            self._keep(read, asked, self._dataset.image(number), device)
+        lacking = False
+        try:
+            if not self.answers.has((BLANK, False)):
+                side = 2 * self._network.margin + 2 * ALIGNMENT
+                blank = torch.tensor(MEAN_COLOUR, dtype=torch.uint8).view(1, 3, 1, 1)
+                blank = blank.expand(-1, -1, side, side)
+                self._keep(read, (BLANK, False), blank, device, middle=True)
+            for asked, number in Bar(share, "asking the teacher", disable=not ranks.is_main()):
+                self._keep(read, asked, self._dataset.image(number), device)
+        except (RuntimeError, MemoryError) as error:
+            if not lacks_memory(error):
+                raise
+            lacking = True
         read.remove()
-        distributed.add_up([0])  # waits for the other processes
+        (processes,) = distributed.add_up([lacking])  # also waits for the others
+        return not processes
 
     @torch.no_grad()
     def _keep(
@@ -168,10 +201,6 @@ class _Asking:
 def _middle(answer: Tensor) -> Tensor:
     """Returns the middle cell of (1, C, h, w): (1, C, 1, 1)."""
     return answer[..., answer.shape[2] // 2, answer.shape[3] // 2, None, None]
-
-
-def _cells(size: Size, stride: int) -> int:
-    return -(-size[0] // stride) * -(-size[1] // stride)
 
 
 def _has_room(folder: Path, needed: int, optional: bool) -> bool:

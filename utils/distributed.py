@@ -39,7 +39,7 @@ def together(device: torch.device) -> Iterator[None]:
             raise
         raise LostProcess(
             f"process {rank()} lost another of the {processes()} ({str(error).split('. ')[0]}); "
-            "what was saved last is whole, and --resume continues from there"
+            "what a training saved last is whole, and --resume continues from there"
         ) from None
     distributed.destroy_process_group()
 

@@ -143,8 +143,8 @@ def _per_pixel(density: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cells * cv2.resize(density, size[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def save_figure(figure: plt.Figure, path: Path) -> None:
+def save_figure(figure: plt.Figure, path: Path, dpi: int = 100) -> None:
     """Writes a figure and closes it."""
     with written_whole(path) as begun:
-        figure.savefig(begun, dpi=100)
+        figure.savefig(begun, dpi=dpi)
     plt.close(figure)

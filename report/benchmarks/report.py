@@ -18,10 +18,13 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # n
 
 from deploy.latency import describe  # noqa: E402
 from utils.files import write_whole  # noqa: E402
+from utils.inputs import DataError, check_fields  # noqa: E402
 from utils.plots import save_figure  # noqa: E402
 
 PACKAGES = ("torch", "numpy", "scipy", "onnxruntime", "openvino", "nncf")
-NEEDED = ("title", "columns", "rows", "device", "threads", "versions", "date", "command")
+NEEDED = dict.fromkeys(("title", "device", "date", "command"), (str,)) | {
+    "columns": (dict,), "rows": (list,), "threads": (int,), "versions": (dict,)
+}  # fmt: skip
 WIDE = 1000  # from the axis' left to its right: its labels leave out 2 and 5
 
 COLUMNS = {  # of most tables: key of a row -> heading
@@ -124,8 +127,12 @@ def check_result(result: Any, path: Path) -> Result:
     Raises:
         ReportError: it is not a result of a benchmark.
     """
-    if not isinstance(result, dict) or not set(NEEDED) <= result.keys():
-        raise ReportError(f"{path} is no result that benchmark.py --json wrote")
+    try:
+        check_fields(result, NEEDED, "it")
+        for row in result["rows"]:
+            check_fields(row, {"label": (str,)}, "a row")
+    except DataError as error:
+        raise ReportError(f"{path} is no result that benchmark.py --json wrote: {error}") from None
     return result
 
 

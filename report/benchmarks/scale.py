@@ -100,7 +100,8 @@ def main(args: argparse.Namespace) -> None:
     names = [str(path.absolute()) for path in list_pictures(args.folder, False).files]
     if len(names) <= args.few:
         sys.exit(f"error: {args.folder} holds {len(names)} pictures; more than --few are needed")
-    few, expected, rows, steady = names[:: len(names) // args.few], None, [], {}
+    few = [names[i * len(names) // args.few] for i in range(args.few)]
+    expected, rows, steady = None, [], {}
     for label, processes, actors in WAYS:
         load = os.getloadavg()[0]
         short, _ = time_count(few, processes, actors)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from datasets.sampler import CropIndex
-from datasets.sizes import Size
+from datasets.sizes import Size, grid
 from datasets.splits import Sample
 from datasets.transforms import Augmentation, FixedCrop
 from deploy.complexity import measure_cost
@@ -197,7 +198,7 @@ def count_work(loop: Loop, size: tuple[int, int], batch: int) -> tuple[int, floa
     A live teacher runs forward. The student and its adapters run forward and backward, which takes
     twice as much again.
     """
-    cells = [-(-size[0] // tap.stride) * -(-size[1] // tap.stride) for tap in loop.student.taps]
+    cells = [prod(grid(size, tap.stride)) for tap in loop.student.taps]
     adapters = list(loop.adapters.values())
     adapting = sum(n * adapter.weight.numel() for n, adapter in zip(cells, adapters, strict=True))
     teacher, student = (measure_cost(network, size) for network in (loop.teacher, loop.student))
