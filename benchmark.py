@@ -19,7 +19,7 @@ from report.benchmarks.report import (
     ComparisonError,
     ReportError,
     check_result,
-    format_table,
+    tabulate,
     write_report,
 )
 from report.benchmarks.train import measure_train
@@ -117,7 +117,7 @@ def main(args: argparse.Namespace) -> None:
     _, measure = BENCHMARKS[args.command]
     result = measure(args)
     result["command"] = shlex.join(["benchmark.py", *sys.argv[1:]])
-    print(f"{result['title']}; {result['device']}\n\n{format_table([result])}\n")
+    print(f"{result['title']}; {result['device']}\n\n{tabulate([result])}\n")
     print(*result["notes"], sep="\n")
     if args.json:
         write_json(args.json, result)

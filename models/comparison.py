@@ -68,9 +68,9 @@ def compare(
         The distance, summed over positions and averaged over images; and the adapted feature map,
         max-pooled, (B, C, ceil(H/pool), ceil(W/pool)).
     """
-    images, channels, height, width = teacher.shape
+    _, channels, height, width = teacher.shape
     entries = CPU_ENTRIES if teacher.device.type == "cpu" else MOST_ENTRIES
-    images = max(1, entries // (channels * height * width))
+    images = max(1, entries // (channels * height * width))  # at once
     rows = max(1, entries // (channels * width * pool)) * pool
     weight = adapter.weight.flatten(1)
     distances, pooled = [], []

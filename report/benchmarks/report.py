@@ -19,6 +19,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # n
 from deploy.latency import describe  # noqa: E402
 from utils.files import write_whole  # noqa: E402
 from utils.inputs import DataError, check_fields  # noqa: E402
+from utils.markdown import format_table  # noqa: E402
 from utils.plots import save_figure  # noqa: E402
 
 PACKAGES = ("torch", "numpy", "scipy", "onnxruntime", "openvino", "nncf")
@@ -101,20 +102,15 @@ def merge_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def format_table(results: Sequence[Result]) -> str:
+def tabulate(results: Sequence[Result]) -> str:
     """Returns a Markdown table of results with one title; what was not measured stays empty."""
     columns = {k: v for result in results for k, v in result["columns"].items()}
-    lines = [list(columns.values()), ["---", *["--:"] * (len(columns) - 1)]]
-    lines += [[format_value(row.get(key)) for key in columns] for row in merge_rows(results)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rows = [[row.get(key) for key in columns] for row in merge_rows(results)]
+    return format_table(list(columns.values()), rows, format_value)
 
 
-def format_value(value: str | float | None) -> str:
-    """Returns three digits of a number, or all before the point; an empty text for None."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
+def format_value(value: float) -> str:
+    """Returns three digits of a number, or all before the point."""
     if value != 0 and abs(value) < 1e-3:
         return f"{value:.1e}"
     decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
@@ -144,7 +140,7 @@ def write_report(results: Sequence[Result], folder: Path, name: str) -> None:
     explained += " Empty cells are not measured yet."
     parts = [f"# {name.capitalize()}", explained, f"![Times]({name}.png)"]
     for title, group in merge(results).items():
-        parts += [f"## {title}", format_table(group)]
+        parts += [f"## {title}", tabulate(group)]
         parts += [_format_origin(result) for result in group]
     write_whole(folder / f"{name}.md", "\n\n".join(parts) + "\n")
     draw(results, folder / f"{name}.png")
