@@ -9,7 +9,7 @@ def format_table(
     rows: Sequence[Sequence[Any]],
     form: Callable[[float], str] = "{:.2f}".format,
 ) -> str:
-    """Returns a table; numbers get two decimals or another form, None and missing cells are empty."""
+    """Returns a table; numbers get two decimals or another form, None and missing cells nothing."""
     rows = [[*row, *[None] * (len(columns) - len(row))] for row in rows]
     lines = [columns, ["---", *["--:"] * (len(columns) - 1)], *rows]
     texts = [
