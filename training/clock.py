@@ -72,7 +72,7 @@ class Clock:
     """
 
     def __init__(self, progress: Progress, shared: bool):
-        self.progress, self._before = progress, replace(progress)
+        self.progress, self._before, self._shared = progress, replace(progress), shared
         self._worked: Callable[[], float] = time.process_time if shared else time.perf_counter
         self._steps, self._validations = Work(), Work()
         self._passed = self._rest = 0.0
@@ -82,15 +82,15 @@ class Clock:
     def count_steps(self, steps: int) -> float:
         """Counts the time since the last reading as that of `steps`, and returns it.
 
-        The first step comes alone.
+        The first step comes alone. A resumed run's counts at most as much as the very first one.
         """
         passed, worked = self._read()
         if self._started:
             self._steps.add(steps, passed, worked)
         elif self.progress.steps == 1:
             self.progress.first = passed
-        else:
-            self._rest += passed
+        else:  # a resumed run's, of which nothing tells how much was disturbed
+            self._rest += min(passed, self.progress.first or passed) if self._shared else passed
         self._started = True
         self._update()
         return passed
