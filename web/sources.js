@@ -2,6 +2,7 @@
 import { CountingError } from './counter.js';
 
 const CAMERA = { audio: false, video: { facingMode: 'environment', width: { ideal: 1280 } } };
+const FRAME_PATIENCE_MS = 5000;
 
 /** Yields { image, seconds } of a video file every so many seconds, until `signal` is aborted. */
 export async function* videoFrames(file, every, signal) {
@@ -15,7 +16,7 @@ export async function* videoFrames(file, every, signal) {
     for (let step = 0; step === 0 || step * every < end; step++) {
       if (signal.aborted) return;
       await seek(video, step * every);
-      yield { image: await createImageBitmap(video), seconds: step * every };
+      yield { image: await shownBy(video), seconds: step * every };
     }
   } finally {
     URL.revokeObjectURL(video.src);
@@ -31,7 +32,6 @@ async function lengthOf(video) {
 }
 
 async function seek(video, seconds) {
-  if (video.currentTime === seconds && video.readyState >= 2) return;
   video.currentTime = seconds;
   await happens(video, 'seeked');
 }
@@ -51,12 +51,25 @@ export async function* cameraFrames(signal) {
     await video.play();
     const began = performance.now();
     while (!signal.aborted && stream.active) {
-      yield { image: await createImageBitmap(video), seconds: (performance.now() - began) / 1000 };
+      yield { image: await shownBy(video), seconds: (performance.now() - began) / 1000 };
     }
   } finally {
     for (const track of stream.getTracks()) track.stop(); // the camera's light goes out
     video.srcObject = null;
   }
+}
+
+/** Returns the frame that a video shows, which a busy browser has only after it said so. */
+async function shownBy(video) {
+  const last = performance.now() + FRAME_PATIENCE_MS;
+  while (performance.now() < last) {
+    try {
+      return await createImageBitmap(video);
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+  return createImageBitmap(video);
 }
 
 function happens(video, name) {
