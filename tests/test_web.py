@@ -259,6 +259,7 @@ def download_csv(page):
 def add_region(page, corners):
     """Draws a free outline on the picture with the mouse."""
     page.select_option("#shape", "outline")
+    wait_until(page, "document.getElementById('frame').getBoundingClientRect().height > 0")
     box = page.locator("#frame").bounding_box()
     places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
     page.mouse.move(*places[0])
@@ -373,6 +374,23 @@ def test_what_cannot_be_counted_takes_one_sentence(open_page, site, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_damaged_answer_is_not_kept(open_page, site, tmp_path):
+    model = site / "models/tiny.onnx"
+    shutil.copy(model, tmp_path)
+    try:
+        model.write_bytes(b"<html>Please log in</html>")
+        page = open_page(open_page.address, whole=True)
+        wait_until(page, "document.getElementById('kept')?.hidden === false")
+        page.click("#example")
+        wait_until(page, "document.getElementById('failure').textContent.includes('is damaged')")
+    finally:
+        shutil.copy(tmp_path / "tiny.onnx", model)
+    page.click("#example")
+    wait_until(page, "!document.getElementById('counted').hidden")
+    assert page.locator("#failure").is_hidden() and not page.errors
+
+
+@pytest.mark.slow
 def test_it_asks_its_own_host_alone_and_works_offline(browser, site):
     context, asked = browser.new_context(locale="en"), []
     context.on("request", lambda request: asked.append(request.url))
@@ -380,7 +398,7 @@ def test_it_asks_its_own_host_alone_and_works_offline(browser, site):
         page = context.new_page()
         page.goto(f"{address}?threads=2")
         wait_until(page, "self.crossOriginIsolated")  # after one reload
-        wait_until(page, "!document.getElementById('kept').hidden")
+        wait_until(page, "document.getElementById('kept')?.hidden === false")
         page.click("#example")
         count = wait_for_count(page)
         assert "2 threads" in page.inner_text("#took")
@@ -461,6 +479,79 @@ def test_a_video_and_the_camera_are_counted(open_page, tmp_path):
     refused = "There is no camera, or the browser may not use it."
     wait_until(page, f"document.getElementById('failure').textContent === '{refused}'")
     assert not page.errors
+
+
+@pytest.mark.slow
+def test_names_are_typed_and_rows_are_clicked_while_a_video_is_counted(open_page, tmp_path):
+    from counting.video import VideoWriter
+
+    writer = VideoWriter(tmp_path / "clip.mp4", 1)
+    for number in range(120):
+        writer.write(draw_scene(np.random.default_rng(0), (96, 128))[0], number)
+    writer.close()
+    page = open_page(open_page.address)
+    page.set_input_files("#files", tmp_path / "clip.mp4")
+    wait_until(page, "document.querySelectorAll('#rows .counted').length > 1")
+    add_region(page, [(0.1, 0.1), (0.9, 0.1), (0.9, 0.9), (0.1, 0.9)])
+    name = page.locator("#regions input")
+    name.fill("")
+    name.press_sequentially("door north", delay=60)
+    name.press("Enter")
+    assert page.locator("#columns th").all_inner_texts()[3] == "door north"
+    page.click("#rows tr:nth-child(2) button", delay=200)
+    assert page.inner_text("#shown-name") == "clip.mp4, 1.0 s"
+    assert page.get_attribute("#rows tr:nth-child(2)", "aria-current") == "true"
+    assert page.locator("#stop").is_visible()  # all this while it was counted
+    page.click("#add-region")
+    taken = page.locator("#regions li:last-child input")
+    default = taken.input_value()
+    for refused in ("door north", "count"):
+        taken.fill(refused)
+        taken.press("Enter")
+        assert taken.input_value() == default
+    assert not page.errors
+
+
+@pytest.mark.slow
+def test_stop_ends_what_waits_for_the_browser(open_page, tmp_path):
+    page = open_page(open_page.address)
+    page.evaluate("() => { navigator.mediaDevices.getUserMedia = () => new Promise(() => {}); }")
+    page.click("#camera")
+    page.click("#stop")
+    assert page.locator("#stop").is_hidden()
+    make_sound(tmp_path / "sound.mp4")
+    page.set_input_files("#files", tmp_path / "sound.mp4")
+    refused = "This file is not a video that this browser can play."
+    wait_until(page, f"document.getElementById('failure').textContent === '{refused}'")
+    assert not page.errors
+
+
+def make_sound(path):
+    import av
+
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("aac", rate=44100)
+        for number in range(44):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            frame.sample_rate, frame.pts = 44100, 1024 * number
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+
+
+@pytest.mark.slow
+def test_the_language_is_the_first_one_of_the_visitors_that_there_is(browser, site):
+    with serving(site) as address:
+        for wanted, expected in (("en-US,zh-CN", "en"), ("fr,zh-TW,en", "zh-Hans"), ("fr", "en")):
+            context = browser.new_context()
+            languages = json.dumps(wanted.split(","))
+            context.add_init_script(
+                f"Object.defineProperty(navigator, 'languages', {{ get: () => {languages} }})"
+            )
+            page = context.new_page()
+            page.goto(address)
+            wait_until(page, "document.getElementById('needs-server') === null")
+            assert page.evaluate("document.documentElement.lang") == expected
+            context.close()
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import { describeDensity, drawSquare, showPicture } from './stage.js';
 import { notesOf, showTable, titleOf, writeCsv } from './table.js';
 
 const INTERVALS = [0.2, 0.5, 1, 2, 5, 10, 30]; // seconds between counted frames of a video
-const SPOKEN_MS = 3000; // between two announcements of the camera's count
+const SPOKEN_MS = 3000; // between two announcements of a video's or the camera's count
 
 const options = new URLSearchParams(location.search);
 const counter = new Counter({
@@ -46,7 +46,7 @@ async function add(files) {
   const pictures = [...files].filter((file) => !chosen.includes(file));
   videos.push(...chosen);
   entries.push(...pictures.map((image) => ({ name: image.name, image, state: 'waiting' })));
-  if (pictures.length) shown = null; // the first one that is counted
+  if (pictures.length && !counting) shown = null; // the first one that is counted
   await countAll();
   await countVideos();
 }
@@ -134,10 +134,15 @@ async function countFrames(read, enter, complain) {
       if (entry.state === 'failed' && entry.isLive) break;
     }
   } catch (problem) {
-    show(complain(problem));
+    if (!mine.signal.aborted) show(complain(problem));
   }
   if (stream === mine) stream = null;
   showRows();
+}
+
+function endStream() {
+  stream?.abort();
+  stream = null;
 }
 
 function recount() {
@@ -147,10 +152,11 @@ function recount() {
 
 function clear() {
   videos = [];
-  stream?.abort();
+  endStream();
   entries = [];
   shown = null;
   counter.close();
+  $('rows').replaceChildren();
   $('result').hidden = true;
   $('start').classList.remove('small');
   showRows();
@@ -173,7 +179,7 @@ function show(entry) {
   } else if (state === 'counted') {
     showReading(entry, reading);
     showPicture(reading);
-    announce(t('announce', { name, count: number(reading.count, 1) }), entry.isLive);
+    announce(t('announce', { name, count: number(reading.count, 1) }), entry.seconds !== undefined);
   }
 }
 
@@ -203,8 +209,8 @@ function engineName() {
   return t(counter.threads > 1 ? 'wasm' : 'wasmOne', { threads: counter.threads });
 }
 
-function announce(text, isLive) {
-  if (isLive && performance.now() - spokenAt < SPOKEN_MS) return;
+function announce(text, isFrame) {
+  if (isFrame && performance.now() - spokenAt < SPOKEN_MS) return;
   spokenAt = performance.now();
   $('spoken').textContent = text;
 }
@@ -220,7 +226,8 @@ function showStatus() {
   const isBusy = counting || stream;
   const first = !shown?.reading && !entries.some(({ reading }) => reading);
   const text = first ? t('loading') : t('progress', { done, all: entries.length });
-  $('status').textContent = isBusy && (first || entries.length > 1) ? text : '';
+  const status = isBusy && (first || entries.length > 1) ? text : '';
+  if ($('status').textContent !== status) $('status').textContent = status; // it is read aloud
 }
 
 /** Brings the table, the buttons and the plot up to date. */
@@ -294,7 +301,7 @@ async function showExample() {
 
 function stop() {
   videos = [];
-  stream?.abort();
+  endStream();
   for (const entry of entries) {
     if (entry.state === 'waiting') {
       Object.assign(entry, failure(new CountingError({ key: 'stopped' })));

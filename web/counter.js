@@ -141,5 +141,6 @@ export class Counter {
 
 async function hasGpu() {
   const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
-  return Boolean(adapter && !adapter.info.isFallbackAdapter); // one in software is slower than WASM
+  // One in software is slower than WASM; older browsers have no `info`.
+  return Boolean(adapter && !(adapter.info ?? adapter).isFallbackAdapter);
 }

@@ -5,7 +5,7 @@ const SVG = 'http://www.w3.org/2000/svg';
 
 export const $ = (id) => document.getElementById(id);
 
-let language = navigator.languages.some((name) => name.startsWith('zh')) ? 'zh' : 'en';
+let language = navigator.languages.find((name) => /^(en|zh)/.test(name))?.slice(0, 2) ?? 'en';
 
 /** Returns a text in the page's language. */
 export const t = (key, values) => say(language, key, values);

@@ -1,6 +1,7 @@
 // Regions of the picture: drawn by dragging or added and moved by keys, each with its count.
 import { $, draw, make, number, t } from './page.js';
 import { countRegion } from './pixels.js';
+import { COLUMNS } from './table.js';
 
 const STEP = 0.01; // of the picture's sides, by which a key moves a region
 const GROWTH = 1.1; // by which a key changes its size
@@ -20,6 +21,7 @@ export class Regions {
   chosen = null;
   #number = 0;
   #shown = null; // the reading whose counts are shown
+  #listed = []; // what the list of regions on the page says
   #counts = new WeakMap(); // of readings, which are many in a video
   #changed;
 
@@ -47,9 +49,16 @@ export class Regions {
     this.#shown = reading;
     const focused = document.activeElement?.dataset.control;
     const counts = this.count(reading);
-    const items = this.list.map((region, i) => this.#item(region, counts[i], i));
-    $('regions').replaceChildren(...items);
-    if (focused) $('regions').querySelector(`[data-control="${focused}"]`)?.focus();
+    // While a name is typed, only the counts may change.
+    const listed = [t('move'), ...this.list.flatMap((region) => [region, region.name])];
+    if (listed.length !== this.#listed.length || listed.some((x, i) => x !== this.#listed[i])) {
+      $('regions').replaceChildren(...this.list.map((region, i) => this.#item(region, i)));
+      if (focused) $('regions').querySelector(`[data-control="${focused}"]`)?.focus();
+      this.#listed = listed;
+    }
+    $('regions').querySelectorAll('output').forEach((output, i) => {
+      output.textContent = words(counts[i]);
+    });
     $('labels').replaceChildren(
       ...this.list.map((region, i) => {
         const label = make('span', { textContent: `${region.name}: ${words(counts[i])}` });
@@ -73,7 +82,7 @@ export class Regions {
     });
   }
 
-  #item(region, count, i) {
+  #item(region, i) {
     const { name } = region;
     const input = make('input', {
       type: 'text',
@@ -95,7 +104,7 @@ export class Regions {
       'aria-label': t('removeRegion', { name }),
       onclick: () => this.#remove(region),
     });
-    return make('li', {}, input, make('output', { textContent: words(count) }), move, remove);
+    return make('li', {}, input, make('output'), move, remove);
   }
 
   #choose(region) {
@@ -106,9 +115,14 @@ export class Regions {
 
   #rename(region, text) {
     const name = text.trim().replace(/\s+/g, ' ');
-    const taken = this.list.some((other) => other !== region && other.name === name);
-    if (name && !taken) region.name = name;
+    if (name && !this.#isTaken(name, region)) region.name = name;
+    this.#listed = []; // a name that was refused is put back
     this.#changed(true);
+  }
+
+  #isTaken(name, self) {
+    const others = this.list.filter((other) => other !== self).map((other) => other.name);
+    return [...COLUMNS, ...others].includes(name);
   }
 
   #remove(region) {
@@ -118,7 +132,10 @@ export class Regions {
   }
 
   #add(corners) {
-    const region = { name: t('regionDefault', { number: ++this.#number }), corners };
+    let name;
+    do name = t('regionDefault', { number: ++this.#number });
+    while (this.#isTaken(name));
+    const region = { name, corners };
     this.list.push(region);
     this.chosen = region;
     return region;
@@ -131,6 +148,7 @@ export class Regions {
   }
 
   #key(event, region) {
+    if (event.ctrlKey || event.altKey || event.metaKey) return; // the browser's
     const move = MOVES[event.key];
     if (move) region.corners = moved(region.corners, move);
     else if ('+='.includes(event.key)) region.corners = grown(region.corners, GROWTH);
@@ -176,9 +194,12 @@ export class Regions {
       }
       this.#changed(false);
     };
-    frame.onpointerup = frame.onpointercancel = () => {
+    frame.onpointerup = frame.onpointercancel = ({ type }) => {
       frame.onpointermove = frame.onpointerup = frame.onpointercancel = null;
-      if (drawn && isTiny(drawn.corners)) this.list = this.list.filter((one) => one !== drawn);
+      const isScrolled = type === 'pointercancel'; // a finger moved the page
+      if (held && isScrolled) held.corners = before;
+      const isNone = drawn && (isScrolled || isTiny(drawn.corners));
+      if (isNone) this.list = this.list.filter((one) => one !== drawn);
       this.#changed(true);
     };
   }

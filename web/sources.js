@@ -11,12 +11,12 @@ export async function* videoFrames(file, every, signal) {
   video.preload = 'auto';
   video.src = URL.createObjectURL(file);
   try {
-    await happens(video, 'loadeddata');
-    const end = await lengthOf(video);
+    await happens(video, 'loadeddata', signal);
+    if (!video.videoWidth) throw new CountingError({ key: 'notVideo' }); // sound alone
+    const end = await lengthOf(video, signal);
     for (let step = 0; step === 0 || step * every < end; step++) {
-      if (signal.aborted) return;
-      await seek(video, step * every);
-      yield { image: await shownBy(video), seconds: step * every };
+      await seek(video, step * every, signal);
+      yield { image: await shownBy(video, signal), seconds: step * every };
     }
   } finally {
     URL.revokeObjectURL(video.src);
@@ -26,14 +26,14 @@ export async function* videoFrames(file, every, signal) {
 }
 
 /** Returns a video's seconds; those that a browser recorded name them only at their end. */
-async function lengthOf(video) {
-  if (!Number.isFinite(video.duration)) await seek(video, 1e7);
+async function lengthOf(video, signal) {
+  if (!Number.isFinite(video.duration)) await seek(video, 1e7, signal);
   return Number.isFinite(video.duration) ? video.duration : video.currentTime;
 }
 
-async function seek(video, seconds) {
+async function seek(video, seconds, signal) {
   video.currentTime = seconds;
-  await happens(video, 'seeked');
+  await happens(video, 'seeked', signal);
 }
 
 /** Yields { image, seconds } of the camera as fast as they are asked for. */
@@ -51,7 +51,7 @@ export async function* cameraFrames(signal) {
     await video.play();
     const began = performance.now();
     while (!signal.aborted && stream.active) {
-      yield { image: await shownBy(video), seconds: (performance.now() - began) / 1000 };
+      yield { image: await shownBy(video, signal), seconds: (performance.now() - began) / 1000 };
     }
   } finally {
     for (const track of stream.getTracks()) track.stop(); // the camera's light goes out
@@ -60,9 +60,9 @@ export async function* cameraFrames(signal) {
 }
 
 /** Returns the frame that a video shows, which a busy browser has only after it said so. */
-async function shownBy(video) {
+async function shownBy(video, signal) {
   const last = performance.now() + FRAME_PATIENCE_MS;
-  while (performance.now() < last) {
+  while (performance.now() < last && !signal.aborted) {
     try {
       return await createImageBitmap(video);
     } catch {
@@ -72,10 +72,19 @@ async function shownBy(video) {
   return createImageBitmap(video);
 }
 
-function happens(video, name) {
-  return new Promise((resolve, reject) => {
-    video.addEventListener(name, resolve, { once: true });
-    const fail = () => reject(new CountingError({ key: 'notVideo' }));
-    video.addEventListener('error', fail, { once: true });
-  });
+/** Waits for an event of a video; ends with an error if it fails, or if `signal` is aborted. */
+async function happens(video, name, signal) {
+  const over = new AbortController(); // takes the listeners away
+  try {
+    await new Promise((resolve, reject) => {
+      const listen = (target, event, action) =>
+        target.addEventListener(event, action, { signal: over.signal });
+      listen(video, name, resolve);
+      listen(video, 'error', () => reject(new CountingError({ key: 'notVideo' })));
+      listen(signal, 'abort', () => reject(new CountingError({ key: 'stopped' })));
+      if (signal.aborted) reject(new CountingError({ key: 'stopped' }));
+    });
+  } finally {
+    over.abort();
+  }
 }

@@ -14,12 +14,13 @@ let turn = 0; // pictures are decoded in the background: an older one must not c
 /** Shows a reading's picture and density. */
 export async function showPicture(reading) {
   const mine = ++turn;
+  const [high, wide] = reading.size;
+  const frame = $('frame');
+  frame.style.aspectRatio = `${wide} / ${high}`;
+  frame.style.maxWidth = `${(100 * TALLEST * wide) / high}vh`;
   const bitmap = await createImageBitmap(reading.preview);
   if (mine === turn) {
     const { width, height } = bitmap;
-    const frame = $('frame');
-    frame.style.aspectRatio = `${width} / ${height}`;
-    frame.style.maxWidth = `${(100 * TALLEST * width) / height}vh`;
     for (const canvas of [$('picture'), $('density')]) Object.assign(canvas, { width, height });
     $('picture').getContext('2d').drawImage(bitmap, 0, 0);
     drawDensity(reading, width, height);

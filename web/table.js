@@ -2,7 +2,10 @@
 import { describe } from './models.js';
 import { $, draw, explain, make, number, t } from './page.js';
 
-const COLUMNS = ['name', 'frame', 'seconds', 'count', 'unlikeness', 'notes']; // as predict.py writes
+// As predict.py writes them.
+export const COLUMNS = ['name', 'frame', 'seconds', 'count', 'unlikeness', 'notes'];
+const made = new WeakMap(); // an entry's row, and what it says
+
 
 /** Shows all entries, see app.js; `view` has the regions, the shown entry, the chosen model, and
  * `pick`, which is called for the entry that is to be shown. */
@@ -14,25 +17,25 @@ export function showTable(entries, view) {
     ...view.regions.list.map(({ name }) => heading(name, true)),
     heading(t('notes')),
   );
-  const focused = document.activeElement?.dataset.row;
-  $('rows').replaceChildren(...entries.map((entry, i) => row(entry, i, timed, view)));
-  if (focused) $('rows').querySelector(`[data-row="${focused}"]`)?.focus();
+  place($('rows'), entries.map((entry) => row(entry, timed, view)));
   showTimeline(entries);
+}
+
+/** Makes elements the children of another one; those in their place stay, pressed or focused. */
+function place(parent, elements) {
+  elements.forEach((element, i) => {
+    if (parent.children[i] !== element) parent.insertBefore(element, parent.children[i] ?? null);
+  });
+  while (parent.children.length > elements.length) parent.lastChild.remove();
 }
 
 const heading = (text, isNumber) =>
   make('th', { scope: 'col', textContent: text, ...(isNumber ? { class: 'number' } : {}) });
 const cell = (text) => make('td', { class: 'number', textContent: text });
 
-function row(entry, i, timed, { regions, shown, pick, model }) {
+/** Returns an entry's row, a new one if it has something else to say. */
+function row(entry, timed, { regions, shown, pick, model }) {
   const { name, seconds, state, reading, problem } = entry;
-  const link = make('button', {
-    class: 'link',
-    'data-row': i,
-    textContent: name,
-    onclick: () => pick(entry),
-  });
-  link.disabled = state === 'waiting' || state === 'working';
   const counts = state === 'counted' ? [reading.count, ...regions.count(reading)] : [];
   const time = seconds === undefined ? '' : t('seconds', { seconds: number(seconds, 1) });
   const words = {
@@ -41,14 +44,29 @@ function row(entry, i, timed, { regions, shown, pick, model }) {
     failed: () => explain(problem),
     counted: () => remarks(entry, model).join(', '),
   }[state]();
-  return make(
+  const numbers = [null, ...regions.list].map((_, at) => counts[at] ?? null);
+  const cells = numbers.map((count) => (count === null ? '' : number(count, 1)));
+  const says = JSON.stringify([timed, time, state, words, cells]);
+  if (made.get(entry)?.says === says) return choose(made.get(entry).element, entry === shown);
+  const link = make('button', { class: 'link', textContent: name, onclick: () => pick(entry) });
+  link.disabled = state === 'waiting' || state === 'working';
+  const element = make(
     'tr',
-    entry === shown ? { class: 'chosen', 'aria-current': 'true' } : {},
+    {},
     make('th', { scope: 'row' }, link),
     ...(timed ? [cell(time)] : []),
-    ...[null, ...regions.list].map((_, at) => cell(counts[at] == null ? '' : number(counts[at], 1))),
+    ...cells.map(cell),
     make('td', { class: `words ${state}`, textContent: words }),
   );
+  made.set(entry, { says, element });
+  return choose(element, entry === shown);
+}
+
+function choose(element, isChosen) {
+  element.classList.toggle('chosen', isChosen);
+  if (isChosen) element.setAttribute('aria-current', 'true');
+  else element.removeAttribute('aria-current');
+  return element;
 }
 
 function remarks(entry, model) {

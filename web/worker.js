@@ -61,25 +61,33 @@ const tasks = {
 
 /** Returns a model's bytes, which must be those that models.json describes. */
 async function download({ file, sha256 }) {
-  let response;
-  try {
-    response = await fetch(new URL(`${file}?${sha256.slice(0, 16)}`, import.meta.url));
-  } catch {
-    throw new Problem('modelMissing', { file });
+  const url = here(`${file}?${sha256.slice(0, 16)}`);
+  for (let tries = 1; tries <= 2; tries++) {
+    const response = await fetch(url).catch(() => null);
+    if (!response?.ok) throw new Problem('modelMissing', { file });
+    const bytes = await response.arrayBuffer();
+    if (await hasHash(bytes, sha256)) return bytes;
+    await forget([url]);
   }
-  if (!response.ok) throw new Problem('modelMissing', { file });
-  const bytes = await response.arrayBuffer();
-  if (crypto.subtle) { // not over plain HTTP from another machine
-    const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
-    const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('');
-    if (found !== sha256) throw new Problem('modelDamaged', { file });
-  }
-  return bytes;
+  throw new Problem('modelDamaged', { file });
 }
+
+async function hasHash(bytes, sha256) {
+  if (!crypto.subtle) return true; // over plain HTTP from another machine there is none
+  const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('') === sha256;
+}
+
+/** Removes files from what sw.js keeps: a server may have answered with something else once. */
+async function forget(urls) {
+  const cache = await self.caches?.open('skt').catch(() => null);
+  for (const url of urls) await cache?.delete(url);
+}
+
+const here = (path) => new URL(path, import.meta.url).href;
 
 async function startRuntime(runtime, engine, threads) {
   const { module, glue, wasm } = runtime[engine];
-  const here = (path) => new URL(path, import.meta.url).href;
   try {
     const started = await import(here(module));
     Object.assign(started.env.wasm, {
@@ -88,6 +96,7 @@ async function startRuntime(runtime, engine, threads) {
     });
     return started;
   } catch {
+    await forget([module, glue, wasm].map(here));
     throw new Problem('runtimeMissing');
   }
 }
