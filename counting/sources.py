@@ -14,7 +14,7 @@ from utils.inputs import DataError, read_text_file
 
 VIDEOS = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .ts .mts .3gp".split())
 LISTS = (".json", ".txt")  # of preprocess/make_json.py, and with a path in every line
-CAMERA = re.compile(r"camera:(\d+)")
+CAMERA = re.compile(r"camera:(\d{1,4})")
 STREAM = re.compile(r"(rtsps?|https?)://.+", re.IGNORECASE)
 LOGIN = re.compile(r"^(\w+:/+).*@")  # up to the last @, as a password may hold an @ or a /
 SECRET = re.compile(r"((?:pass|pwd|token|key|secret|auth|sig)[^=&]*=)[^&]*", re.IGNORECASE)
@@ -37,7 +37,10 @@ class SourceError(ValueError):
 
 
 def find_sources(
-    text: str, recursive: bool = False, tell: Callable[[str], None] = lambda _: None
+    text: str,
+    recursive: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+    complain: Callable[[str], None] = lambda _: None,
 ) -> list[Source]:
     """Returns the sources of a file, folder, pattern, list, URL or camera:N.
 
@@ -49,9 +52,11 @@ def find_sources(
     Args:
         recursive: whether a folder's subfolders count.
         tell: takes a line about what a folder holds and is left out.
+        complain: takes a line about a subfolder that cannot be read.
 
     Raises:
         SourceError: nothing was found, or a list is malformed.
+        OSError: a folder or a list cannot be read.
     """
     if camera := CAMERA.fullmatch(text):
         return [Source(int(camera[1]), True, text, f"camera{camera[1]}")]
@@ -70,6 +75,8 @@ def find_sources(
         if skipped := listing.subfolders:
             what = f"{len(skipped)} subfolders are skipped, such as {skipped[0].name}"
             tell(f"{text}: {what}; --recursive counts in them, too")
+        for folder in listing.closed:
+            complain(f"folder {folder} cannot be read")
         missing = f"{text} holds no picture and no video"
     elif path.exists() or not glob.has_magic(text):
         found = [path] if path.is_file() else []
@@ -94,6 +101,10 @@ def read_picture(path: Path) -> np.ndarray:
         return read_image(path, upright=True)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
+    except DataError:
+        raise
+    except ValueError:
+        raise DataError(f"no file can have the name {str(path)!a}") from None
 
 
 def searches(text: str, folder: Path, recursive: bool) -> bool:
@@ -107,7 +118,7 @@ def searches(text: str, folder: Path, recursive: bool) -> bool:
         return folder.resolve().is_relative_to(Path(text).resolve())
     try:
         return any(s.place.resolve().parent == folder.resolve() for s in find_sources(text))
-    except SourceError:
+    except (SourceError, OSError):
         return False
 
 

@@ -1,7 +1,8 @@
 """The one reader of pictures: whatever a file holds, it becomes 8-bit RGB, or one line of error."""
 
+import os
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -56,14 +57,20 @@ class Listing:
     files: list[Path]
     left_out: list[Path]  # pictures that cannot be decoded here
     subfolders: list[Path]  # not listed
+    closed: list[Path]  # subfolders that cannot be read
 
 
 def list_pictures(folder: Path, recursive: bool, others: Collection[str] = ()) -> Listing:
     """Lists a folder's pictures, known by their endings, and files with the endings `others`.
 
-    Hidden files begin with a dot, as those do that macOS puts beside others.
+    Hidden files begin with a dot, as those do that macOS puts beside others. Links to folders are
+    followed, but none of them is listed twice.
+
+    Raises:
+        OSError: the folder cannot be read.
     """
-    paths = sorted(folder.rglob("*") if recursive else folder.iterdir())
+    closed: list[Path] = []
+    paths = sorted(_walk(folder, closed) if recursive else folder.iterdir())
     hidden = [any(p.startswith(".") for p in path.relative_to(folder).parts) for path in paths]
     paths = [path for path, is_hidden in zip(paths, hidden, strict=True) if not is_hidden]
     pictures = {path for path in paths if path.suffix.lower() in PICTURES}
@@ -72,7 +79,26 @@ def list_pictures(folder: Path, recursive: bool, others: Collection[str] = ()) -
         [p for p in paths if p.is_file() and (p in decoded or p.suffix.lower() in others)],
         [path for path in paths if path in pictures - decoded],
         [] if recursive else [path for path in paths if path.is_dir()],
+        closed,
     )
+
+
+def _walk(folder: Path, closed: list[Path]) -> Iterator[Path]:
+    """Yields the files in a folder and its subfolders; appends those that cannot be read."""
+
+    def refuse(error: OSError) -> None:
+        if Path(error.filename) == folder:
+            raise error
+        closed.append(Path(error.filename))
+
+    seen = {folder.resolve()}
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        yield from (Path(place, name) for name in files)
+        for name in sorted(folders):
+            if (real := Path(place, name).resolve()) in seen:
+                folders.remove(name)
+            seen.add(real)
+        folders.sort()
 
 
 def read_image(path: Path, upright: bool = False) -> np.ndarray:
@@ -83,7 +109,8 @@ def read_image(path: Path, upright: bool = False) -> np.ndarray:
     do not matter.
 
     Args:
-        upright: apply its EXIF orientation; annotations refer to the pixels as stored.
+        upright: apply its EXIF orientation; annotations refer to the pixels as stored. A TIFF is
+            upright in any case, since its decoders turn it.
 
     Raises:
         DataError: the file is no image, is damaged or truncated, or too large for the memory.
@@ -189,7 +216,9 @@ def _count_pages(image: Image.Image) -> int:
 
 
 def _read_orientation(image: Image.Image) -> int:
-    """Returns an image's EXIF orientation; 1, upright, if its EXIF data cannot be read."""
+    """Returns how a decoded image must be turned; 1, not at all, if its EXIF is unreadable."""
+    if image.format == "TIFF":  # Pillow and OpenCV have turned it then
+        return 1
     try:
         return image.getexif().get(ORIENTATION, 1)
     except Exception:  # see `_open`

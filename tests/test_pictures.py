@@ -4,9 +4,10 @@ import os
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from datasets import pictures
 from datasets.pictures import is_turned, read_image, read_size
@@ -125,16 +126,39 @@ def test_a_jpeg_with_a_broken_exif_rational_counts_as_stored(grey, tmp_path):
     assert read_image(path, upright=True).shape == (48, 64, 3)
 
 
+@pytest.mark.parametrize("ending", ["png", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_is_turned_as_pillow_does(grey, tmp_path, orientation):
-    from PIL import ImageOps
-
-    path, exif = tmp_path / "a.png", Image.Exif()
+def test_every_orientation_is_turned_as_pillow_does(grey, tmp_path, orientation, ending):
+    path, exif = tmp_path / f"a.{ending}", Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(rgb(grey)).save(path, exif=exif)
     with Image.open(path) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
     assert np.array_equal(read_image(path, upright=True), expected)
+    if ending == "tif":  # a decoder turns it, so nobody else must
+        assert np.array_equal(read_image(path), expected) and not is_turned(path)
+        assert read_size(path) == expected.shape[:2]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_deep_tiffs_are_turned_once(grey, tmp_path, orientation):
+    deep = rgb(grey).astype(np.uint16) * 257
+    path = tmp_path / "a.tif"
+    cv2.imwrite(str(path), deep, [cv2.IMWRITE_TIFF_COMPRESSION, 1])
+    data = bytearray(path.read_bytes())
+    order = "<" if data[:2] == b"II" else ">"
+    (place,) = struct.unpack(f"{order}I", data[4:8])
+    (entries,) = struct.unpack(f"{order}H", data[place : place + 2])
+    table = data[place + 2 : place + 2 + 12 * entries]
+    tags = [table[12 * i : 12 * i + 12] for i in range(entries)]
+    tags = [tag for tag in tags if struct.unpack(f"{order}H", tag[:2])[0] != 0x0112]
+    tags.append(struct.pack(f"{order}HHIHH", 0x0112, 3, 1, orientation, 0))
+    tags.sort(key=lambda tag: struct.unpack(f"{order}H", tag[:2]))
+    written = struct.pack(f"{order}H", len(tags)) + b"".join(tags) + bytes(4)
+    data[4:8] = struct.pack(f"{order}I", len(data))
+    path.write_bytes(data + written)
+    turn = pictures.TURNS.get(orientation, lambda pixels: pixels)
+    assert np.array_equal(read_image(path, upright=True), turn(rgb(grey)))
 
 
 def test_a_header_that_claims_too_much_is_refused(grey, tmp_path, monkeypatch):
