@@ -6,21 +6,22 @@ A file is kept if it counts as PyTorch does; one in INT8 if its error stays with
 import utils.start  # noqa: F401
 
 import argparse
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from counting.predictor import GLANCE_PIXELS
-from counting.protocols import evaluate
+from counting.protocols import evaluate, limited, predict_whole
 from datasets.files import read_heads
 from datasets.loaders import build_evaluation_loader
 from datasets.pictures import list_pictures, read_image
-from datasets.splits import DataError, read_list
-from deploy.deployed import RATING, Deployed, EngineError, Infer, import_package
+from datasets.splits import DataError, Sample, read_list
+from deploy.deployed import RATING, Deployed, EngineError, Infer, import_package, prepare
 from deploy.engines import exported_engine
 from deploy.exported import FORMATS, ExportError, Format, check_parity, write_exported
 from deploy.int8 import quantise_within
@@ -31,13 +32,21 @@ from utils.checkpoint import CheckpointError, find_checkpoint
 from utils.files import check_outputs
 from utils.metrics import CountError, score
 from utils.options import Parser, checked, fail, number, whole_number
-from utils.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise
+from utils.pixels import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    as_batch,
+    limit_side,
+    normalise,
+    shrink_image,
+)
 
 DESCRIBED = (
     "(batch,) float32, above 1: unlike the training pictures; ask it of a copy that is shrunk by "
     f"area to {GLANCE_PIXELS} pixels"
 )
 RANKED = 4  # images on which layers are compared
+MOST_UNLIKE = 0.1  # by which INT8 may change a picture's unlikeness, whose threshold is 1
 CPU = torch.device("cpu")
 
 
@@ -98,19 +107,20 @@ def describe(args: argparse.Namespace, counter: Counter) -> dict[str, str]:
 
 
 def quantise(
-    args: argparse.Namespace, counter: Counter, model: Any, form: Format
+    args: argparse.Namespace, counter: Counter, labelled: Sequence[Sample], model: Any, form: Format
 ) -> tuple[Any, dict[str, str]]:
     """Quantises a float32 model within the budget; returns it and its additional metadata."""
-    labelled, names = read_list(args.int8), list(convolutions(counter.network))
-    guard = counter.guard if args.guard else None
-    pictures = read_pictures(args.calibrate or args.int8, args.calibrate_images)
+    names, guard = list(convolutions(counter.network)), counter.guard if args.guard else None
+    shown = args.calibrate or args.int8
+    pictures = read_pictures(shown, args.calibrate_images, counter.max_side)
     last = names[-1]  # the map's, whose INT8 steps would be whole heads
 
     def measure(model: Any) -> float:
         run, _ = form.open_model(model)
         engine = exported_engine(counter.network, run, args.preprocess)
         loader = build_evaluation_loader(labelled, workers=0)
-        return score(evaluate(engine, loader, CPU, "whole")).mae
+        predict = limited(predict_whole, counter.max_side)
+        return score(evaluate(engine, loader, CPU, predict)).mae
 
     def convert(floats: Collection[str]) -> Any:
         rounded = round_layers(counter.network, means, floats)
@@ -127,17 +137,43 @@ def quantise(
         return rank_layers(counter.network, few, means, {last})
 
     found = quantise_within(convert, measure, rank, names, {last}, baseline, args.max_mae_rise)
+    if guard:
+        runs = (form.open_model(each)[0] for each in (found.model, model))
+        check_rating(*runs, pictures, args.preprocess)
     facts = {
         "precision": "int8",
         "float32_layers": " ".join(found.floats),
-        "calibration": f"{len(pictures)} images of {(args.calibrate or args.int8).name}",
+        "calibration": f"{len(pictures)} images of {shown.name}",
         "mae": f"{found.mae:.2f}, in float32 {baseline:.2f}, over {images}, each counted whole",
     }
     return found.model, facts
 
 
-def read_pictures(path: Path, most: int) -> list[Tensor]:
+def check_rating(found: Infer, wanted: Infer, pictures: Sequence[Tensor], preprocess: bool) -> None:
+    """Says by how much a model changes the unlikeness of pictures, as small copies, from another's.
+
+    Args:
+        pictures: (1, 3, H, W) uint8 RGB each.
+
+    Raises:
+        ExportError: by more than MOST_UNLIKE.
+    """
+    differences = []
+    for picture in pictures:
+        glance = shrink_image(picture[0].permute(1, 2, 0).numpy(), GLANCE_PIXELS)
+        taken = prepare(as_batch(glance), preprocess)
+        differences.append(found(taken)[2] - wanted(taken)[2])
+    greatest = np.abs(differences).max()
+    changed = f"unlikeness changes by at most {greatest:.2g} over {len(pictures)} images"
+    if not greatest <= MOST_UNLIKE:  # nor NaN
+        raise ExportError(f"INT8: {changed}, and may by {MOST_UNLIKE}; leave out --guard")
+    print(changed, flush=True)
+
+
+def read_pictures(path: Path, most: int, max_side: int | None = None) -> list[Tensor]:
     """Returns images of a list or folder, (1, 3, H, W) uint8 RGB, evenly chosen, last first.
+
+    Their longer sides are shrunk to `max_side`, as for counting.
 
     Raises:
         DataError: there are none, or one is damaged.
@@ -151,7 +187,7 @@ def read_pictures(path: Path, most: int) -> list[Tensor]:
         raise DataError(f"folder {path} holds no pictures")
     last, chosen = len(files) - 1, min(most, len(files))
     files = [files[last - last * i // max(1, chosen - 1)] for i in range(chosen)]
-    return [torch.from_numpy(read_image(file)).permute(2, 0, 1)[None] for file in files]
+    return [as_batch(limit_side(read_image(file), max_side)) for file in files]
 
 
 def main(args: argparse.Namespace) -> None:
@@ -163,6 +199,7 @@ def main(args: argparse.Namespace) -> None:
     counter = read_counter(args.checkpoint)
     if args.guard and counter.guard is None:
         raise ExportError(f"{args.checkpoint} has no guard; calibrate.py fits one")
+    labelled = read_list(args.int8) if args.int8 else []
     facts = describe(args, counter)
     network = Deployed(counter.network, args.preprocess, counter.guard if args.guard else None)
     model = form.export(network)
@@ -174,7 +211,7 @@ def main(args: argparse.Namespace) -> None:
     check = prove
     if args.int8:
         prove(form.open_model(model)[0])
-        model, added = quantise(args, counter, model, form)
+        model, added = quantise(args, counter, labelled, model, form)
         facts, (quantised, _) = facts | added, form.open_model(model)
         check = partial(check_parity, reference=quantised, preprocess=args.preprocess)
     files = write_exported(args.out, model, facts, check)

@@ -8,12 +8,13 @@ import torch
 
 from counting.predictor import Predictor
 from counting.readings import Reading
-from counting.regions import Region
+from counting.regions import Region, parse_region
 from counting.sources import read_picture
-from deploy.engines import build_eager, build_engine, choose_device
+from deploy.engines import build_eager, build_engine, choose_device, parse_engine
 from models import counter as counters
 from models.guard import read_features
 from utils.checkpoint import DEFAULT, find_checkpoint
+from utils.options import parse_side
 from utils.pixels import as_batch, normalise
 
 
@@ -23,16 +24,21 @@ class Counter:
     Args:
         checkpoint: a file, or the name of shipped weights.
         device: where the network runs, such as "cuda"; engines for the CPU run there.
-        options: of `build_predictor`.
+        options: of `build_predictor`; `max_side` and regions may be text, as predict.py takes it.
 
     Raises:
+        ValueError: an option is wrong.
         CheckpointError: the checkpoint cannot be used.
         EngineError: the engine cannot be built.
     """
 
     def __init__(self, checkpoint: str | Path = DEFAULT, device: str = "cpu", **options: Any):
+        where = choose_device(parse_engine(options.get("engine", "eager")), torch.device(device))
+        if isinstance(side := options.get("max_side"), str):
+            options["max_side"] = parse_side(side)
+        regions = options.get("regions", ())
+        options["regions"] = tuple(parse_region(r) if isinstance(r, str) else r for r in regions)
         found = counters.read_counter(find_checkpoint(str(checkpoint)))
-        where = choose_device(options.get("engine", "eager"), torch.device(device))
         self.predictor = build_predictor(found, where, **options)
 
     def read(self, picture: str | Path | np.ndarray) -> tuple[Reading, np.ndarray]:

@@ -25,8 +25,9 @@ AXES = ("batch", "height", "width")
 OUTPUTS = ("density", "count")
 RATING = "unlikeness"  # a third one, with a guard
 
-# Pictures, as `prepare` makes them -> (B, 1, h, w) density and (B,) counts.
-Infer = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+# Pictures, as `prepare` makes them -> (B, 1, h, w) density, (B,) counts and, with a guard, (B,)
+# unlikeness.
+Infer = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 
 
 class EngineError(RuntimeError):
@@ -84,9 +85,8 @@ class Deployed(nn.Module):
         return torch.zeros(count, 3, height, width)
 
     @torch.no_grad()
-    def run(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        density, count, *_ = self(torch.from_numpy(images))
-        return density.numpy(), count.numpy()
+    def run(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(output.numpy() for output in self(torch.from_numpy(images)))
 
 
 def copy_for_inference(network: nn.Module, device: torch.device) -> nn.Module:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datasets.cutting import STRIDE
+from datasets.sizes import STRIDE, grid
 from deploy import onnx_format, openvino_format
 from deploy.cudagraph import CapturedNetwork
 from deploy.deployed import (
@@ -158,8 +158,9 @@ def exported_engine(network: nn.Module, run: Infer, preprocess: bool) -> Engine:
     def run_tensors(images: Tensor) -> Tensor:
         taken = prepare(restore(images), True) if preprocess else _array(images)
         density = torch.from_numpy(run(taken)[0])
-        cells = [-(-side // STRIDE) for side in images.shape[2:]]
-        if (shape := list(density.shape)) != (wanted := [len(images), 1, *cells]):
+        if (shape := list(density.shape)) != (
+            wanted := [len(images), 1, *grid(images.shape[2:], STRIDE)]
+        ):
             raise EngineError(f"the exported file's maps have the shape {shape}, not {wanted}")
         return density
 

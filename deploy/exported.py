@@ -17,7 +17,7 @@ from utils.files import unfinished_folder
 
 NEEDED = ("model", "architecture", "precision", "preprocessing", "checkpoint", "weights_sha256")
 CHECKED = ((1, 96, 160), (1, 203, 317), (2, 331, 250))  # images, height and width
-TOLERANCE = 1e-3  # of counts, and of a map's cells relative to its peak
+TOLERANCE = 1e-3  # of counts and unlikeness, and of a map's cells relative to its peak
 
 
 class Format(Protocol):
@@ -30,7 +30,7 @@ class Format(Protocol):
     export: Callable[[Deployed], Any]  # network -> model
     open_model: Callable[[Any], tuple[Infer, dict[str, str]]]  # model or its path -> run, its facts
     save: Callable[[Any, Path, Mapping[str, str]], list[Path]]  # model, path, facts -> files
-    quantise: Callable[[Any, Sequence[Tensor], bool, Collection[int]], Any]  # model, ... -> model
+    quantise: Callable[[Any, Sequence[Tensor], bool, Collection[str]], Any]  # model, ... -> model
 
 
 FORMATS: dict[str, Format] = {".onnx": onnx_format, ".xml": openvino_format}
@@ -97,19 +97,19 @@ def write_exported(
 
 
 def check_parity(run: Infer, reference: Infer, preprocess: bool) -> float:
-    """Compares maps and counts at three sizes, two of them odd and one a batch of two.
+    """Compares all outputs at three sizes, two of them odd and one a batch of two.
 
     Returns the greatest difference of a count, relative to the count or, if that is below 1, to 1.
 
     Raises:
         ExportError: such a difference, from the reference's count or the map's sum, is more than
-            TOLERANCE, or that of a cell relative to the map's peak; or shapes differ, or the
-            reference is not finite.
+            TOLERANCE, or that of a cell relative to the map's peak, or that of the unlikeness as
+            that of a count; or shapes differ, or the reference is not finite.
     """
     greatest = 0.0
     for count, height, width in CHECKED:
         images = prepare(draw_pictures(count, height, width), preprocess)
-        (density, counts), (expected, numbers) = run(images), reference(images)
+        (density, counts, *rated), (expected, numbers, *rates) = run(images), reference(images)
         where = f"on {count} of {height}x{width} pixels"
         if not np.isfinite(numbers).all():
             raise ExportError(f"{where} what it was made of counts {numbers}")
@@ -124,6 +124,9 @@ def check_parity(run: Infer, reference: Infer, preprocess: bool) -> float:
             greatest = max(greatest, float(difference))
             if not difference <= TOLERANCE:
                 raise ExportError(f"{where} the exported model counts {found:g}, not {wanted:g}")
+        for found, wanted in zip(np.ravel(rated), np.ravel(rates), strict=True):
+            if not abs(found - wanted) <= TOLERANCE * max(1, wanted):
+                raise ExportError(f"{where} the unlikeness is {found:g}, not {wanted:g}")
         difference, peak = abs(density - expected).max(), abs(expected).max()
         if not difference <= TOLERANCE * peak:
             raise ExportError(f"{where} the map differs by {difference / peak:.2g} of its peak")

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from deploy.deployed import (
-    OUTPUTS,
     Deployed,
     EngineError,
     Infer,
@@ -61,7 +60,8 @@ def open_model(model: ModelProto | Path) -> tuple[Infer, dict[str, str]]:
     """Returns a function that runs a model or its file with PyTorch's threads, and its facts.
 
     Raises:
-        EngineError: the package is missing, or the file cannot be read.
+        EngineError: the package is missing, or the file cannot be read; or, later, it cannot run,
+            such as for lack of memory.
     """
     onnxruntime = import_package("onnxruntime")
     options = onnxruntime.SessionOptions()
@@ -73,10 +73,13 @@ def open_model(model: ModelProto | Path) -> tuple[Infer, dict[str, str]]:
         name = model if isinstance(model, Path) else "the model"
         raise EngineError(f"ONNX Runtime cannot open {name}: {first_line(error)}") from None
     (pictures,) = session.get_inputs()
+    outputs = [output.name for output in session.get_outputs()]
 
-    def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        density, count = session.run(OUTPUTS, {pictures.name: images})
-        return density, count
+    def run(images: np.ndarray) -> tuple[np.ndarray, ...]:
+        try:
+            return tuple(session.run(outputs, {pictures.name: images}))
+        except Exception as error:  # its own kinds, which are no RuntimeErrors
+            raise EngineError(f"ONNX Runtime failed: {first_line(error)}") from None
 
     return run, session.get_modelmeta().custom_metadata_map
 
@@ -111,6 +114,7 @@ def quantise(
     quantization = import_package("onnxruntime.quantization")
     kept = {f"network.{name}.weight" for name in floats}
     excluded = [n.name for n in model.graph.node if n.op_type == "Conv" and n.input[1] in kept]
+    excluded += _guard_nodes(model)
     (images,) = model.graph.input
     with tempfile.TemporaryDirectory() as folder, silence():
         path = Path(folder, "float.onnx")
@@ -128,6 +132,16 @@ def quantise(
             nodes_to_exclude=excluded,
         )
         return onnx.load(path.with_name("int8.onnx"))
+
+
+def _guard_nodes(model: ModelProto) -> list[str]:
+    """Returns the names of what rates pictures: activations' means and all that follows."""
+    nodes, values = [], set()
+    for node in model.graph.node:
+        if node.op_type == "ReduceMean" or values.intersection(node.input):
+            nodes.append(node.name)
+            values.update(node.output)
+    return nodes
 
 
 class _Reader:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,6 @@ import torch
 from torch import Tensor
 
 from deploy.deployed import (
-    OUTPUTS,
     Deployed,
     EngineError,
     Infer,
@@ -22,15 +22,14 @@ from deploy.deployed import (
     prepare,
     silence,
 )
+from deploy.rounding import TINY, WEIGHT_STEPS
 
 if TYPE_CHECKING:
-    from openvino import Model, Node
+    from openvino import Core, Model, Node
 
 RUNTIME = "OpenVINO"
 PACKAGES = ("openvino",)
 INT8_PACKAGES = ("openvino", "nncf")
-WEIGHT_STEPS = 64  # from 0 to a channel's greatest weight, as in deploy/rounding.py
-TINY = 1e-12  # a step of weights that are all 0
 FACTS = "counter"  # their key in a model's runtime information
 WEIGHTS = "bin_sha256"  # the fact that ties the two files of a model together
 
@@ -66,8 +65,7 @@ def open_model(model: Model | Path) -> tuple[Infer, dict[str, str]]:
         EngineError: the package is missing, the file cannot be read, or its .bin is another
             model's; or, later, images are too small for OpenVINO.
     """
-    openvino = import_package("openvino")
-    core, name = openvino.Core(), model if isinstance(model, Path) else "the model"
+    core, name = _core(), model if isinstance(model, Path) else "the model"
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "INFERENCE_PRECISION_HINT": "f32",  # otherwise bfloat16 where the CPU has it
@@ -85,19 +83,19 @@ def open_model(model: Model | Path) -> tuple[Infer, dict[str, str]]:
         if _hash(weights) != facts[WEIGHTS]:
             raise EngineError(f"{weights} does not belong to {model}: export both again")
 
-    def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def run(images: np.ndarray) -> tuple[np.ndarray, ...]:
         # A new request each time: a reused one answers too small an image with the previous map.
         request = compiled.create_infer_request()
         try:
             results = request.infer([images])
-            density, count = (results[output].copy() for output in OUTPUTS)
-            reason = "it is too small" if not density.size else ""
+            found = tuple(results[output].copy() for output in compiled.outputs)
+            reason = "" if found[0].size else "it is too small, or the memory is"
         except RuntimeError as error:
             reason = _reason(error)
         if reason:
             height, width = images.shape[1:3] if images.dtype == np.uint8 else images.shape[2:]
             raise EngineError(f"openvino cannot run on an image of {height}x{width}: {reason}")
-        return density, count
+        return found
 
     return run, facts
 
@@ -150,7 +148,10 @@ def quantise(
             # depthwise layers whose activations are not.
             preset=presets.PERFORMANCE if depthwise else presets.MIXED,
             subset_size=len(pictures),
-            ignored_scope=nncf.IgnoredScope(names=kept, types=["ReduceSum"]),  # the count's
+            ignored_scope=nncf.IgnoredScope(
+                names=kept + _guard_nodes(model),
+                types=["ReduceSum"],  # the count's
+            ),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 # The default, the mean of the pictures' maxima, would cut off the densest crowds.
                 activations_range_estimator_params=estimator.MINMAX,
@@ -161,6 +162,26 @@ def quantise(
         if name not in kept:
             _set_weight(node, weights[name])
     return model
+
+
+@cache
+def _core() -> Core:
+    """Returns the core of this process, which there is one of.
+
+    In OpenVINO 2026.4 each gives the thread a stack for its signals. Of two, the first to be made
+    and to end would leave its freed stack to the thread, which would crash at the next Ctrl-C.
+    """
+    return import_package("openvino").Core()
+
+
+def _guard_nodes(model: Model) -> list[str]:
+    """Returns the names of what rates pictures: activations' means and all that follows."""
+    nodes = set()
+    for node in model.get_ordered_ops():
+        sources = {value.get_node().get_friendly_name() for value in node.input_values()}
+        if node.get_type_name() == "ReduceMean" or sources & nodes:
+            nodes.add(node.get_friendly_name())
+    return sorted(nodes)
 
 
 def _convolutions(model: Model) -> dict[str, Node]:

@@ -1,6 +1,7 @@
 """Detects pictures that are out of distribution for a network."""
 
 import math
+import threading
 from dataclasses import asdict, dataclass
 
 import torch
@@ -53,10 +54,13 @@ def count_with_features(network: nn.Module, images: Tensor) -> tuple[Tensor, Ten
     makes a silent channel, as without a crowd, as remarkable as a loud one.
     """
     means: list[Tensor] = []
-    hooks = [
-        layer.register_forward_pre_hook(lambda _, inputs: means.append(inputs[0].mean((2, 3))))
-        for layer in judged_layers(network)
-    ]
+    thread = threading.get_ident()  # another one may run the network meanwhile
+
+    def judge(_: nn.Module, inputs: tuple[Tensor]) -> None:
+        if threading.get_ident() == thread:
+            means.append(inputs[0].mean((2, 3)))
+
+    hooks = [layer.register_forward_pre_hook(judge) for layer in judged_layers(network)]
     try:
         density = network(images)
     finally:

@@ -59,7 +59,7 @@ def describe_model(path: Path, site: Path, picture: np.ndarray) -> dict[str, Any
     if facts.get("preprocessing") != "inside":
         raise ExportError(f"{path} must be exported with --preprocess")
     name, precision, content = Path(facts["checkpoint"]).stem, facts["precision"], path.read_bytes()
-    density, _ = run(picture[np.newaxis])
+    density, *_ = run(picture[np.newaxis])
     shipped = is_shipped(name, facts["weights_sha256"])
     measured = dict.fromkeys(IMAGES)
     if shipped:

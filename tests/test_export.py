@@ -144,6 +144,24 @@ def test_a_file_with_a_guard_rates_pictures_as_predict_does(suffix, tmp_path, mo
         run_export(monkeypatch, save_student(checkpoint), path, "--guard")
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_int8_rates_pictures_as_float32_does(suffix, crowd_lists, tmp_path, monkeypatch, capsys):
+    need_packages(suffix, int8=True)
+    checkpoint = save_student(tmp_path / "a.safetensors", guard=plain_guard(20.0))
+    options = ["--preprocess", "--guard", "--int8", crowd_lists[0], "--max-mae-rise", 50]
+    run_export(monkeypatch, checkpoint, tmp_path / f"a{suffix}", *options)
+    assert "unlikeness changes by at most 0.0" in capsys.readouterr().out
+    counter = read_counter(checkpoint)
+    pixels = 255 - random_image(160, 240, 3)  # that showed no ranges
+    expected = counter.guard.score(read_features(counter.network, normalise(pixels)))
+    found = rate(tmp_path / f"a{suffix}", prepare(pixels, preprocess=True))
+    np.testing.assert_allclose(found, expected, atol=export.MOST_UNLIKE)
+    monkeypatch.setattr(export, "MOST_UNLIKE", 0)
+    with pytest.raises(ExportError, match=r"INT8: unlikeness .* by 0; leave out --guard"):
+        run_export(monkeypatch, checkpoint, tmp_path / f"b{suffix}", *options)
+    assert not (tmp_path / f"b{suffix}").exists()
+
+
 def rate(path, images):
     """The unlikeness that a file gives, by its own runtime."""
     if path.suffix == ".onnx":
@@ -154,6 +172,31 @@ def rate(path, images):
 
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
     return openvino.Core().compile_model(path, "CPU", exact)(images)["unlikeness"]
+
+
+SIGNALLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from fractions import Fraction
+from deploy import openvino_format
+from deploy.deployed import Deployed
+from models.build import build_network
+
+model = openvino_format.export(Deployed(build_network("csrnet", Fraction(1, 16))))
+first, _ = openvino_format.open_model(model)
+second, _ = openvino_format.open_model(model)
+del first
+del second
+signal.signal(signal.SIGINT, lambda *_: print("survived"))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_a_signal_after_two_models_of_openvino_is_survived():
+    need_packages(".xml")
+    command = [sys.executable, "-c", SIGNALLED, str(PROJECT)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert (result.returncode, result.stdout) == (0, "survived\n"), result.stderr
 
 
 def test_the_onnx_model_has_free_sizes_and_named_ends():
