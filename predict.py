@@ -100,6 +100,10 @@ def parse_args() -> argparse.Namespace:
     if taken := set(names) & {*COLUMNS, "error"}:
         parser.error(f"--roi: {min(taken)} is another column's name")
     check_ray(args, parser)
+    for option in ("out", "npy"):
+        folder = getattr(args, option)
+        if folder and folder.exists() and not folder.is_dir():
+            parser.error(f"--{option} must be a folder, {folder} is a file")
     args.device = choose_device(args.engine, select_device(args, parser))
     if args.out and any(searches(text, args.out, args.recursive) for text in args.inputs):
         parser.error(f"--out {args.out} is where pictures are read: its overlays would be next")

@@ -385,9 +385,9 @@ def main(args: argparse.Namespace) -> None:
     measured = measure(args, load_checked(args))
     if measured is None:
         return
+    report(args, measured)
     if args.json:
         write_json(args.json, measured)
-    report(args, measured)
 
 
 if __name__ == "__main__":

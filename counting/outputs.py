@@ -74,7 +74,7 @@ class Outputs:
             return
         path = self.overlays / f"{stem}_density.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
-        writer = VideoWriter(unfinished(path), fps)
+        writer = VideoWriter(unfinished(path), fps, path)
         try:
             yield Film(self, stem, writer)
         finally:
@@ -124,7 +124,8 @@ class Film:
         self.outputs.save_map(f"{self.stem}/{frame.number:06}", density)
         if self.writer:
             self.densest = max(self.densest, float(density.max()))
-            clock = f"{int(frame.seconds) // 60}:{frame.seconds % 60:04.1f}"
+            minutes, tenths = divmod(round(10 * frame.seconds), 600)
+            clock = f"{minutes}:{tenths / 10:04.1f}"
             drawn = self.outputs._draw(frame.image, density, self.densest, clock, reading)
             self.writer.write(drawn, frame.seconds)
 

@@ -9,7 +9,8 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from counting.regions import STRIDE, Region, Size
+from counting.regions import Region
+from datasets.sizes import STRIDE, Size
 
 LONG_SIDE = (640, 2560)  # pixels, limits of the longer side of a drawn picture
 BAR_UNIT = 64  # the bar counts people per 64x64 pixels of the picture

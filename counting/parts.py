@@ -52,8 +52,11 @@ def open_parts(
         WriteError: it cannot be written.
     """
     try:
-        _check(folder, {"format": ending, **facts})
+        if folder.exists() and not folder.is_dir():
+            raise PartsError(f"{folder} is a file; --ray writes parts into a folder")
+        folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", timeout=0):
+            _check(folder, {"format": ending, **facts})
             for path in folder.glob(f"{ERRORS}-*"):
                 path.unlink()
             parts = Parts(folder, ending, regions)
@@ -67,10 +70,8 @@ def open_parts(
 
 def _check(folder: Path, facts: Mapping[str, Any]) -> None:
     about = folder / ABOUT
-    if folder.exists() and not folder.is_dir():
-        raise PartsError(f"{folder} is a file; --ray writes parts into a folder")
     if not about.exists():
-        if folder.is_dir() and any(path.name[0] != "." for path in folder.iterdir()):
+        if any(path.name[0] != "." for path in folder.iterdir()):
             raise PartsError(f"{folder} holds other files; --ray needs a folder of its own")
         write_json(about, facts)
         return

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from counting.protocols import count_image, predict_tiled, predict_whole
 from counting.readings import Reading
-from counting.regions import STRIDE, Region, count_regions
+from counting.regions import Region, count_regions
+from datasets.sizes import STRIDE, grid
 from utils.metrics import CountError
 from utils.pixels import (
     as_batch,
@@ -70,7 +71,7 @@ class Predictor:
                 "--max-side none counts them as they are"
             )
         if flat := is_flat(glance):
-            count, density = 0.0, np.zeros([-(-side // STRIDE) for side in counted], np.float32)
+            count, density = 0.0, np.zeros(grid(counted, STRIDE), np.float32)
         else:
             count, density = self._count(limit_side(image, self.max_side))
             if not math.isfinite(count):
@@ -86,12 +87,12 @@ class Predictor:
         return Reading(name, frame, seconds, count, unlikeness, notes, regions), density
 
     def _count(self, image: np.ndarray) -> tuple[float, np.ndarray]:
-        batch = as_batch(image).to(self.device)
+        batch, device = as_batch(image), self.device
         try:
             if image.shape[0] * image.shape[1] > TILED_PIXELS:
-                count, density = count_image(self.network, batch, predict_tiled)
+                count, density = count_image(self.network, batch, predict_tiled, device)
             else:
-                count, density = count_image(self.engine, batch, predict_whole)
+                count, density = count_image(self.engine, batch, predict_whole, device)
         except CountError as error:
             raise CountError(f"{error}; a smaller --max-side needs less") from None
         return count, density[0, 0].cpu().numpy()

@@ -99,8 +99,10 @@ def limited(predict: Predict, side: int | None) -> Predict:
     return predict if side is None else predict_limited
 
 
-def count_image(network: nn.Module, image: Tensor, predict: Predict) -> tuple[float, Tensor]:
-    """Returns the count of one (1, 3, H, W) uint8 image, at least 0, and its density.
+def count_image(
+    network: nn.Module, image: Tensor, predict: Predict, device: torch.device
+) -> tuple[float, Tensor]:
+    """Returns the count of one (1, 3, H, W) uint8 image, at least 0, and its density, on a device.
 
     The density is that of `predict`, one of PROTOCOLS.
     Original: a map whose sum is negative, as a CSRNet's may be, has a negative count.
@@ -109,7 +111,7 @@ def count_image(network: nn.Module, image: Tensor, predict: Predict) -> tuple[fl
         CountError: the memory is too small.
     """
     try:
-        count, density = predict(network, image)
+        count, density = predict(network, image.to(device))
     except (RuntimeError, MemoryError) as error:
         if not lacks_memory(error):
             raise
@@ -130,7 +132,7 @@ def predict_each(
     silent = not ranks.is_main()
     for batch in Bar(loader, desc="counting", unit="image", leave=False, disable=silent):
         try:
-            count, density = count_image(network, batch["image"].to(device), predict)
+            count, density = count_image(network, batch["image"], predict, device)
         except CountError as error:
             raise CountError(f"{batch['name'][0]}: {error}") from None
         map_sum = batch["density"].sum(dtype=torch.float64).item()
@@ -147,11 +149,12 @@ def evaluate(
     """Counts every image of a loader, by one of PROTOCOLS or its name."""
     predict = PROTOCOLS[predict] if isinstance(predict, str) else predict
     tuned, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False  # sizes vary
-    with autocast(device, precision):
-        each = predict_each(network, loader, device, predict)
-        results = [result for _, _, result in each]
-    torch.backends.cudnn.benchmark = tuned
-    return results
+    try:
+        with autocast(device, precision):
+            each = predict_each(network, loader, device, predict)
+            return [result for _, _, result in each]
+    finally:
+        torch.backends.cudnn.benchmark = tuned
 
 
 def _cell_edges(length: int) -> Iterator[tuple[int, int]]:

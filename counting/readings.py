@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from utils.files import TEXT, without_nan
+from utils.files import TEXT, WriteError, without_nan
 
 NOTES = {  # what may be noted about a picture, in words for users
     "alarm": "ALARM",
@@ -49,6 +49,9 @@ def open_records(
 
     They are opened for the first one. The CSV file has COLUMNS and one more for every region. The
     JSON file has an object per line, with the fields of `Reading`.
+
+    Raises:
+        WriteError, by that function: a file cannot be written.
     """
     with ExitStack() as stack:
         files: dict[Path, TextIO] = {}
@@ -56,19 +59,38 @@ def open_records(
         def begin(path: Path) -> bool:
             if begun := path not in files:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                files[path] = stack.enter_context(path.open("w", buffering=1, newline="", **TEXT))
+                files[path] = path.open("w", buffering=1, newline="", **TEXT)
+                stack.callback(close, path)
             return begun
 
+        def close(path: Path) -> None:
+            with _named(path):  # what a full disk did not take is tried again
+                files[path].close()
+
+        def write_csv(path: Path, reading: Reading) -> None:
+            header = [[*COLUMNS, *regions]] if begin(path) else []
+            csv.writer(files[path]).writerows([*header, csv_row(reading, regions)])
+
+        def write_json(path: Path, reading: Reading) -> None:
+            begin(path)
+            line = json.dumps(without_nan(vars(reading)), ensure_ascii=False, allow_nan=False)
+            files[path].write(f"{line}\n")
+
         def record(reading: Reading) -> None:
-            if csv_path:
-                header = [[*COLUMNS, *regions]] if begin(csv_path) else []
-                csv.writer(files[csv_path]).writerows([*header, csv_row(reading, regions)])
-            if json_path:
-                begin(json_path)
-                line = json.dumps(without_nan(vars(reading)), ensure_ascii=False, allow_nan=False)
-                files[json_path].write(f"{line}\n")
+            for path, write in ((csv_path, write_csv), (json_path, write_json)):
+                if path:
+                    with _named(path):
+                        write(path, reading)
 
         yield record
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"{path} could not be written ({error.strerror})") from None
 
 
 def csv_row(reading: Reading, regions: Sequence[str]) -> list[object]:

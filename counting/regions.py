@@ -5,8 +5,9 @@ from functools import lru_cache
 
 import numpy as np
 
-Size = tuple[int, int]  # height, width
-STRIDE = 8  # pixels of a density cell's side, as all networks here have
+from datasets.sizes import STRIDE, Size
+
+LARGEST = 1e6  # of a corner's coordinates
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ def parse_region(text: str) -> Region:
     """Reads NAME:X,Y X,Y X,Y ..., the corners of a polygon.
 
     Raises:
-        ValueError: it is not of that form, a coordinate is negative, or corners are fewer than 3.
+        ValueError: it is not of that form, a coordinate is negative or above LARGEST, or corners
+            are fewer than 3.
     """
     name, _, points = text.rpartition(":")
     name = " ".join(name.split())
@@ -47,6 +49,8 @@ def parse_region(text: str) -> Region:
             f"must be NAME:X,Y X,Y X,Y with at least 3 corners, such as "
             f"'door:0,0.5 0.4,0.5 0.4,1', got {text!r}"
         )
+    if max(map(max, corners)) > LARGEST:
+        raise ValueError(f"region {name} must have corners of up to {LARGEST:g}, got {text!r}")
     if min(map(min, corners)) < 0:
         raise ValueError(f"region {name} must not lie left of or above the picture, got {text!r}")
     return Region(name, corners)

@@ -28,8 +28,8 @@ class Totals:
         """Yields the sources of all inputs; prints an error for those that name none."""
         for text in inputs:
             try:
-                yield from find_sources(text, recursive, tell)
-            except SourceError as error:
+                yield from find_sources(text, recursive, tell, self.complain)
+            except (SourceError, OSError) as error:
                 self.complain(error)
 
     @property

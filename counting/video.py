@@ -154,11 +154,12 @@ class VideoWriter:
 
     Args:
         fps: frames a second, more or less; the last frame is shown for 1 / fps seconds.
+        name: of the file in errors, if it will have another one.
     """
 
-    def __init__(self, path: Path, fps: float):
+    def __init__(self, path: Path, fps: float, name: Path | None = None):
+        self._path, self._name = path, name or path
         # FFmpeg needs a ratio of small numbers that is not 0.
-        self._path = path
         self._fps = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
         self._container: av.container.OutputContainer | None = None
         self._last = -1  # ticks
@@ -179,7 +180,7 @@ class VideoWriter:
             frame.pts = self._last = max(self._last + 1, round(seconds / TICK))
             self._encode(frame)
         except (av.FFmpegError, OSError) as error:
-            raise VideoError(f"{self._path} cannot be written: {explain(error)}") from error
+            raise VideoError(f"{self._name} cannot be written: {explain(error)}") from error
 
     def _begin(self, size: tuple[int, int]) -> None:
         # A relative path may look like a URL.
@@ -213,7 +214,7 @@ class VideoWriter:
             self._encode(None)
             self._container.close()
         except (av.FFmpegError, OSError) as error:
-            raise VideoError(f"{self._path} cannot be written: {explain(error)}") from error
+            raise VideoError(f"{self._name} cannot be written: {explain(error)}") from error
         return True
 
 

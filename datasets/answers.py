@@ -10,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from datasets.cutting import STRIDE, edges, overlaps
-from datasets.sizes import Size, grid
+from datasets.cutting import edges, overlaps
+from datasets.sizes import STRIDE, Size, grid
 from datasets.splits import DataError
 from datasets.transforms import Draw
 from utils.files import write_whole

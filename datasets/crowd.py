@@ -14,11 +14,11 @@ from torch.utils.data import Dataset
 
 from datasets.answers import Answers, hash_file
 from datasets.cache import FileStore, MemoryStore, Store
-from datasets.cutting import STRIDE, cut_images, cut_maps
+from datasets.cutting import cut_images, cut_maps
 from datasets.files import Heads, read_heads
 from datasets.points import BoxRule
 from datasets.sampler import CropIndex
-from datasets.sizes import Size, grid, typical_side
+from datasets.sizes import STRIDE, Size, grid, typical_side
 from datasets.splits import DataError, Sample
 from datasets.transforms import Augmentation, Draw
 

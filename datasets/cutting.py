@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from datasets.sizes import Size, grid
+from datasets.sizes import STRIDE, Size, grid
 from datasets.transforms import Draw
 
-STRIDE = 8  # pixels per cell of every density map that is trained on
 MEAN_COLOUR = (124, 116, 104)  # of ImageNet, which normalises to about 0
 
 

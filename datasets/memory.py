@@ -5,8 +5,7 @@ from math import prod
 
 import torch
 
-from datasets.cutting import STRIDE
-from datasets.sizes import Size, grid
+from datasets.sizes import STRIDE, Size, grid
 from utils.inputs import DataError
 from utils.ram import GIGABYTE, free_ram
 

@@ -5,6 +5,7 @@ from statistics import median_high
 
 import numpy as np
 
+STRIDE = 8  # pixels of a side of all density maps' cells
 Size = tuple[int, int]  # height, width
 Box = tuple[int, int, int, int]  # top, left, height, width; may reach beyond the image
 

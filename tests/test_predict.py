@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -31,6 +32,7 @@ from counting import predictor
 from counting.protocols import evaluate
 from datasets.loaders import build_evaluation_loader
 from datasets.pictures import read_image
+from deploy.counter import Counter
 from deploy.engines import EngineError, build_eager
 from deploy.exported import FORMATS
 from models.counter import read_counter
@@ -202,6 +204,31 @@ def test_a_folder_names_what_it_leaves_out_and_counts_subfolders_on_request(
     assert counted == ["c.png", "a.png", "b.jfif"] and not any("skipped" in line for line in told)
 
 
+def test_linked_folders_count_once_and_closed_ones_are_named(
+    run, samples, tmp_path, monkeypatch, capsys
+):
+    for name in ("day/a.png", "elsewhere/b.png", "day/closed/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(samples[0].image, tmp_path / name)
+    (tmp_path / "day/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "day/again").symlink_to(tmp_path / "day")
+    scan = os.scandir
+
+    def refuse(folder):
+        if Path(folder).name in closed:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    closed = {"closed"}
+    code, lines, errors = run(tmp_path / "day", "--recursive")
+    assert [Path(line.split(": ")[0]).name for line in lines] == ["a.png", "b.png"]
+    assert (code, errors) == (1, [f"error: folder {tmp_path}/day/closed cannot be read"])
+    closed = {"day"}
+    code, lines, (error,) = run(tmp_path / "day", tmp_path / "elsewhere/b.png", "--recursive")
+    assert code == 1 and len(lines) == 1 and "Permission denied" in error
+
+
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS refuses such names")
 def test_names_of_any_bytes_and_length_are_counted_drawn_and_written(run, samples, tmp_path):
     names = [os.fsdecode(b"pla\xe7a.png"), "\u2461.png", "\u00fc" * 120 + ".png"]
@@ -264,6 +291,46 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(run, samples, tmp_pat
     wanted += ["no file matches", "text.mp4 is not a readable video"]
     assert len(errors) == len(wanted)
     assert all(any(words in error for error in errors) for words in wanted)
+
+
+def test_names_that_no_file_can_have_spare_the_others(run, samples, tmp_path):
+    names = ["a\0b.jpg", "b\ud800.jpg", str(samples[0].image)]
+    (tmp_path / "list.txt").write_text("\n".join([names[0], "x" * 300 + ".jpg", names[2]]))
+    (tmp_path / "list.json").write_text(json.dumps(names))
+    code, lines, errors = run(tmp_path / "list.txt", tmp_path / "list.json", "y" * 300)
+    assert code == 1 and len(lines) == 2 and len(errors) == 5
+    assert all("Traceback" not in error for error in errors)
+    assert sum("no file can have the name" in error for error in errors) == 3
+
+
+def test_outputs_that_cannot_be_written_are_named(run, samples, tmp_path, capsys):
+    picture = samples[0].image
+    (tmp_path / "file").touch()
+    for option in ("--out", "--npy"):
+        with pytest.raises(SystemExit):
+            run(picture, option, tmp_path / "file")
+        assert f"{option} must be a folder, {tmp_path}/file is a file" in capsys.readouterr().err
+    if Path("/dev/full").exists():
+        for option in ("--csv", "--json"):
+            with pytest.raises(WriteError, match="/dev/full could not be written .No space left"):
+                run(picture, option, "/dev/full")
+
+
+def test_a_counter_of_python_takes_text_and_is_shared_by_threads(student, samples, tmp_path):
+    path = save_student(tmp_path / "a.safetensors", guard=plain_guard(20.0))
+    counter = Counter(path, max_side="none", regions=["all:0,0 1,0 1,1 0,1"])
+    pictures = [sample.image for sample in samples] * 8
+    expected = [counter(picture) for picture in pictures]
+    assert expected[0].regions["all"] == pytest.approx(expected[0].count, rel=1e-4)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(counter, pictures)) == expected
+    for options, message in (
+        ({"engine": "cuda"}, "must be one of eager"),
+        ({"max_side": "wide"}, "must be auto, none or pixels"),
+        ({"regions": ["door"]}, "must be NAME:X,Y"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Counter(path, **options)
 
 
 def test_alarms(run, samples, tmp_path):

@@ -150,5 +150,6 @@ def test_a_count_that_is_no_number_is_not_taken_for_nobody():
     image = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
     for cell, counted in ((math.nan, math.nan), (-1.0, 0.0), (0.5, 2.0)):
         density = torch.full((1, 1, 2, 2), cell)
-        count, _ = count_image(lambda _, density=density: density, image, predict_whole)
+        network, cpu = lambda _, density=density: density, torch.device("cpu")
+        count, _ = count_image(network, image, predict_whole, cpu)
         assert count == pytest.approx(counted, nan_ok=True)

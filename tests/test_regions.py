@@ -62,6 +62,8 @@ def test_what_is_no_polygon_is_refused(text):
 
 
 def test_regions_outside_the_picture_are_refused():
+    with pytest.raises(ValueError, match="door must have corners of up to 1e.06"):
+        parse_region("door:0,0 1e308,0 0,9")
     with pytest.raises(ValueError, match="door must not lie left of or above"):
         parse_region("door:-1,0 5,0 5,5")
     for corners in ("40,0 50,0 50,9", "2,2 8,2 12,2"):

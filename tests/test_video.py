@@ -14,8 +14,10 @@ from conftest import plain_guard, read_json, run_program, save_student
 from servers import http_file
 
 from counting import video
+from counting.outputs import Outputs
 from counting.protocols import count_image, predict_whole
-from counting.video import Video, VideoError, VideoWriter
+from counting.readings import Reading
+from counting.video import Frame, Video, VideoError, VideoWriter
 from models.counter import read_counter
 from utils.pixels import as_batch
 
@@ -83,7 +85,7 @@ def test_a_videos_counts_are_those_of_its_frames(run, student, clip, tmp_path, e
         if number % every == 0:
             with torch.no_grad():
                 frame = as_batch(np.ascontiguousarray(pixels[..., ::-1]))
-                expected.append(count_image(network, frame, predict_whole)[0])
+                expected.append(count_image(network, frame, predict_whole, torch.device("cpu"))[0])
     records = read_json(tmp_path / "a.json")
     assert [record["count"] for record in records] == pytest.approx(expected, rel=1e-5)
     assert [record["frame"] for record in records] == list(range(0, FRAMES, every))
@@ -273,9 +275,23 @@ def test_an_overlay_is_h264_where_that_can_be_made(tmp_path, monkeypatch, encode
         assert np.abs(pictures[number] - noise(number).astype(float)).mean() < 12
 
 
-def test_a_video_that_cannot_be_written_is_named(tmp_path):
+def test_a_video_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "no").write_text("a file where a folder should be")
     writer = VideoWriter(tmp_path / "no" / "clip.mp4", FPS)
     with pytest.raises(VideoError, match="clip.mp4 cannot be written"):
         writer.write(noise(0), 0.0)
     assert not writer.close()
+
+    def fill(*_, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(video.av, "open", fill)
+    with (
+        pytest.raises(VideoError, match="/a_density.mp4 cannot be written: No space"),
+        Outputs(tmp_path, None, ()).film("a", FPS) as film,
+    ):
+        film.add(
+            Frame(0, 0.0, noise(0)),
+            np.ones((8, 12), np.float32),
+            Reading("a", 0, 0.0, 1.0, None, (), {}),
+        )

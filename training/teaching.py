@@ -12,9 +12,9 @@ from torch import Tensor
 from counting.protocols import ALIGNMENT
 from datasets.answers import BLANK, KEPT_AS, Answers, Asked
 from datasets.crowd import CrowdDataset
-from datasets.cutting import MEAN_COLOUR, STRIDE
+from datasets.cutting import MEAN_COLOUR
 from datasets.memory import GIGABYTE
-from datasets.sizes import Size, grid
+from datasets.sizes import STRIDE, Size, grid
 from datasets.splits import DataError
 from models.counter import Counter
 from models.distillation import need_teacher

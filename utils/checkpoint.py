@@ -96,7 +96,7 @@ def read_deployed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         CheckpointError: as `read_state`; or it is another kind of file.
     """
-    if path.suffix != ".safetensors":
+    if path.is_file() and path.suffix != ".safetensors":
         raise CheckpointError(f"checkpoint {path} must be a .safetensors file, as training leaves")
     tensors, metadata = _read(path)
     _check_weights(path, tensors)

@@ -148,7 +148,7 @@ class Names:
 
     def take(self, stem: str) -> str:
         """Returns `stem`, cut if it is too long, and with the next free number if it is taken."""
-        while len(os.fsencode(stem)) > LONGEST_STEM:
+        while len(stem.encode(errors="surrogatepass")) > LONGEST_STEM:
             stem = stem[:-1]
         name, number = stem, 1
         while name in self._taken:
@@ -164,6 +164,8 @@ def _identity(path: Path) -> tuple[int, int] | str:
         found = path.stat()
     except OSError:
         return os.path.realpath(path)
+    except ValueError:  # no file can have this name
+        return str(path)
     return found.st_dev, found.st_ino
 
 
