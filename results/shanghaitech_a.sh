@@ -39,9 +39,12 @@ finish() {
 
 # student NAME TERMS WIDTH [OPTION...]: distils one, or trains it alone
 student() {
-  local teacher=$TEACHER
-  [ "$2" != hard ] || teacher=''
-  INIT='' TEACHER=$teacher TERMS=$2 WIDTH=$3 finish "$1" SKT_distill.sh "$STUDENT_MINUTES" "${@:4}"
+  local taught=(TEACHER="$TEACHER")
+  [ "$2" != hard ] || taught=(TEACHER='' TEACHER_CACHE='' LAMB_FSP='' LAMB_COS='')
+  (
+    export INIT='' TERMS=$2 WIDTH=$3 "${taught[@]}"
+    finish "$1" SKT_distill.sh "$STUDENT_MINUTES" "${@:4}"
+  )
 }
 
 skt=hard,soft,intra,inter

@@ -126,7 +126,7 @@ def test_a_stream_is_counted_and_opened_again_after_a_loss(run, tmp_path, monkey
 
 def test_every_nth_frame_of_a_stream():
     stop = StopRequest()
-    with http_camera([[noise(0)] * 30], gap_s=0.02) as port:
+    with http_camera([[noise(0)] * 3000], gap_s=0.02) as port:
         stream = open_video(f"http://127.0.0.1:{port}/", stop, lambda line: None)
         numbers = []
         for frame in stream.read(4):
@@ -137,7 +137,7 @@ def test_every_nth_frame_of_a_stream():
 
 def test_a_stream_does_not_lag_behind():
     stop, seconds = StopRequest(), []
-    with http_camera([[noise(0)] * 50], gap_s=0.02) as port:
+    with http_camera([[noise(0)] * 3000], gap_s=0.02) as port:
         stream, began = open_video(f"http://127.0.0.1:{port}/", stop, lambda line: None), None
         for frame in stream.read(1):
             began = began or time.monotonic()
@@ -170,7 +170,7 @@ def test_a_stream_that_falls_silent_is_lost(monkeypatch):
         yield from [noise(0)] * 5
         time.sleep(1.5)
 
-    with http_camera([fall_silent(), [noise(0)] * 30], gap_s=0.05) as port:
+    with http_camera([fall_silent(), [noise(0)] * 3000], gap_s=0.05) as port:
         for frame in open_video(f"http://127.0.0.1:{port}/", stop, told.append).read(1):
             stop.requested = frame.number >= 5
     assert " frames: no answer in 0.5 s; trying to open it again" in told[0]

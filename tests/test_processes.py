@@ -95,6 +95,7 @@ def test_signals_end_all_processes_in_one_word(tmp_path, number, group):
     )
     while len(list(tmp_path.iterdir())) < 2:
         time.sleep(0.05)
+        assert program.poll() is None
     (os.killpg if group else os.kill)(program.pid, number)
     if number == signal.SIGKILL:  # workers end when their jobs do
         os.killpg(program.pid, signal.SIGTERM)

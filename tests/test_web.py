@@ -113,6 +113,21 @@ def test_an_archive_that_is_not_the_pinned_one_is_refused(tmp_path):
     assert not (tmp_path / "site/vendor").exists()
 
 
+def test_builds_that_cannot_work_change_nothing(tmp_path):
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "index.html").write_text("my home page")
+    for settings, message in (
+        ({}, "index.html is another page: set another SITE"),
+        ({"STEPS": "wrong"}, "STEPS are runtime, models, describe, archive, not wrong"),
+        ({"SITE": tmp_path / "new", "LIST": "no.json"}, "no.json does not exist"),
+    ):
+        with pytest.raises(AssertionError, match=message):
+            build(site, **({"STEPS": "models"} | settings))
+    assert [path.name for path in site.iterdir()] == ["index.html"]
+    assert (site / "index.html").read_text() == "my home page" and not (tmp_path / "new").exists()
+
+
 def test_weights_of_one_name_and_folders_of_others_are_refused(tmp_path):
     with pytest.raises(AssertionError, match="two files are called model; rename one"):
         build(tmp_path / "site", WEIGHTS="a/model.safetensors b/model.pth")

@@ -27,15 +27,13 @@ set_up requirements-deploy.txt onnx onnxscript onnxruntime
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# empty_folder FOLDER PATTERN: makes it new, unless it holds what this script does not make
-empty_folder() {
+# own_folder FOLDER PATTERN: refuses one that holds what this script does not make
+own_folder() {
   local file
   for file in "$1"/*; do
     # shellcheck disable=SC2053 # a pattern
     [ ! -e "$file" ] || [[ ${file##*/} == $2 ]] || die "$file is none of the page's: set another SITE"
   done
-  rm -rf "$1"
-  mkdir -p "$1"
 }
 
 fetch_runtime() {
@@ -48,20 +46,24 @@ fetch_runtime() {
   fi
   echo "$ort_sha512  $ORT" | sha512sum --check --status ||
     die "$ORT is not onnxruntime-web $ort_version: its SHA-512 differs"
-  empty_folder "$SITE/vendor" 'ort-*'
+  own_folder "$SITE/vendor" 'ort-*'
+  rm -rf "$SITE/vendor"
   mkdir -p "$folder"
   tar -xzf "$ORT" -C "$folder" --strip-components 2 "${ort_files[@]/#/package/dist/}"
 }
 
 export_models() {
   local weights file options=(--preprocess ${GUARD:+"$GUARD"})
-  empty_folder "$SITE/models" '*.onnx'
+  own_folder "$SITE/models" '*.onnx'
+  mkdir "$work/models" # the page keeps its models until all are made
   for weights in $WEIGHTS; do
-    file=$SITE/models/$(basename "${weights%.*}")
+    file=$work/models/$(basename "${weights%.*}")
     "$PYTHON" export.py "$weights" "$file.onnx" "${options[@]}"
     [ -z "$LIST" ] || "$PYTHON" export.py "$weights" "${file}_int8.onnx" "${options[@]}" \
       --int8 "$LIST" --calibrate "$CALIBRATE"
   done
+  rm -rf "$SITE/models"
+  mv "$work/models" "$SITE"
 }
 
 describe_models() {
@@ -88,6 +90,15 @@ pack() {
   ls -l "$OUT/$name".*
 }
 
+for step in $STEPS; do
+  [[ " runtime models describe archive " == *" $step "* ]] ||
+    die "STEPS are runtime, models, describe, archive, not $step"
+done
+[ ! -e "$SITE/index.html" ] || grep -q 'src="app.js"' "$SITE/index.html" ||
+  die "$SITE/index.html is another page: set another SITE"
+for file in "$ORT" "$LIST" "$CALIBRATE"; do
+  [ -z "$file" ] || [ -e "$file" ] || die "$file does not exist"
+done
 SITE=$(mkdir -p "$SITE" && cd "$SITE" && pwd)
 mkdir -p "$OUT" && OUT=$(cd "$OUT" && pwd)
 [ "$SITE" = "$project/web" ] || (cd "$project/web" && cp "${page[@]}" "$SITE")
@@ -103,6 +114,5 @@ for step in $STEPS; do
     models) export_models ;;
     describe) describe_models ;;
     archive) pack ;;
-    *) die "STEPS are runtime, models, describe, archive, not $step" ;;
   esac
 done
