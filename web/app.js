@@ -303,9 +303,9 @@ function stop() {
   videos = [];
   endStream();
   for (const entry of entries) {
-    if (entry.state === 'waiting') {
-      Object.assign(entry, failure(new CountingError({ key: 'stopped' })));
-    }
+    if (entry.state !== 'waiting') continue;
+    if (entry.reading) entry.state = 'counted'; // by the model before
+    else Object.assign(entry, failure(new CountingError({ key: 'stopped' })));
   }
   showRows();
 }

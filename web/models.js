@@ -4,7 +4,7 @@ import { $, explain, make, number, t } from './page.js';
 export class Models {
   #catalogue;
   #counter;
-  #speeds = new Map(); // milliseconds, or the problem in words, by the model's file
+  #speeds = new Map(); // by the model's file, functions that return them in words
   #chosen;
   #changed;
 
@@ -28,6 +28,7 @@ export class Models {
     $('models-help').textContent = t('modelsHelp', images);
     $('models-help').hidden = !models.some(({ validation, test }) => validation ?? test);
     $('licence').hidden = !models.some(({ licence }) => licence); // models of one's own have none
+    $('measure').textContent = t($('measure').disabled ? 'measuring' : 'measure');
     $('choices').replaceChildren(...models.map((model, i) => this.#row(model, i)));
   }
 
@@ -47,7 +48,7 @@ export class Models {
       numeric(t('megabytes', { size: number(model.bytes / 1e6, 1) })),
       numeric(error(model.validation)),
       numeric(error(model.test)),
-      numeric(this.#speeds.get(model.file) ?? t('notMeasured')),
+      numeric(this.#speeds.get(model.file)?.() ?? t('notMeasured')),
     );
     return row;
   }
@@ -60,21 +61,20 @@ export class Models {
   }
 
   async #measureAll() {
-    const button = $('measure');
-    button.disabled = true;
-    button.textContent = t('measuring');
+    $('measure').disabled = true;
+    this.show();
     const { file } = this.#catalogue.check;
     for (const model of this.#catalogue.models) {
       try {
         const ms = await this.#counter.measure(model, await (await fetch(file)).blob());
-        this.#speeds.set(model.file, t('milliseconds', { ms: number(ms) }));
+        this.#speeds.set(model.file, () => t('milliseconds', { ms: number(ms) }));
       } catch (problem) {
-        this.#speeds.set(model.file, explain(problem));
+        this.#speeds.set(model.file, () => explain(problem));
       }
       this.show();
     }
-    button.disabled = false;
-    button.textContent = t('measure');
+    $('measure').disabled = false;
+    this.show();
   }
 }
 
