@@ -37,7 +37,7 @@ from utils import distributed, ranks
 from utils.checkpoint import CheckpointError, find_checkpoint
 from utils.device import add_device_options, select_device
 from utils.distributed import LostProcess
-from utils.files import TEXT, Names, check_outputs, write_json, written_whole
+from utils.files import TEXT, Names, check_outputs, make_folder, write_json, written_whole
 from utils.inputs import NUMBER, OPTIONAL_NUMBER, check_fields, read_json_file
 from utils.metrics import CountError, CountResult, score
 from utils.options import WORKERS, Parser, checked, fail, parse_side, parse_size, whole_number
@@ -189,6 +189,8 @@ def name_maps(args: argparse.Namespace, samples: Sequence[Sample]) -> list[Path]
     inputs = [args.test_json, args.checkpoint, engine, *args.beside]
     inputs += [path for sample in samples for path in (sample.image, sample.density)]
     check_outputs([*outputs, *(("--save-maps", path) for path in maps)], inputs)
+    for path in filter(None, (path for _, path in outputs)):
+        make_folder(path)
     return maps
 
 

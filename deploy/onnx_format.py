@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from deploy.deployed import (
+    RATING,
     Deployed,
     EngineError,
     Infer,
@@ -136,11 +137,11 @@ def quantise(
 
 def _guard_nodes(model: ModelProto) -> list[str]:
     """Returns the names of what rates pictures: activations' means and all that follows."""
-    nodes, values = [], set()
-    for node in model.graph.node:
-        if node.op_type == "ReduceMean" or values.intersection(node.input):
+    nodes, values = [], {RATING}
+    for node in reversed(model.graph.node):
+        if values.intersection(node.output):
             nodes.append(node.name)
-            values.update(node.output)
+            values.update(() if node.op_type == "ReduceMean" else node.input)
     return nodes
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from deploy.deployed import (
+    RATING,
     Deployed,
     EngineError,
     Infer,
@@ -176,12 +177,12 @@ def _core() -> Core:
 
 def _guard_nodes(model: Model) -> list[str]:
     """Returns the names of what rates pictures: activations' means and all that follows."""
-    nodes = set()
-    for node in model.get_ordered_ops():
-        sources = {value.get_node().get_friendly_name() for value in node.input_values()}
-        if node.get_type_name() == "ReduceMean" or sources & nodes:
-            nodes.add(node.get_friendly_name())
-    return sorted(nodes)
+    ends = [output.get_node() for output in model.outputs if RATING in output.get_names()]
+    names = {node.get_friendly_name() for node in ends}
+    for node in reversed(model.get_ordered_ops()):
+        if node.get_friendly_name() in names and node.get_type_name() != "ReduceMean":
+            names |= {value.get_node().get_friendly_name() for value in node.input_values()}
+    return sorted(names)
 
 
 def _convolutions(model: Model) -> dict[str, Node]:

@@ -590,6 +590,10 @@ def test_user_mistakes_in_testing(distilled, crowd_lists, teacher, tmp_path):
     refuse("HEIGHTxWIDTH", options=["-c", teacher, "--size", "big"])
     refuse("--dataset", options=["-c", teacher, "-d", "SHC"])
     refuse("is no result", options=["-c", teacher, "--beside", crowd_lists[0]])
+    (tmp_path / "file").touch()
+    for option in ("--json", "--per-image", "--worst"):
+        path = tmp_path / "file/new.png"
+        refuse(f"{path} could not be written", options=["-c", teacher, option, path])
     result = run_program("test.py", *crowd_lists[2:], "-c", teacher, "--gpu", 99)
     assert_one_line_error(result, "--gpu 99", f"{torch.cuda.device_count()} GPUs")
 

@@ -58,6 +58,18 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise WriteError(f"{path} could not be written ({reason}){left}") from None
 
 
+def make_folder(path: Path) -> None:
+    """Makes the folder of a file that will be written, before what takes long.
+
+    Raises:
+        WriteError: it cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{path} could not be written ({error.strerror})") from None
+
+
 def write_whole(path: Path, content: str | bytes | memoryview) -> None:
     """Writes text or bytes as `written_whole` does."""
     if isinstance(content, str):
