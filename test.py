@@ -179,7 +179,7 @@ def name_maps(args: argparse.Namespace, samples: Sequence[Sample]) -> list[Path]
     """Returns the file of --save-maps for every sample; none without that option.
 
     Raises:
-        WriteError: an output is an input or another output.
+        WriteError: an output is an input or another output, or has no folder.
     """
     names, maps = Names(), []
     if args.save_maps:

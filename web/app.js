@@ -242,6 +242,7 @@ function showRows() {
 
 function pick(entry) {
   if (shown?.isLive) stream?.abort();
+  spokenAt = -Infinity; // say this one at once
   show(entry);
   showRows();
   $('result').scrollIntoView({ block: 'nearest' });

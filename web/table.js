@@ -23,10 +23,11 @@ export function showTable(entries, view) {
 
 /** Makes elements the children of another one; those in their place stay, pressed or focused. */
 function place(parent, elements) {
+  const wanted = new Set(elements);
+  for (const child of [...parent.children]) if (!wanted.has(child)) child.remove();
   elements.forEach((element, i) => {
     if (parent.children[i] !== element) parent.insertBefore(element, parent.children[i] ?? null);
   });
-  while (parent.children.length > elements.length) parent.lastChild.remove();
 }
 
 const heading = (text, isNumber) =>
