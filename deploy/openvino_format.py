@@ -6,7 +6,6 @@ import hashlib
 import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +32,8 @@ PACKAGES = ("openvino",)
 INT8_PACKAGES = ("openvino", "nncf")
 FACTS = "counter"  # their key in a model's runtime information
 WEIGHTS = "bin_sha256"  # the fact that ties the two files of a model together
+
+_CORES: list[Core] = []
 
 # Keeps these packages from reporting their use to their makers.
 os.environ.setdefault("NNCF_CI", "1")
@@ -66,7 +67,7 @@ def open_model(model: Model | Path) -> tuple[Infer, dict[str, str]]:
         EngineError: the package is missing, the file cannot be read, or its .bin is another
             model's; or, later, images are too small for OpenVINO.
     """
-    core, name = _core(), model if isinstance(model, Path) else "the model"
+    core, name = _new_core(), model if isinstance(model, Path) else "the model"
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "INFERENCE_PRECISION_HINT": "f32",  # otherwise bfloat16 where the CPU has it
@@ -165,14 +166,15 @@ def quantise(
     return model
 
 
-@cache
-def _core() -> Core:
-    """Returns the core of this process, which there is one of.
+def _new_core() -> Core:
+    """Returns a core for one model, which lives as long as the process.
 
     In OpenVINO 2026.4 each gives the thread a stack for its signals. Of two, the first to be made
-    and to end would leave its freed stack to the thread, which would crash at the next Ctrl-C.
+    and to end would leave its freed stack to the thread, which would crash at the next Ctrl-C. One
+    core for all models would crash, too, while they run.
     """
-    return import_package("openvino").Core()
+    _CORES.append(import_package("openvino").Core())
+    return _CORES[-1]
 
 
 def _guard_nodes(model: Model) -> list[str]:
