@@ -138,8 +138,8 @@ def quantise(
 
     found = quantise_within(convert, measure, rank, names, {last}, baseline, args.max_mae_rise)
     if guard:
-        runs = (form.open_model(each)[0] for each in (found.model, model))
-        check_rating(*runs, pictures, args.preprocess)
+        rated = [rate(form.open_model(each)[0], pictures, args) for each in (found.model, model)]
+        check_rating(*rated)
     facts = {
         "precision": "int8",
         "float32_layers": " ".join(found.floats),
@@ -149,22 +149,20 @@ def quantise(
     return found.model, facts
 
 
-def check_rating(found: Infer, wanted: Infer, pictures: Sequence[Tensor], preprocess: bool) -> None:
-    """Says by how much a model changes the unlikeness of pictures, as small copies, from another's.
+def rate(run: Infer, pictures: Sequence[Tensor], args: argparse.Namespace) -> np.ndarray:
+    """Returns the unlikeness of (1, 3, H, W) uint8 RGB pictures, as small copies: (N,)."""
+    glances = (shrink_image(p[0].permute(1, 2, 0).numpy(), GLANCE_PIXELS) for p in pictures)
+    return np.ravel([run(prepare(as_batch(glance), args.preprocess))[2] for glance in glances])
 
-    Args:
-        pictures: (1, 3, H, W) uint8 RGB each.
+
+def check_rating(found: np.ndarray, wanted: np.ndarray) -> None:
+    """Prints by how much INT8 changes the unlikeness of pictures.
 
     Raises:
         ExportError: by more than MOST_UNLIKE.
     """
-    differences = []
-    for picture in pictures:
-        glance = shrink_image(picture[0].permute(1, 2, 0).numpy(), GLANCE_PIXELS)
-        taken = prepare(as_batch(glance), preprocess)
-        differences.append(found(taken)[2] - wanted(taken)[2])
-    greatest = np.abs(differences).max()
-    changed = f"unlikeness changes by at most {greatest:.2g} over {len(pictures)} images"
+    greatest = np.abs(found - wanted).max()
+    changed = f"unlikeness changes by at most {greatest:.2g} over {len(found)} images"
     if not greatest <= MOST_UNLIKE:  # nor NaN
         raise ExportError(f"INT8: {changed}, and may by {MOST_UNLIKE}; leave out --guard")
     print(changed, flush=True)

@@ -25,15 +25,13 @@ from deploy.deployed import (
 from deploy.rounding import TINY, WEIGHT_STEPS
 
 if TYPE_CHECKING:
-    from openvino import Core, Model, Node
+    from openvino import Model, Node
 
 RUNTIME = "OpenVINO"
 PACKAGES = ("openvino",)
 INT8_PACKAGES = ("openvino", "nncf")
 FACTS = "counter"  # their key in a model's runtime information
 WEIGHTS = "bin_sha256"  # the fact that ties the two files of a model together
-
-_CORES: list[Core] = []
 
 # Keeps these packages from reporting their use to their makers.
 os.environ.setdefault("NNCF_CI", "1")
@@ -67,7 +65,8 @@ def open_model(model: Model | Path) -> tuple[Infer, dict[str, str]]:
         EngineError: the package is missing, the file cannot be read, or its .bin is another
             model's; or, later, images are too small for OpenVINO.
     """
-    core, name = _new_core(), model if isinstance(model, Path) else "the model"
+    openvino = import_package("openvino")
+    core, name = openvino.Core(), model if isinstance(model, Path) else "the model"
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "INFERENCE_PRECISION_HINT": "f32",  # otherwise bfloat16 where the CPU has it
@@ -164,17 +163,6 @@ def quantise(
         if name not in kept:
             _set_weight(node, weights[name])
     return model
-
-
-def _new_core() -> Core:
-    """Returns a core for one model, which lives as long as the process.
-
-    In OpenVINO 2026.4 each gives the thread a stack for its signals. Of two, the first to be made
-    and to end would leave its freed stack to the thread, which would crash at the next Ctrl-C. One
-    core for all models would crash, too, while they run.
-    """
-    _CORES.append(import_package("openvino").Core())
-    return _CORES[-1]
 
 
 def _guard_nodes(model: Model) -> list[str]:

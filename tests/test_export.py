@@ -174,31 +174,6 @@ def rate(path, images):
     return openvino.Core().compile_model(path, "CPU", exact)(images)["unlikeness"]
 
 
-SIGNALLED = """
-import os, signal, sys
-sys.path.insert(0, sys.argv[1])
-from fractions import Fraction
-from deploy import openvino_format
-from deploy.deployed import Deployed
-from models.build import build_network
-
-model = openvino_format.export(Deployed(build_network("csrnet", Fraction(1, 16))))
-first, _ = openvino_format.open_model(model)
-second, _ = openvino_format.open_model(model)
-del first
-del second
-signal.signal(signal.SIGINT, lambda *_: print("survived"))
-os.kill(os.getpid(), signal.SIGINT)
-"""
-
-
-def test_a_signal_after_two_models_of_openvino_is_survived():
-    need_packages(".xml")
-    command = [sys.executable, "-c", SIGNALLED, str(PROJECT)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert (result.returncode, result.stdout) == (0, "survived\n"), result.stderr
-
-
 def test_the_onnx_model_has_free_sizes_and_named_ends():
     need_packages(".onnx")
     import onnx
