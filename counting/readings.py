@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from utils.files import TEXT, WriteError, without_nan
+from utils.files import TEXT, naming, without_nan
 
 NOTES = {  # what may be noted about a picture, in words for users
     "alarm": "ALARM",
@@ -64,7 +64,7 @@ def open_records(
             return begun
 
         def close(path: Path) -> None:
-            with _named(path):  # what a full disk did not take is tried again
+            with naming(path):  # what a full disk did not take is tried again
                 files[path].close()
 
         def write_csv(path: Path, reading: Reading) -> None:
@@ -79,18 +79,10 @@ def open_records(
         def record(reading: Reading) -> None:
             for path, write in ((csv_path, write_csv), (json_path, write_json)):
                 if path:
-                    with _named(path):
+                    with naming(path):
                         write(path, reading)
 
         yield record
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise WriteError(f"{path} could not be written ({error.strerror})") from None
 
 
 def csv_row(reading: Reading, regions: Sequence[str]) -> list[object]:

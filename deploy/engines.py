@@ -158,9 +158,8 @@ def exported_engine(network: nn.Module, run: Infer, preprocess: bool) -> Engine:
     def run_tensors(images: Tensor) -> Tensor:
         taken = prepare(restore(images), True) if preprocess else _array(images)
         density = torch.from_numpy(run(taken)[0])
-        if (shape := list(density.shape)) != (
-            wanted := [len(images), 1, *grid(images.shape[2:], STRIDE)]
-        ):
+        wanted = [len(images), 1, *grid(images.shape[2:], STRIDE)]
+        if (shape := list(density.shape)) != wanted:
             raise EngineError(f"the exported file's maps have the shape {shape}, not {wanted}")
         return density
 

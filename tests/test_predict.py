@@ -204,9 +204,7 @@ def test_a_folder_names_what_it_leaves_out_and_counts_subfolders_on_request(
     assert counted == ["c.png", "a.png", "b.jfif"] and not any("skipped" in line for line in told)
 
 
-def test_linked_folders_count_once_and_closed_ones_are_named(
-    run, samples, tmp_path, monkeypatch, capsys
-):
+def test_linked_folders_count_once_and_closed_ones_are_named(run, samples, tmp_path, monkeypatch):
     for name in ("day/a.png", "elsewhere/b.png", "day/closed/c.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(samples[0].image, tmp_path / name)

@@ -58,16 +58,23 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise WriteError(f"{path} could not be written ({reason}){left}") from None
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Raises a WriteError that names the file where writing it raises an OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"{path} could not be written ({error.strerror})") from None
+
+
 def make_folder(path: Path) -> None:
     """Makes the folder of a file that will be written, before what takes long.
 
     Raises:
         WriteError: it cannot be made.
     """
-    try:
+    with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{path} could not be written ({error.strerror})") from None
 
 
 def write_whole(path: Path, content: str | bytes | memoryview) -> None:
