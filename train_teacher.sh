@@ -13,7 +13,8 @@ INIT=${INIT:-} # a counter that it goes on from, or ImageNet's weights: VGG-16 f
 
 refuse_options "$@"
 refuse_variables EPOCHS=TEACHER_EPOCHS LR=--lr WIDTH=--width HARD=--hard MINUTES=--max-minutes \
-  BACKGROUND=--background STUDENT=INIT TERMS=SKT_distill.sh
+  BACKGROUND=--background STUDENT=INIT TERMS=SKT_distill.sh TEACHER=SKT_distill.sh \
+  TEACHER_CACHE=SKT_distill.sh LAMB_FSP=SKT_distill.sh LAMB_COS=SKT_distill.sh
 options=(--out "$OUT" "${common[@]}" ${INIT:+--init "$INIT"})
 options+=(${TEACHER_EPOCHS:+--epochs "$TEACHER_EPOCHS"})
 

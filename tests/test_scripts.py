@@ -333,11 +333,14 @@ def test_mistakes_of_a_distillation_come_before_its_teacher(options, settings, m
     assert not list(tmp_path.iterdir())
 
 
-def test_a_teachers_script_refuses_the_settings_of_students(tmp_path):
-    result = run_script("train_teacher.sh", RUNS=tmp_path, EPOCHS=5)
-    assert (
-        result.stderr == "error: EPOCHS=5 does nothing in train_teacher.sh: TEACHER_EPOCHS does\n"
-    )
+@pytest.mark.parametrize(
+    "setting, what_does",
+    [("EPOCHS=5", "TEACHER_EPOCHS"), ("TEACHER=runs/a.pth", "SKT_distill.sh")],
+)
+def test_a_teachers_script_refuses_the_settings_of_students(setting, what_does, tmp_path):
+    name, _, value = setting.partition("=")
+    result = run_script("train_teacher.sh", RUNS=tmp_path, **{name: value})
+    assert result.stderr == f"error: {setting} does nothing in train_teacher.sh: {what_does} does\n"
     assert not list(tmp_path.iterdir())
 
 

@@ -91,6 +91,28 @@ def test_regions_weigh_cells_as_in_python(tmp_path):
         np.testing.assert_array_equal(np.float32(weights), expected.ravel())
 
 
+@pytest.mark.parametrize("slow, engine", [("fetch", "webgpu"), ("open", "wasm")])
+def test_webgpu_may_take_long_to_fetch_but_not_to_start(slow, engine):
+    found = run_node(f"""
+        import {{ Counter }} from './counter.js';
+        globalThis.self = globalThis;
+        Object.defineProperty(globalThis, 'navigator', {{ value: {{}} }});  // some Node.js have one
+        globalThis.ImageBitmap = class {{}};
+        globalThis.Worker = class {{
+          postMessage({{ id, task, engine }}) {{
+            const wait = task === '{slow}' && engine === 'webgpu' ? 1000 : 0;
+            this.timer = setTimeout(() => this.onmessage({{ data: {{ id, result: 1 }} }}), wait);
+          }}
+          terminate() {{ clearTimeout(this.timer); }}
+        }};
+        const counter = new Counter({{ engine: 'webgpu', idleSeconds: 0, patience: 0.2 }});
+        counter.found = {{ runtime: {{}}, check: {{}} }};
+        await counter.count({{ precision: 'float32', file: 'a.onnx' }}, null);
+        console.log(counter.engine);
+    """)
+    assert found.strip() == engine
+
+
 def test_the_densest_square_is_the_one_with_most_people():
     density = np.zeros((20, 30), np.float32)
     density[3, 4], density[10:12, 20:22] = 1, 0.5
@@ -386,6 +408,16 @@ def test_what_cannot_be_counted_takes_one_sentence(open_page, site, tmp_path):
         wait_until(page, f"document.getElementById('failure').textContent === {damaged!r}")
     finally:
         shutil.copy(tmp_path / "tiny.onnx", model)
+
+    example = (site / "example.png").rename(tmp_path / "example.png")
+    try:
+        page = open_page(open_page.address)
+        page.click("#example")
+        missing = "The example example.png is missing: build the page again with build.sh."
+        wait_until(page, f"document.getElementById('failure').textContent === {missing!r}")
+    finally:
+        shutil.copy(example, site)
+    assert not page.errors
 
 
 @pytest.mark.slow

@@ -293,11 +293,14 @@ function listen() {
 
 async function showExample() {
   const { file, heads } = counter.found.check;
-  const image = await (await fetch(file)).blob();
-  const entry = { name: t('exampleName'), image, state: 'waiting', example: { heads } };
+  const entry = { name: t('exampleName'), image: null, example: { heads } };
+  const response = await fetch(file).catch(() => null);
+  if (response?.ok) Object.assign(entry, { image: await response.blob(), state: 'waiting' });
+  else Object.assign(entry, failure(new CountingError({ key: 'exampleMissing', values: { file } })));
   entries.push(entry);
   shown = null;
   countAll();
+  if (!entry.image) show(entry);
 }
 
 function stop() {

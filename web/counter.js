@@ -1,7 +1,7 @@
 // What the page calls: models, the worker that runs them, and one picture after the other.
 
 const IDLE_S = 20; // after which the worker's memory, which only ever grows, is given back
-const GPU_PATIENCE_S = 30; // for WebGPU to start and to count the check picture
+const GPU_PATIENCE_S = 30; // for WebGPU to start and to count the check picture, once it is fetched
 const MOST_THREADS = 4; // more gain little with networks this small
 
 /** A problem in plain words: `key` is that of a text, `values` are what it names. */
@@ -23,12 +23,13 @@ export class Counter {
 
   /**
    * @param {object} options `engine`: auto, wasm or webgpu (even one without a GPU); `threads` of
-   *   WASM; `idleSeconds` until the worker ends
+   *   WASM; `idleSeconds` until the worker ends; `patience`, seconds until WebGPU is given up
    */
-  constructor({ engine = 'auto', threads = 0, idleSeconds = IDLE_S } = {}) {
+  constructor({ engine = 'auto', threads = 0, idleSeconds = IDLE_S, patience = GPU_PATIENCE_S } = {}) {
     const most = Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS);
     this.threads = self.crossOriginIsolated ? threads || most : 1;
     this.idleSeconds = idleSeconds;
+    this.patience = patience;
     if (engine !== 'auto') this.#gpu = engine === 'webgpu';
     this.engine = 'wasm';
   }
@@ -93,12 +94,13 @@ export class Counter {
     if (this.#worker && this.#opened === wanted) return;
     if (this.#opened?.split(' ')[0] !== engine) this.close(); // a worker has one runtime
     this.#worker ??= this.#start();
-    const { runtime, check } = this.found;
+    const { threads, found: { runtime, check } } = this;
     const giveUp = () => this.close('unexpected');
-    const late = engine === 'webgpu' && setTimeout(giveUp, 1000 * GPU_PATIENCE_S);
+    let late;
     try {
-      const threads = this.threads;
-      await this.#ask({ task: 'open', model, runtime, engine, threads, check: check.file });
+      await this.#ask({ task: 'fetch', model, runtime, engine, threads });
+      if (engine === 'webgpu') late = setTimeout(giveUp, 1000 * this.patience);
+      await this.#ask({ task: 'open', model, engine, check: check.file });
     } catch (error) {
       this.close();
       if (engine !== 'webgpu' || ['modelMissing', 'stopped'].includes(error.key)) throw error;

@@ -145,11 +145,9 @@ export function total(density) {
  * Returns the count in a polygon, at least 0, or null if it encloses no pixel.
  *
  * @param {Float32Array} density heads per cell
- * @param {number[]} size [height, width] of the picture that was counted
- * @param {number[][]} corners [x, y] in parts of the sides
+ * @param {object} weighed what regionWeights returns for the picture's size and the polygon
  */
-export function countRegion(density, size, corners) {
-  const { weights, inside } = regionWeights(size, corners);
+export function countRegion(density, { weights, inside }) {
   if (!inside) return null;
   let sum = 0;
   for (let i = 0; i < density.length; i++) sum += Math.fround(density[i] * weights[i]);

@@ -1,6 +1,6 @@
 // Regions of the picture: drawn by dragging or added and moved by keys, each with its count.
 import { $, draw, make, number, t } from './page.js';
-import { countRegion } from './pixels.js';
+import { countRegion, regionWeights } from './pixels.js';
 import { COLUMNS } from './table.js';
 
 const STEP = 0.01; // of the picture's sides, by which a key moves a region
@@ -15,33 +15,42 @@ const MOVES = {
   ArrowDown: [0, STEP],
 };
 
-/** The list of regions; `changed(isFinal)` is called after each change, also while dragging. */
+/** The list of regions; `changed(isFinal)` is called after each change, also while dragging.
+ * A region that moves gets new corners; the old ones never change. */
 export class Regions {
   list = []; // { name, corners: [[x, y], ...] in parts of the sides }
   chosen = null;
   #number = 0;
   #shown = null; // the reading whose counts are shown
   #listed = []; // what the list of regions on the page says
-  #counts = new WeakMap(); // of readings, which are many in a video
+  #counts = new WeakMap(); // of a reading's outlines: a video has many readings
+  #weights = new WeakMap(); // of an outline's cells, with the size that they are for
   #changed;
 
   constructor(changed) {
-    this.#changed = (isFinal) => {
-      this.#counts = new WeakMap();
-      changed(isFinal);
-    };
+    this.#changed = changed;
     $('add-region').onclick = () => this.#addCentred();
     $('frame').onpointerdown = (event) => this.#drag(event);
   }
 
   /** Returns the regions' counts for a reading; null where one encloses nothing. */
   count(reading) {
-    if (!this.#counts.has(reading)) {
-      const { density, counted } = reading;
-      const counts = this.list.map(({ corners }) => countRegion(density, counted, corners));
-      this.#counts.set(reading, counts);
-    }
-    return this.#counts.get(reading);
+    if (!this.#counts.has(reading)) this.#counts.set(reading, new WeakMap());
+    const counts = this.#counts.get(reading);
+    return this.list.map(({ corners }) => {
+      if (!counts.has(corners)) {
+        counts.set(corners, countRegion(reading.density, this.#weigh(corners, reading.counted)));
+      }
+      return counts.get(corners);
+    });
+  }
+
+  #weigh(corners, size) {
+    const known = this.#weights.get(corners);
+    if (known?.size.join() === size.join()) return known.weighed;
+    const weighed = regionWeights(size, corners);
+    this.#weights.set(corners, { size, weighed });
+    return weighed;
   }
 
   /** Shows the list with the counts of a reading. */

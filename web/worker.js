@@ -18,6 +18,7 @@ const AGREEMENT = 0.001; // the part by which WebGPU's count of the check pictur
 
 let ort; // the runtime, loaded for the first model
 let session;
+let bytes; // of the model that was fetched last
 
 /** A problem that the page explains by the text of this key. */
 class Problem extends Error {
@@ -28,12 +29,16 @@ class Problem extends Error {
 }
 
 const tasks = {
-  /** Opens a model of models.json, in place of the one before. */
-  async open({ model, runtime, engine, threads, check }) {
+  /** Fetches a model of models.json and the runtime, which may take minutes. */
+  async fetch({ model, runtime, engine, threads }) {
+    bytes = await download(model);
+    ort ??= await startRuntime(runtime, engine, threads);
+  },
+
+  /** Opens the fetched model, in place of the one before. */
+  async open({ model, engine, check }) {
     await session?.release();
     session = undefined;
-    const bytes = await download(model);
-    ort ??= await startRuntime(runtime, engine, threads);
     try {
       session = await ort.InferenceSession.create(bytes, {
         executionProviders: [engine],
@@ -90,6 +95,7 @@ async function startRuntime(runtime, engine, threads) {
   const { module, glue, wasm } = runtime[engine];
   try {
     const started = await import(here(module));
+    if (engine === 'webgpu') await (await fetch(here(wasm))).arrayBuffer(); // while nobody waits
     Object.assign(started.env.wasm, {
       numThreads: threads,
       wasmPaths: { mjs: here(glue), wasm: here(wasm) },
