@@ -6,7 +6,6 @@ import argparse
 import csv
 from collections.abc import Sequence
 from dataclasses import asdict
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +28,15 @@ from deploy.engines import (
     parse_engine,
 )
 from deploy.latency import Latency, describe, measure_latency
-from models.build import ARCHITECTURES, build_network, parse_width
 from models.counter import Counter, read_counter
-from report.paper import PAPER, print_table
+from report.cost import print_costs
+from report.measured import print_measured, read_measured
 from training.recipes import choose_protocol
 from utils import distributed, ranks
 from utils.checkpoint import CheckpointError, find_checkpoint
 from utils.device import add_device_options, select_device
 from utils.distributed import LostProcess
 from utils.files import TEXT, Names, check_outputs, make_folder, write_json, written_whole
-from utils.inputs import NUMBER, OPTIONAL_NUMBER, check_fields, read_json_file
 from utils.metrics import CountError, CountResult, score
 from utils.options import WORKERS, Parser, checked, fail, parse_side, parse_size, whole_number
 from utils.plots import draw_maps, draw_overlay
@@ -114,55 +112,6 @@ def parse_args() -> argparse.Namespace:
     if args.engine == "cudagraph" and args.device.type != "cuda":
         parser.error("--engine cudagraph needs a GPU")
     return args
-
-
-def print_cost(
-    label: str, network: nn.Module, size: tuple[int, int], paper: tuple[str, str] | None = None
-) -> None:
-    """Prints a row of `print_costs`.
-
-    Args:
-        paper: millions of parameters and G FLOPs, where it has them.
-    """
-    cost = measure_cost(network, size)
-    ours = f"{cost.parameters / 1e6:.2f}", f"{cost.flops / 1e9:.2f}"
-    remark = ""
-    if paper not in (None, ours):
-        remark = f"  the paper has {paper[0]} M and {paper[1]} G"
-    macs = cost.macs / 1e9
-    print(f"{label:12}{cost.parameters:12,}{macs:15.2f}{cost.flops / 1e9:11.2f}{remark}")
-
-
-def print_costs(wanted: tuple[int, int] | None) -> None:
-    """Prints the computed cost of the paper's networks and of students that it does not have.
-
-    A remark says where the paper differs.
-
-    Args:
-        wanted: height and width of an image; None: the two that the paper has.
-    """
-    for dataset, rows in PAPER.items():
-        size = wanted or DATASETS[dataset].size
-        print(
-            f"{size[0]}x{size[1]}\n{'':12}{'parameters':>12}{'conv MACs (G)':>15}{'FLOPs (G)':>11}"
-        )
-        listed = set()
-        for name, _, _, params, flops, _, _ in rows:
-            label = name.removesuffix(" + SKT")
-            part, _, arch = label.rpartition("-")
-            listed.add(arch.lower())
-            paper = None if wanted else (f"{params:.2f}", f"{flops:.2f}")
-            print_cost(label, build_network(arch.lower(), Fraction(part or 1)), size, paper)
-        for arch, entry in ARCHITECTURES.items():
-            if arch not in listed:
-                network = build_network(arch, parse_width(entry.student_width))
-                print_cost(type(network).__name__, network, size)
-        if wanted:
-            break
-    print(
-        "conv MACs: multiply-accumulates of the convolutions. FLOPs: the paper's count, which is "
-        "these, + 1 per bias and ReLU output, + 4 per pooled output."
-    )
 
 
 def load_checked(args: argparse.Namespace) -> Counter:
@@ -327,67 +276,16 @@ def measure(args: argparse.Namespace, counter: Counter) -> dict[str, Any] | None
     }
 
 
-def report(args: argparse.Namespace, measured: dict[str, Any]) -> None:
-    """Prints the table (the paper's rows, earlier ones, this one), and how things were measured.
-
-    Original: errors against map sums, not against annotated heads.
-    """
-    rows = list(PAPER.get(args.dataset, ()))
-    rows += [_row(result) for result in [*args.earlier, measured]]
-    print_table(rows)
-    height, width = args.size
-    side = measured["max_side"]
-    shrunk = "" if side is None else f", shrunk to {side} pixels"
-    print(
-        f"MAE and RMSE of {measured['model']} ({args.checkpoint}) over {measured['images']} images "
-        f"({measured['protocol']}{shrunk}), against annotated heads; against map sums "
-        f"{measured['mae_map']:.2f} and {measured['rmse_map']:.2f}"
-    )
-    if measured["count_difference"] is not None:
-        print(
-            f"counts by {measured['engine']} and by eager float32 differ by at most "
-            f"{measured['count_difference']:.2g} over these images"
-        )
-    for latency in (measured["gpu_latency"], measured["cpu_latency"]):
-        if latency:
-            median, low, high = (1000 * latency[name] for name in ("median", "low", "high"))
-            print(
-                f"{height}x{width} by {measured['engine']} on {latency['device']}: {median:.1f}, "
-                f"{low:.1f} to {high:.1f} ms (median and deciles of {latency['passes']} passes)"
-            )
-    if args.dataset in PAPER:
-        print("paper's rows: Liu et al., ACM MM 2020, latency on a GTX 1080 and the authors' CPU")
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    kinds = dict.fromkeys(("mae", "rmse", "params", "flops_g"), NUMBER) | {"model": (str,)}
-    kinds |= dict.fromkeys(("gpu_ms", "cpu_s"), OPTIONAL_NUMBER)
-    try:
-        result = check_fields(read_json_file(path), kinds, path)
-        check_fields({"engine": "eager"} | result, {"engine": (str,)}, path)  # older ones have none
-    except DataError as error:
-        raise DataError(f"{path} is no result that --json wrote ({error})") from None
-    return result
-
-
-def _row(measured: dict[str, Any]) -> tuple[Any, ...]:
-    keys = ("mae", "rmse", "params", "flops_g", "gpu_ms", "cpu_s")
-    values = [measured[key] for key in keys]
-    values[2] /= 1e6
-    engine = Path(measured.get("engine", "eager")).name
-    return (f"ours: {measured['model']}{'' if engine == 'eager' else f', {engine}'}", *values)
-
-
 def main(args: argparse.Namespace) -> None:
     if args.cost:
         print_costs(args.size)
         return
-    args.earlier = [read_result(path) for path in args.beside]
+    earlier = [read_measured(path) for path in args.beside]
     allow_tf32(False)
     measured = measure(args, load_checked(args))
     if measured is None:
         return
-    report(args, measured)
+    print_measured(measured, earlier)
     if args.json:
         write_json(args.json, measured)
 
