@@ -30,7 +30,7 @@ from training.loop import train_one_epoch, validate
 from training.options import add_experiment_options, add_training_options, check_training_options
 from training.recipes import student_recipe, teacher_recipe
 from training.result import score_best
-from training.runlog import RunError, check_folder
+from training.runlog import LAST, WEIGHTS, RunError, check_folder
 from training.setup import prepare_device
 from training.teaching import choose_asking
 from utils import distributed, ranks
@@ -124,15 +124,16 @@ def build_student(args: argparse.Namespace) -> Counter:
 
     Original: --student_ckpt also restores epoch and optimiser, as --resume does here.
     """
-    if args.student_ckpt is None:
+    start = args.out / LAST if args.resume and args.student_ckpt else args.student_ckpt
+    if start is None:
         width = args.width or parse_width(find_architecture(args.arch).student_width)
         student = new_student(args.arch, width)
         if args.init not in ("kaiming", "teacher") and not args.resume:
             fill_from_imagenet(student.network, args.arch, width, args.init)
     else:
-        student = read_counter(args.student_ckpt)
+        student = read_counter(start)
         if mismatch := student.mismatch(args.arch, args.width or student.width):
-            raise CheckpointError(f"{args.student_ckpt} {mismatch}")
+            raise CheckpointError(f"{start} {mismatch}")
     student.network.to(args.device, memory_format=torch.channels_last)
     return student
 
@@ -159,7 +160,8 @@ def build_adapters(
             adapters.load_state_dict(student.adapters)
         except RuntimeError:
             raise CheckpointError(
-                f"{args.student_ckpt}: its adapters fit another teacher than {args.teacher_ckpt}"
+                f"{args.student_ckpt}: its adapters fit another teacher than {args.teacher_ckpt}; "
+                f"the {WEIGHTS} beside it has none"
             ) from None
     return adapters.to(args.device), taps, imitated
 
@@ -192,12 +194,12 @@ def main(args: argparse.Namespace) -> None:
         check_folder(args.out, args.resume)
     train, val, test = build_loaders(args, [args.hard] if need_truth(args.terms) else [])
 
-    torch.manual_seed(args.seed)
     teachers = [
         read_frozen(path, args.device)
         for path in [args.teacher_ckpt, *args.more_teachers]
         if path is not None
     ]
+    torch.manual_seed(args.seed)  # after teachers, so that students start alike with and without
     student = build_student(args)
     if teachers and teachers[0].arch != student.arch:
         ranks.say(f"the student is a {student.label}, its teacher a {teachers[0].label}")

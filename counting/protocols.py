@@ -11,7 +11,7 @@ from utils import ranks
 from utils.device import lacks_memory
 from utils.metrics import CountError, CountResult
 from utils.pixels import as_batch, limit_side, normalise
-from utils.precision import autocast
+from utils.precision import autocast, untuned
 from utils.progress import Bar
 
 CELL = 512  # pixels, about the side of a published cell
@@ -148,13 +148,8 @@ def evaluate(
 ) -> list[CountResult]:
     """Counts every image of a loader, by one of PROTOCOLS or its name."""
     predict = PROTOCOLS[predict] if isinstance(predict, str) else predict
-    tuned, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False  # sizes vary
-    try:
-        with autocast(device, precision):
-            each = predict_each(network, loader, device, predict)
-            return [result for _, _, result in each]
-    finally:
-        torch.backends.cudnn.benchmark = tuned
+    with untuned(), autocast(device, precision):
+        return [result for _, _, result in predict_each(network, loader, device, predict)]
 
 
 def _cell_edges(length: int) -> Iterator[tuple[int, int]]:

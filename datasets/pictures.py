@@ -228,7 +228,8 @@ def _read_orientation(image: Image.Image) -> int:
 def _is_deep(image: Image.Image) -> bool:
     """Returns whether an image's values have more than 8 bits, which Pillow would cut off."""
     stored = str(image.tile[0][3]) if image.tile else ""
-    return image.mode.startswith(("I", "F")) or ";16" in stored
+    has_16_bits = ";16" in stored and "BGR;16" not in stored  # those of a BMP are of all channels
+    return image.mode.startswith(("I", "F")) or has_16_bits
 
 
 def _read_deep(image: Image.Image, path: Path) -> np.ndarray:

@@ -38,6 +38,7 @@ WARNINGS = (
     "image of one colour",
     "image is tiny",
     "density map open elsewhere",
+    "image in a subfolder, left out",
 )
 
 
@@ -78,12 +79,13 @@ def check_image(job: Job) -> Checked:
 
 
 def check_pairing(pairing: Pairing, root: Path) -> list[Defect]:
-    """Returns a defect for every image or annotation of a split without a counterpart."""
+    """Returns a defect for every image or annotation of a split that is in no pair."""
     return [
         Defect(kind, str(path.relative_to(root)))
         for kind, paths in (
             ("image without annotation", pairing.images),
             ("annotation without image", pairing.annotations),
+            ("image in a subfolder, left out", pairing.below),
         )
         for path in paths
     ]

@@ -16,6 +16,7 @@ from utils.inputs import read_text_file
 
 IMAGE_KEYS = ("image", "filename", "file_name", "file", "image_name", "img_id", "name", "path")
 IMAGE_KEYS += ("img", "img_name", "image_id", "picture", "photo")
+BOX_SIDES = ("width", "height", "w", "h")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,11 @@ def read_table(path: Path) -> list[Annotation]:
     rows = [(n, _cells(line, separator, f"{path}, line {n}")) for n, line in lines]
     columns = [cell.lower() for cell in rows[0][1]]
     if {"x", "y"} <= set(columns):
+        if boxed := [name for name in columns if name in BOX_SIDES]:
+            raise DataError(
+                f"{path}: columns x and y of boxes ({', '.join(boxed)}) are corners, not heads; "
+                "give the middles, and leave those columns out"
+            )
         rows = rows[1:]
     elif len(columns) in (2, 3):
         columns = ["image", "x", "y"][-len(columns) :]

@@ -2,12 +2,14 @@
 
 import hashlib
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.catalogue import Dataset
+from datasets.pictures import list_pictures
 from datasets.splits import DataError
 from preprocess.annotations import ANNOTATION_ENDINGS
 from utils.inputs import check_regular, closest_names, fold_name
@@ -60,6 +62,7 @@ class Pairing:
     pairs: list[AnnotatedImage]
     images: list[Path]  # without an annotation
     annotations: list[Path]  # without an image
+    below: list[Path]  # images in subfolders, which are left out
 
 
 def shanghaitech_split(root: Path, part: str, split: str) -> Split:
@@ -162,7 +165,8 @@ def find_pairs(split: Split) -> list[AnnotatedImage]:
     """Returns the annotated images of a split, in order.
 
     Raises:
-        DataError: there are none, or images and annotations do not pair up.
+        DataError: there are none, images and annotations do not pair up, or two images have one
+            stem, by which their maps are named.
     """
     pairing = pair_up(split)
     if pairing.images:
@@ -173,6 +177,16 @@ def find_pairs(split: Split) -> list[AnnotatedImage]:
         raise DataError(f"{pairing.annotations[0]} has no image in {split.images}")
     if not pairing.pairs:
         raise DataError(f"{split.images} holds no images ({' '.join(sorted(IMAGE_ENDINGS))})")
+    if pairing.below:
+        print(
+            f"{len(pairing.below)} pictures in subfolders of {split.images} are left out, such as "
+            f"{pairing.below[0]}; make_dataset.py --images takes subfolders",
+            file=sys.stderr,
+        )
+    stems = {}
+    for pair in pairing.pairs:
+        if (other := stems.setdefault(pair.image.stem, pair.image)) is not pair.image:
+            raise DataError(f"{other} and {pair.image.name} would share a density map; rename one")
     return pairing.pairs
 
 
@@ -199,7 +213,8 @@ def pair_up(split: Split) -> Pairing:
     pairs = [AnnotatedImage(image, chosen[image]) for image in images if image in chosen]
     lonely = [image for image in images if image not in chosen]
     others = [path for path in annotations if path not in taken]
-    return Pairing(pairs, lonely, sorted(others, key=natural_order))
+    below = [p for p in list_pictures(split.images, True).files if p.parent != split.images]
+    return Pairing(pairs, lonely, sorted(others, key=natural_order), below)
 
 
 def natural_order(path: Path) -> list[int | str]:

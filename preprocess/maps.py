@@ -39,7 +39,9 @@ def make_maps(
     """
     read_points = READERS[dataset.layout]
     found, failed = {split: find_images(dataset, root, split) for split in splits}, []
-    paths = (pair.density_path(root, out) for pairs in found.values() for pair in pairs)
+    pairs = [pair for pairs in found.values() for pair in pairs]
+    folders = (out, None) if out else (None,)  # maps beside the annotations may be the first ones
+    paths = (pair.density_path(root, folder) for folder in folders for pair in pairs)
     recipe = choose_recipe(dataset, paths, original, sigma)
     for split, pairs in found.items():
         maps = out

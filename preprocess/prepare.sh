@@ -102,6 +102,7 @@ begin() {
   eval "$facts"
   ROOT=${ROOT:-$project/$default_root}
   list_folder=$RUNS/lists_$name${short_side:+_$ARCH} # of images that may be rescaled
+  list_folder+=${train_on_val:+_on_val}
   lists=()
   for split in train val test; do
     lists+=("$list_folder/${prefix}_$split.json")
@@ -176,9 +177,9 @@ train_teacher() {
   local out=$RUNS/teacher_${teacher_arch}_$name resume=()
   [ "$TEACHER" = "$out/best_mae.pth" ] || return 0
   if [ -e "$out/result.json" ]; then
+    stage "Teacher: $TEACHER"
     [ -n "$given" ] || "$PYTHON" "$project/training/trained.py" "$out" "${train_on_val[@]}" \
       ${INIT:+--init "$INIT"} ${TEACHER_EPOCHS:+--epochs "$TEACHER_EPOCHS"} || exit 1
-    stage "Teacher: $TEACHER is trained already"
     return
   fi
   [ ! -e "$out/last.pth" ] || resume=(--resume)

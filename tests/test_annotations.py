@@ -174,6 +174,8 @@ def test_one_file_an_image_round_trips(write, name, tmp_path):
         ("a.csv", "1,2\n\n3\n", "a.csv, line 3: 1 columns, but the first line has 2"),
         ("a.csv", "1,nan\n", "a.csv, line 1: a point is not a finite number"),
         ("a.csv", "left,top\n1,2\n", "a.csv, line 1: x and y must be numbers, got left, top"),
+        ("a.csv", "x,y,width,height\n1,2,3,4\n",
+         "a.csv: columns x and y of boxes (width, height) are corners, not heads"),
         ("a.csv", "a,b,c,d\n", "a.csv, line 1: must be a header with x and y, or a point"),
         ("a.json", "[[1, 2]", "a.json is not JSON"),
         ("a.json", "[[1, 2, 3, 4]]", "a.json: a point must be [x, y]"),
@@ -388,6 +390,27 @@ def test_a_layout_made_by_hand_needs_the_command_only_for_its_maps(tmp_path):
     assert len(train) == len(val) == 1 and test[0].density == maps / "test/annotations/1.h5"
     with h5py.File(test[0].density) as file:
         assert file.attrs["sigma"] == "0.1*(d1+d2+d3)"
+
+
+def test_images_in_subfolders_are_left_out_and_said_to_be(tmp_path):
+    for split in ("train", "test"):
+        images = write_images(tmp_path / split / "images", ["1.jpg", "2.jpg"])
+        for name in "12":
+            write_table(images / f"{name}.csv", [[9, 9]])
+    write_images(images / "cam2", ["3.jpg"])
+    result = run_program(MAKE_DATASET, "--root", tmp_path)
+    assert result.returncode == 0, result.stderr
+    said = f"1 pictures in subfolders of {images} are left out, such as {images / 'cam2/3.jpg'}; "
+    assert said in result.stderr
+
+
+def test_images_that_would_share_a_map_are_refused(tmp_path):
+    for split, names in (("train", ["1.jpg", "1.png"]), ("test", ["1.jpg"])):
+        images = write_images(tmp_path / split / "images", names)
+        for name, annotation in zip(names, ("1.csv", "GT_1.csv"), strict=False):
+            write_table(images / annotation, [[len(name), 9]])
+    result = run_program(MAKE_DATASET, "--root", tmp_path)
+    assert_one_line_error(result, "1.jpg and 1.png would share a density map; rename one")
 
 
 def test_files_that_spreadsheets_leave_are_read(tmp_path):

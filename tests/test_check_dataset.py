@@ -76,6 +76,8 @@ def plant_defects(root):
         images / "turned.png", exif=exif
     )
     Image.new("RGB", SIZE[::-1], "grey").save(images / "coloured.png")
+    (images / "below").mkdir()
+    Image.new("RGB", SIZE[::-1], "grey").save(images / "below/nested.png")
     for split, name in (("train", "copy"), ("test", "leaked")):  # the same pixels in another file
         write_image(root, split, name, rng)
         Image.open(images / "clean0.png").save(
@@ -103,6 +105,7 @@ def plant_defects(root):
         "image twice in a split": ["copy"],
         "image of one colour": ["coloured"],
         "image is tiny": ["tiny"],
+        "image in a subfolder, left out": ["nested"],
     }
 
 
@@ -131,7 +134,7 @@ def test_every_planted_defect_is_found_and_named_and_nothing_else(broken):
         (line,) = [line for line in result.stdout.splitlines() if f": {kind}: " in line]
         assert line.startswith(f"{severity}: {kind}: {len(names)}: ")
         assert all(f"{name}." in line for name in names)
-    assert result.stdout.splitlines()[-1] == "11 errors, 9 warnings"
+    assert result.stdout.splitlines()[-1] == "11 errors, 10 warnings"
 
 
 def test_the_report_has_distributions_and_pictures(broken):

@@ -19,7 +19,7 @@ from conftest import PROJECT
 
 from utils import start
 from utils.device import add_device_options
-from utils.options import Parser, parse_size, whole_number
+from utils.options import Parser, fail, parse_size, whole_number
 from utils.progress import Bar
 
 SOURCES = {path: path.read_text(encoding="utf-8") for path in PROJECT.glob("[!.]*/**/*.py")}
@@ -82,16 +82,25 @@ def test_a_program_without_its_packages_goes_on_in_the_venv_or_says_how_to_get_t
 
 def test_only_a_missing_package_is_looked_for_elsewhere(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(start, "PROJECT", tmp_path)
-    start.find_packages(ZeroDivisionError, ZeroDivisionError("by 0"), None)
+    start.end_uncaught(ZeroDivisionError, ZeroDivisionError("by 0"), None)
     assert capsys.readouterr().err == "ZeroDivisionError: by 0\n"
-    start.find_packages(KeyboardInterrupt, KeyboardInterrupt(), None)
+    start.end_uncaught(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert capsys.readouterr().err == "stopped\n"
     (tmp_path / ".venv/bin").mkdir(parents=True)
     (tmp_path / ".venv/bin/python").touch()
     monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
     monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("it would start itself for ever"))
-    start.find_packages(ModuleNotFoundError, ModuleNotFoundError(name="tqdm"), None)
+    start.end_uncaught(ModuleNotFoundError, ModuleNotFoundError(name="tqdm"), None)
     assert " has no package tqdm. " in capsys.readouterr().err
+
+
+def test_an_error_of_a_worker_is_told_without_its_kind():
+    error = FileNotFoundError(
+        "Caught FileNotFoundError\nFileNotFoundError: [Errno 2] None: 'a.jpg'"
+    )
+    with pytest.raises(SystemExit) as ended:
+        fail(error)
+    assert ended.value.code == "error: [Errno 2] None: 'a.jpg'"
 
 
 def test_closed_outputs_are_the_null_device(tmp_path):

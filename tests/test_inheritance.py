@@ -4,6 +4,7 @@ import io
 import sys
 from argparse import Namespace
 from fractions import Fraction
+from itertools import islice
 
 import pytest
 import torch
@@ -97,6 +98,18 @@ def test_a_teacher_whose_layer_is_dead_leaves_a_student_that_counts():
     torch.nn.init.constant_(teacher.backend.dilated2.bias, -1e6)
     inherit(student, None, teacher, lambda: smooth_images(2, 1))
     assert all(parameter.isfinite().all() for parameter in student.parameters())
+
+
+def test_students_are_fitted_to_crowds_alone():
+    class Pictures:
+        empty = [False, True, True, True]
+
+        def __getitem__(self, indices):
+            assert {number for number, _ in indices} == {0}
+            return {"image": torch.zeros(len(indices), 3, 8, 8)}
+
+    args = Namespace(crops_per_image=2, batch_size=4, seed=0)
+    assert len(list(islice(inheriting._first_crops(args, Pictures()), 9))) == 9
 
 
 def test_fitting_shows_how_far_it_is_and_says_what_it_took(monkeypatch, capsys):

@@ -17,7 +17,7 @@ from models.mobile import fill_imagenet, fill_lite
 from models.mobilenet import MOBILENET_V2, build_blocks
 from models.taps import Adapters, ask_live, match_taps, tap_channels
 from training.imagenet import download_imagenet
-from training.recipes import student_recipe
+from training.recipes import student_recipe, teacher_recipe
 from utils.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from utils.pixels import normalise
 
@@ -200,14 +200,14 @@ def test_it_is_distilled_with_a_frozen_trunk_and_resumed(crowd_lists, teacher, t
     options = ["--arch", "mobile_s", "--init", trunk, "-tc", teacher, "--trunk-lr", 0]
     options += ["--terms", "hard,soft,intra,inter,count", "--crop", "64x64", "--batch-size", 2]
     options += ["--workers", 0, "--cpu", "--out", tmp_path / "run", "--weight-decay", 0.1]
-    for more in (["--epochs", 1, "--no-cosine"], ["--epochs", 2, "--no-cosine", "--resume"]):
+    for more in (["--epochs", 1], ["--epochs", 2, "--resume"]):
         result = run_program("SKT_distill.py", *crowd_lists, *options, *more)
         assert result.returncode == 0, result.stderr
     model = read_checkpoint(tmp_path / "run/last.pth")["model"]
     assert torch.equal(model["trunk.block3.conv.0.0.weight"], features["3.conv.0.0.weight"])
     assert not torch.equal(model["trunk.block3.conv.0.1.running_mean"], torch.zeros(144))
-    result = run_program("SKT_distill.py", *crowd_lists, *options, "--epochs", 2, "--resume")
-    assert_one_line_error(result, "was trained with")
+    result = run_program("SKT_distill.py", *crowd_lists, *options, "--cosine", "--resume")
+    assert_one_line_error(result, "was trained with cosine False, not True")
 
 
 def test_strided_depthwise_layers_stay_exact_under_autocast():
@@ -234,5 +234,6 @@ def test_a_crop_of_one_cell_alone_is_refused_in_one_line(crowd_lists, tmp_path):
 
 def test_the_recipe_is_of_the_student_and_needs_no_width():
     recipe = student_recipe("mobile_s", "SHA")
-    assert (recipe["init"], recipe["batch_size"], recipe["cosine"]) == ("imagenet", 8, True)
-    assert recipe["hard"] == "bayesian"
+    assert (recipe["init"], recipe["batch_size"], recipe["cosine"]) == ("imagenet", 16, False)
+    assert (recipe["hard"], recipe["background"], recipe["lamb_soft"]) == ("bayesian", 0.5, 2)
+    assert "lamb_soft" not in teacher_recipe("mobile_s", "SHA")  # which has no such option

@@ -140,6 +140,15 @@ def test_every_orientation_is_turned_as_pillow_does(grey, tmp_path, orientation,
         assert read_size(path) == expected.shape[:2]
 
 
+def test_16_bits_of_all_channels_together_are_not_deep(tmp_path):
+    file = struct.pack("<2sIHHI", b"BM", 74, 0, 0, 66)
+    file += struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 16, 3, 8, 0, 0, 0, 0)
+    file += struct.pack("<3I", 0xF800, 0x07E0, 0x001F) + struct.pack("<4H", 0xF800, 0x07E0, 0, 0x1F)
+    (tmp_path / "a.bmp").write_bytes(file)
+    rows = [[[0, 0, 0], [0, 0, 255]], [[255, 0, 0], [0, 255, 0]]]  # the lowest one is first there
+    assert read_image(tmp_path / "a.bmp").tolist() == rows
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_deep_tiffs_are_turned_once(grey, tmp_path, orientation):
     deep = rgb(grey).astype(np.uint16) * 257

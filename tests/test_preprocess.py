@@ -86,6 +86,14 @@ def test_maps_under_another_root_leave_the_data_set_alone(tmp_path):
     assert samples[0].density == maps / "part_A_final/test_data/ground_truth/IMG_1.h5"
 
 
+def test_maps_under_another_root_are_made_like_those_beside_the_annotations(tmp_path):
+    root = write_shanghaitech(tmp_path / "data", HEADS)
+    assert run_program(GENERATE, "--root", root, "--original").returncode == 0
+    for out in (["--out", tmp_path / "maps"], ["--out", tmp_path / "others", "--no-original"]):
+        result = run_program(GENERATE, "--root", root, *out)
+        assert ("the maps stay the published code's" in result.stdout) == (len(out) == 2)
+
+
 def test_what_is_up_to_date_is_skipped_and_what_is_not_is_made_again(tmp_path):
     root = write_shanghaitech(tmp_path, HEADS)
     folder = root / "part_A_final/train_data/ground_truth"

@@ -109,6 +109,17 @@ def test_an_interrupted_run_resumes_within_its_epoch(distilled, crowd_lists, tea
     assert_same_weights(out / "last.pth", distilled / "last.pth")
 
 
+def test_students_of_a_seed_start_alike_with_and_without_a_teacher(crowd_lists, teacher, tmp_path):
+    starts = []
+    for terms, given in (("hard", []), ("hard,soft", ["-tc", teacher])):
+        out = tmp_path / terms
+        options = ["--width", "1/16", "--terms", terms, *given, *FAST, "--out", out, "--lr", 1e-12]
+        assert run_program(DISTIL, *crowd_lists, *options, "--epochs", 1).returncode == 0
+        starts.append(read_checkpoint(out / "last.pth")["model"])
+    for name, tensor in starts[0].items():
+        torch.testing.assert_close(starts[1][name], tensor, rtol=0, atol=1e-6)
+
+
 def test_float16_trains_with_scaled_gradients_and_resumes(crowd_lists, teacher, tmp_path):
     out = tmp_path / "skt"
     options = ["--precision", "float16", "--crop", "32x32", "--batch-size", 2, "--lr", 1e-3]

@@ -17,7 +17,10 @@ from conftest import PROJECT
 
 import SKT_distill
 import test
+from counting.protocols import evaluate
+from datasets.splits import read_list
 from training import runlog
+from training.experiment import Training
 from training.runlog import FILES, RunError, RunFolder
 from utils.checkpoint import CheckpointError, read_checkpoint
 from utils.files import WriteError
@@ -119,6 +122,64 @@ def test_a_run_killed_before_its_first_validation_resumes(call, crowd_lists, tmp
     call(SKT_distill, *arguments(crowd_lists, out, 4), *rare, "--resume")
     epochs = [json.loads(line)["epoch"] for line in (out / "log.jsonl").read_text().splitlines()]
     assert epochs == [1, 2, 3, 4]
+
+
+def test_a_resumed_run_that_ends_before_its_first_validation_is_validated(
+    call, crowd_lists, tmp_path, monkeypatch
+):
+    out, rare = tmp_path / "run", ["--eval-every", 9]
+    keep = Training.keep
+
+    def killed(self, scores):
+        keep(self, scores)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Training, "keep", killed)
+    with pytest.raises(KeyboardInterrupt):
+        call(SKT_distill, *arguments(crowd_lists, out, 4), *rare)
+    monkeypatch.setattr(Training, "keep", keep)
+    call(SKT_distill, *arguments(crowd_lists, out, 1), *rare, "--resume")
+    result = json.loads((out / "result.json").read_text())
+    assert (result["epoch"], result["epochs"]) == (1, 1) and result["val_mae"] < 1000
+
+
+def test_a_run_goes_on_with_its_images_alone(call, crowd_lists, finished, tmp_path):
+    out, other = copy_of(finished, tmp_path / "run"), tmp_path / crowd_lists[0].name
+    images = [str(sample.image) for sample in read_list(crowd_lists[0])]
+    other.write_text(json.dumps(images[::-1]))  # whose crops would come in another order
+    lists = [other, *crowd_lists[1:]]
+    with pytest.raises(CheckpointError, match="was trained with lists of images .*, not of images"):
+        call(SKT_distill, *arguments(lists, out, 3), "--resume")
+
+
+def test_a_run_goes_on_without_what_it_began_with(call, crowd_lists, finished, tmp_path):
+    start, out = tmp_path / "start.safetensors", tmp_path / "run"
+    start.write_bytes((finished / "model.safetensors").read_bytes())
+    options = ["--student_ckpt", start]
+    call(SKT_distill, *arguments(crowd_lists, out, 1), *options)
+    start.unlink()
+    call(SKT_distill, *arguments(crowd_lists, out, 2), *options, "--resume")
+    assert json.loads((out / "result.json").read_text())["epochs"] == 2
+
+
+def test_the_end_is_counted_in_float32_without_tf32(call, crowd_lists, tmp_path, monkeypatch):
+    counted = []
+
+    def count(network, images, device, protocol):
+        counted.append(torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
+        return evaluate(network, images, device, protocol)
+
+    monkeypatch.setattr("training.result.evaluate", count)
+    call(SKT_distill, *arguments(crowd_lists, tmp_path / "run", 1), "--precision", "bfloat16")
+    assert counted == [False, False]
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    folder = RunFolder(tmp_path / "run", resume=False)
+    (tmp_path / "run/tensorboard").touch()
+    with pytest.raises(WriteError, match="run/tensorboard could not be written"):
+        folder.log({"epoch": 1, "seconds": 1.0})
+    folder.close()
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -111,7 +111,7 @@ def test_an_ablation_ends_in_a_table_and_a_figure(demo):
     ablate = {"ABLATIONS": "widths inter", "WIDTHS": "1/8", "WIDTH": "1/8", "LAMB_SOFT": 2}
     result = run_script("ablation.sh", **settings(folder) | ablate | {"EPOCHS": 1})
     assert result.returncode == 0, result.stderr
-    assert "teacher_csrnet_demo/best_mae.pth is trained already" in result.stdout
+    assert "trained already: 1 epochs on 4 images, validation MAE " in result.stdout
     assert result.stdout.count("Variant: ") == 4  # SKT's own, in both ablations, once
     out = folder / "runs/ablation_csrnet_demo"
     table = (out / "ablation.md").read_text()
@@ -364,7 +364,8 @@ def test_a_teacher_that_was_trained_otherwise_is_not_taken(changes, difference, 
     teacher = tmp_path / "runs/teacher_csrnet_demo"
     teacher.mkdir(parents=True)
     trained = {"train_on_val": "False", "init": "imagenet"}
-    (teacher / "result.json").write_text(json.dumps({"settings": trained, "max_epochs": 1}))
+    result = {"settings": trained, "max_epochs": 1, "epochs": 1, "val_mae": 9.0}
+    (teacher / "result.json").write_text(json.dumps(result))
     weights = read_checkpoint(save_student(tmp_path / "teacher.safetensors", "csrnet"))
     save_checkpoint(teacher / "best_mae.pth", {"model": weights})
     result = run_script("SKT_distill.sh", **settings(tmp_path) | changes)

@@ -5,10 +5,12 @@ import os
 import pickle
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
 import torch
+from conftest import PROJECT, assert_one_line_error
 
 from datasets import loaders
 from datasets.splits import DataError, read_list
@@ -52,6 +54,29 @@ def test_a_worker_that_is_just_beginning_obeys_its_main_process_alone(crowd_list
         subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
         subprocess.run(["kill", "-HUP", str(worker.pid)], check=True)
     assert len(list(batches)) == len(samples)
+
+
+def test_a_killed_worker_takes_a_line(crowd_lists, tmp_path):
+    code = f"""
+import os, signal, sys
+import utils.start
+from pathlib import Path
+from datasets import loaders
+from datasets.splits import read_list
+
+def begin(number):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+sys.excepthook = utils.start.end_uncaught
+loaders._begin_worker = begin
+loader = loaders.build_evaluation_loader(read_list(Path({str(crowd_lists[0])!r})), workers=1)
+loader.multiprocessing_context = "fork"
+list(loader)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT
+    )
+    assert_one_line_error(result, "a process that reads pictures was killed", "fewer --workers")
 
 
 def test_memory_that_is_copied_keeps_types_and_parts(monkeypatch):

@@ -120,16 +120,22 @@ class Training:
     def epochs(self) -> Iterator[int]:
         """Yields the number of every remaining epoch; the first is 1.
 
-        An epoch whose validation was interrupted comes again, without steps.
+        An epoch whose validation was interrupted comes again, without steps; so does the last one
+        if there was no validation, as where a resumed run ends sooner than it would have.
         """
         progress = self.progress
-        if not self.finished or progress.kept < progress.steps:
+        if self._goes_on():
             silent = not ranks.is_main()
             steps = {"total": self.planned, "initial": progress.steps, "unit": "step"}
             self._bar = Bar(**steps, disable=silent)
-        while not self.finished or progress.kept < progress.steps:
+        while self._goes_on():
             self._bar.set_description(f"epoch {progress.epoch + 1}/{self.schedule.epochs}")
             yield progress.epoch + 1
+
+    def _goes_on(self) -> bool:
+        progress = self.progress
+        lacks_best = math.isinf(progress.best_mae)
+        return not self.finished or progress.kept < progress.steps or lacks_best
 
     def decide(self, interval: int) -> None:
         """Agrees with the other processes on the steps in all, the interval, and whether to stop.

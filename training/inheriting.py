@@ -84,7 +84,8 @@ def inherit_weights(
 
 
 def _first_crops(args: argparse.Namespace, dataset: CrowdDataset) -> Iterator[Tensor]:
-    sampler = CropSampler(len(dataset), args.crops_per_image, args.batch_size, args.seed)
+    crowds = dataset.empty.count(False)  # which come first
+    sampler = CropSampler(crowds, args.crops_per_image, args.batch_size, args.seed)
     for sampler.epoch in count():
         for indices in sampler:
             yield from dataset[indices]["image"].split(1)

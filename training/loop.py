@@ -52,8 +52,8 @@ def take_step(training: Training, batch: dict[str, Any], share: float) -> dict[s
         TrainingError: the network cannot take the crops, or the memory cannot.
     """
     progress, state = training.progress, training.state
-    batch = {name: _move(value, training.device) for name, value in batch.items()}
     try:
+        batch = {name: _move(value, training.device) for name, value in batch.items()}
         losses = training.step(batch)
         loss = sum(training.weights[name] * value for name, value in losses.items())
         state.optimizer.zero_grad()

@@ -88,8 +88,8 @@ def _complete(
     demo: dict[str, Any],
 ) -> dict[str, Any]:
     entry = find_dataset(dataset)
-    options = PLAIN | options | {"protocol": choose_protocol(arch, dataset)}
-    options |= {"boxes": entry.boxes, "background": entry.background}
+    own = {"boxes": entry.boxes, "background": entry.background}  # the data set's
+    options = PLAIN | own | options | {"protocol": choose_protocol(arch, dataset)}
     if fast is not None:
         options |= FAST | fast
         if entry.is_large and options["hard"] == "density":

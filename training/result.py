@@ -13,16 +13,17 @@ from training.state import Progress
 from utils import distributed, ranks
 from utils.checkpoint import read_checkpoint, save_weights
 from utils.device import device_name
-from utils.metrics import CountResult, score
+from utils.metrics import CountError, CountResult, score
 from utils.plots import draw_counts
+from utils.precision import allow_tf32
 
 
 def score_best(training: Training, val: DataLoader, test: DataLoader) -> None:
     """Scores the checkpoint of the best validation MAE once on the test images.
 
     Writes result.json, counts.png and, with the weights alone, model.safetensors. Counts in
-    float32; the validation images, too, if the training used another type. Does nothing if a
-    finished run was resumed.
+    float32 without TF32; the validation images, too, if the training used another type. Does
+    nothing if a finished run was resumed.
     Original: scores the test images at every new best MAE or RMSE on validation.
     """
     if training.scored:
@@ -33,9 +34,15 @@ def score_best(training: Training, val: DataLoader, test: DataLoader) -> None:
     network.load_state_dict(chosen["model"])
     network.eval()
     progress = Progress(**chosen["progress"])
+    allow_tf32(False)
 
     def count(images: DataLoader) -> list[CountResult]:
-        results = evaluate(network, images, training.device, training.args.protocol)
+        try:
+            results = evaluate(network, images, training.device, training.args.protocol)
+        except CountError as error:
+            raise CountError(
+                f"{error}; all training is kept: --resume goes on here, with --cpu or elsewhere"
+            ) from None
         return distributed.gather(results)
 
     if training.precision != torch.float32:

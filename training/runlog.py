@@ -9,13 +9,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch.utils.tensorboard import SummaryWriter
 
-from utils.files import write_json, write_whole
+from utils.files import naming, write_json, write_whole
 from utils.inputs import read_json_file, read_json_lines
 from utils.plots import draw_curves
 
 # The files by which a folder is known to hold a run.
 LAST, BEST_MAE, BEST_RMSE = "last.pth", "best_mae.pth", "best_rmse.pth"
 LOG, WEIGHTS, RESULT = "log.jsonl", "model.safetensors", "result.json"
+TENSORBOARD = "tensorboard"
 FILES = (LAST, BEST_MAE, BEST_RMSE, LOG, WEIGHTS, RESULT)
 DRAWN_S = 10  # the curves are drawn at most once in so many seconds, as that takes one
 LINGER_S = 10  # so long a killed training's workers may keep its lock
@@ -84,14 +85,16 @@ class RunFolder:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Appends an epoch's record; draws the curves if it holds a validation and it is time."""
-        with self._log.open("a") as file:
+        with naming(self._log), self._log.open("a") as file:
             file.write(json.dumps(record) + "\n")
-        if self._tensorboard is None:
-            self._tensorboard = SummaryWriter(self.path / "tensorboard", purge_step=record["epoch"])
-        for name, value in record.items():
-            if name != "epoch":
-                self._tensorboard.add_scalar(name, value, record["epoch"])
-        self._tensorboard.flush()
+        with naming(self.path / TENSORBOARD):
+            if self._tensorboard is None:
+                purged = {"purge_step": record["epoch"]}
+                self._tensorboard = SummaryWriter(self.path / TENSORBOARD, **purged)
+            for name, value in record.items():
+                if name != "epoch":
+                    self._tensorboard.add_scalar(name, value, record["epoch"])
+            self._tensorboard.flush()
         self._behind |= "val_mae" in record
         if time.monotonic() > self._drawn + DRAWN_S:
             self.draw()

@@ -1,6 +1,8 @@
 """Sets up a training's device, step, optimiser and settings from its options."""
 
 import argparse
+import hashlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from datasets.splits import read_images
 from models.distillation import Criterion
 from utils import ranks
 from utils.precision import allow_tf32, choose_precision
@@ -78,14 +81,18 @@ def split_parameters(criterion: Criterion, trunk_lr: float) -> list[dict[str, An
 
 
 def run_settings(args: argparse.Namespace, images: int) -> dict[str, str]:
-    """Returns what a resumed run must share, as text: options, and the number of training images.
+    """Returns what a resumed run must share, as text.
 
-    Of paths only the name counts, because data sets and teachers may be moved.
+    These are options, the number of training images, and a hash of the names of those and of the
+    validation images. Of paths only the name counts, as data sets and teachers may be moved.
     """
     values = {name: value for name, value in vars(args).items() if name not in FREE_TO_CHANGE}
     if not args.cosine:  # then more epochs only continue the training
         del values["epochs"]
-    return {name: as_text(value) for name, value in values.items()} | {"images": str(images)}
+    names = [[path.name for path in read_images(p)] for p in (args.train_json, args.val_json)]
+    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]
+    settings = {name: as_text(value) for name, value in values.items()}
+    return settings | {"images": str(images), "lists": f"of images {digest}"}
 
 
 def as_text(value: object) -> str:

@@ -24,7 +24,7 @@ from utils import distributed, ranks
 from utils.checkpoint import read_checkpoint
 from utils.device import lacks_memory
 from utils.pixels import normalise
-from utils.precision import autocast
+from utils.precision import autocast, untuned
 from utils.progress import Bar
 
 USABLE = 0.9  # part of a disk's free space that answers may take
@@ -164,13 +164,8 @@ class _Asking:
         share = list(self.missing.items())[ranks.local_rank() :: ranks.local_processes()]
         lacking = False
         try:
-            if not self.answers.has((BLANK, False)):
-                side = 2 * self._network.margin + 2 * ALIGNMENT
-                blank = torch.tensor(MEAN_COLOUR, dtype=torch.uint8).view(1, 3, 1, 1)
-                blank = blank.expand(-1, -1, side, side)
-                self._keep(read, (BLANK, False), blank, device, middle=True)
-            for asked, number in Bar(share, "asking the teacher", disable=not ranks.is_main()):
-                self._keep(read, asked, self._dataset.image(number), device)
+            with untuned():
+                self._ask(read, share, device)
         except (RuntimeError, MemoryError) as error:
             if not lacks_memory(error):
                 raise
@@ -178,6 +173,17 @@ class _Asking:
         read.remove()
         (processes,) = distributed.add_up([lacking])  # also waits for the others
         return not processes
+
+    def _ask(
+        self, read: FeatureReader, share: Sequence[tuple[Asked, int]], device: torch.device
+    ) -> None:
+        if not self.answers.has((BLANK, False)):
+            side = 2 * self._network.margin + 2 * ALIGNMENT
+            blank = torch.tensor(MEAN_COLOUR, dtype=torch.uint8).view(1, 3, 1, 1)
+            blank = blank.expand(-1, -1, side, side)
+            self._keep(read, (BLANK, False), blank, device, middle=True)
+        for asked, number in Bar(share, "asking the teacher", disable=not ranks.is_main()):
+            self._keep(read, asked, self._dataset.image(number), device)
 
     @torch.no_grad()
     def _keep(

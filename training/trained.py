@@ -1,15 +1,17 @@
-"""Ends with an error if a finished teacher was trained otherwise than a script's variables ask."""
+"""Says how a finished teacher was trained, or ends with an error if variables ask otherwise."""
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import utils.start  # noqa: F401
 
 from training.imagenet import parse_init  # noqa: E402
 from training.setup import as_text  # noqa: E402
-from utils.inputs import check_fields, read_json_file  # noqa: E402
+from utils.inputs import NUMBER, check_fields, read_json_file  # noqa: E402
 from utils.options import Parser, fail, whole_number  # noqa: E402
 
 
@@ -23,16 +25,20 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def find_difference(args: argparse.Namespace) -> str:
-    """Returns what is asked for and not so of the teacher; empty if it fits.
+def read_teacher(run: Path) -> dict[str, Any]:
+    """Returns the result of a teacher's training.
 
     Raises:
-        DataError: its result cannot be read.
+        DataError: it cannot be read.
     """
-    path = args.run / "result.json"
-    result = check_fields(read_json_file(path), {"settings": (dict,)}, path)
-    had = dict(result["settings"])
-    had |= {"epochs": str(result["max_epochs"])} if "max_epochs" in result else {}
+    path = run / "result.json"
+    kinds = {"settings": (dict,), "max_epochs": (int,), "epochs": (int,), "val_mae": NUMBER}
+    return check_fields(read_json_file(path), kinds, path)
+
+
+def find_difference(args: argparse.Namespace, result: Mapping[str, Any]) -> str:
+    """Returns what is asked for and not so of the teacher; empty if it fits."""
+    had = result["settings"] | {"epochs": str(result["max_epochs"])}
     wanted = {"train_on_val": args.train_on_val, "init": args.init, "epochs": args.epochs}
     for name, value in wanted.items():
         if value is not None and had.get(name) and had[name] != as_text(value):
@@ -43,10 +49,15 @@ def find_difference(args: argparse.Namespace) -> str:
 if __name__ == "__main__":
     options = parse_args()
     try:
-        if difference := find_difference(options):
+        found = read_teacher(options.run)
+        if difference := find_difference(options, found):
             sys.exit(
                 f"error: the teacher in {options.run} was trained {difference}; another RUNS "
                 f"trains one, TEACHER={options.run}/best_mae.pth without INIT takes it as it is"
             )
+        print(
+            f"trained already: {found['epochs']} epochs on {found['settings'].get('images')} "
+            f"images, validation MAE {found['val_mae']:.2f}; another RUNS trains another one"
+        )
     except (ValueError, OSError) as error:
         fail(error)

@@ -1,6 +1,6 @@
 """What the programs' command lines share."""
 
-from utils.start import find_packages
+from utils.start import end_uncaught
 
 import argparse
 import math
@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=HelpFormatter, allow_abbrev=False, **options)
         if self.add_help:
             self.add_argument("--version", action="version", version=f"SKT {VERSION}")
-        sys.excepthook = find_packages
+        sys.excepthook = end_uncaught
         end_alike()
 
     def error(self, message: str) -> NoReturn:
@@ -64,11 +64,11 @@ def fail(error: Exception) -> NoReturn:
     """Ends the program with an error's message in one line."""
     if not ranks.is_main():
         time.sleep(HEAD_START_S)
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    kind = type(error)
+    lines = str(error).strip().splitlines() or [kind.__name__]
     # An error in a loader's worker arrives with the worker's traceback before it.
-    sys.exit(
-        f"error: {lines[-1].removeprefix(f'{type(error).__module__}.{type(error).__name__}: ')}"
-    )
+    named = lines[-1].removeprefix(f"{kind.__module__}.")
+    sys.exit(f"error: {named.removeprefix(f'{kind.__name__}: ')}")
 
 
 def number(low: float, high: float = math.inf, exclusive: bool = False) -> Callable[[str], float]:

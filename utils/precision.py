@@ -1,6 +1,7 @@
 """Chooses the number types of a training."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -29,6 +30,16 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager:
     """Returns a context in which operations run in `precision` if it suffices for them."""
     return torch.autocast(device.type, precision, enabled=precision != torch.float32)
+
+
+@contextmanager
+def untuned() -> Iterator[None]:
+    """Keeps cuDNN from trying all its ways for each new size, where sizes vary."""
+    tuned, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = tuned
 
 
 def allow_tf32(allowed: bool) -> None:

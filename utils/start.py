@@ -38,17 +38,25 @@ def keep_memory() -> bool:
     return mallopt is not None and all(mallopt(setting, LARGEST_BLOCK) for setting in settings)
 
 
-def find_packages(
+def end_uncaught(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
     """Handles an exception that nobody caught: a missing package is looked for in .venv.
 
     The program starts again there. Where the scripts have made no .venv, or the package is missing
     there as well, it ends with a line that says how to get it. Ctrl-C takes one word instead of a
-    traceback; Python then ends as by that signal.
+    traceback; Python then ends as by that signal. A killed worker, of which PyTorch tells wherever
+    the program may be, takes a line.
     """
     if issubclass(kind, KeyboardInterrupt):
         print("stopped", file=sys.stderr)
+        return
+    if issubclass(kind, RuntimeError) and str(error).startswith("DataLoader worker"):
+        print(
+            "error: a process that reads pictures was killed, as systems do where memory ends; "
+            "fewer --workers need less",
+            file=sys.stderr,
+        )
         return
     if not issubclass(kind, ModuleNotFoundError):
         sys.__excepthook__(kind, error, traceback)
@@ -68,4 +76,4 @@ def find_packages(
 prepare_outputs()
 KEEPS_MEMORY = keep_memory()
 if PROJECT in Path(sys.argv[0]).resolve().parents:  # one of our programs is run, not imported
-    sys.excepthook = find_packages
+    sys.excepthook = end_uncaught
