@@ -116,7 +116,7 @@ prepare() {
     "$PYTHON" "$project/preprocess/synthetic.py" --out "$ROOT" \
       --train "$DEMO_TRAIN" --test "$DEMO_TEST" --size "$DEMO_SIZE"
   fi
-  local gt=() listed=() known=$list_folder/root
+  local gt=() listed=() known=$RUNS/lists_$name/root
   if [ "$DATASET" = MINE ]; then # whose trainings are called alike, whatever the data set
     [ -d "$ROOT" ] || die "ROOT=$ROOT is no folder"
     [ ! -e "$known" ] || [ "$(cat "$known")" = "$(cd "$ROOT" && pwd -P)" ] ||
@@ -138,7 +138,10 @@ prepare() {
   stage "Lists of training, validation and test images"
   "$PYTHON" "$project/preprocess/make_json.py" --dataset "$DATASET" --root "$ROOT" \
     --out "$list_folder" "${listed[@]}" "${train_on_val[@]}"
-  [ "$DATASET" != MINE ] || (cd "$ROOT" && pwd -P) > "$known"
+  if [ "$DATASET" = MINE ]; then
+    mkdir -p "${known%/*}"
+    (cd "$ROOT" && pwd -P) > "$known"
+  fi
   export PREPARED=1
 }
 

@@ -279,10 +279,14 @@ def test_the_shell_scripts_prepare_what_the_command_made(tmp_path):
 
     other = tmp_path / "other"
     shutil.copytree(root, other, symlinks=True)
-    again = run_prepare(ROOT=other)
-    assert again.returncode == 1
-    message = f"runs has trainings on {root}, ROOT is {other}: set another RUNS"
-    assert again.stderr.splitlines()[-1].endswith(message)
+    for lists_of_their_own in ({}, {"TRAIN_ON_VAL": "1"}):
+        again = run_prepare(ROOT=other, **lists_of_their_own)
+        assert again.returncode == 1
+        message = f"runs has trainings on {root}, ROOT is {other}: set another RUNS"
+        assert again.stderr.splitlines()[-1].endswith(message)
+    result = run_prepare(TRAIN_ON_VAL="1")
+    assert str(tmp_path / "runs/lists_mine_on_val/mine_train.json") in result.stdout
+    assert read_splits(*lists, train_on_val=False)  # which stay as they are
 
 
 def test_own_data_take_part_as_recipe():
