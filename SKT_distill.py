@@ -70,7 +70,7 @@ def parse_args() -> argparse.Namespace:
         "--terms",
         type=choices(TERMS),
         default=PUBLISHED_TERMS,
-        help="of the loss, with commas; hard alone trains without a teacher",
+        help="of the loss, with commas; hard, or hard,count, trains without a teacher",
     )
     for term in TERMS.values():
         weight = {"type": number(0, exclusive=True), "default": term.weight}

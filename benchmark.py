@@ -25,7 +25,7 @@ from report.benchmarks.report import (
 from report.benchmarks.train import measure_train
 from utils.checkpoint import CheckpointError, find_checkpoint
 from utils.device import add_device_options, select_device
-from utils.files import check_outputs, write_json
+from utils.files import check_outputs, make_folder, write_json
 from utils.inputs import read_json_file
 from utils.metrics import CountError
 from utils.options import Parser, checked, fail, parse_size, whole_number
@@ -111,9 +111,13 @@ def main(args: argparse.Namespace) -> None:
     if args.command == "report":
         report(args.json, args.out, args.name)
         return
+    inputs = []
     if "counters" in args:
         pictures = [sample.image for sample in read_list(args.list)]
-        check_outputs([("--json", args.json)], [args.list, *args.counters, *pictures])
+        inputs = [args.list, *args.counters, *pictures]
+    check_outputs([("--json", args.json)], inputs)
+    if args.json:
+        make_folder(args.json)
     _, measure = BENCHMARKS[args.command]
     result = measure(args)
     result["command"] = shlex.join(["benchmark.py", *sys.argv[1:]])

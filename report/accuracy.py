@@ -36,6 +36,14 @@ from utils.files import copy_whole, write_whole  # noqa: E402
 from utils.options import Parser, fail  # noqa: E402
 from utils.plots import begin_at_zero, save_figure  # noqa: E402
 
+TITLES = {
+    "SHA": "ShanghaiTech Part A",
+    "SHB": "ShanghaiTech Part B",
+    "QNRF": "UCF-QNRF",
+    "MINE": "Own data",
+    "DEMO": "The demonstration",
+}
+
 
 def draw_learning(runs: Sequence[Run], path: Path) -> None:
     """Draws every run's validation error against its minutes."""
@@ -82,7 +90,7 @@ def draw_tradeoff(latencies: Mapping[str, Sequence[Point]], path: Path) -> None:
 
 
 def write_page(
-    runs: Sequence[Run], ablations: Sequence[Path], title: str, note: str, out: Path
+    runs: Sequence[Run], ablations: Sequence[Path], title: str | None, note: str, out: Path
 ) -> None:
     """Writes a page, the logs in runs/ beside it, and figures named after it and their content.
 
@@ -91,6 +99,8 @@ def write_page(
     """
     check_alike(runs)
     out.parent.mkdir(parents=True, exist_ok=True)
+    dataset = runs[0].test["dataset"]
+    title = title or f"{TITLES.get(dataset, dataset)}: trained networks beside the paper's"
     parts = [f"# {title}", note, *_compare(runs, out), *_show_training(runs, out)]
     parts += _show_errors(runs, out)
     parts += [
@@ -118,14 +128,17 @@ def _compare(runs: Sequence[Run], out: Path) -> list[str]:
         ]
     latencies = [run.test[key] for run in runs for key in ("gpu_latency", "cpu_latency")]
     devices = sorted({latency["device"] for latency in latencies if latency})
+    ratios = compare_to_teachers(runs, test["dataset"])
     return [
         f"{test['images']} test images, errors against annotated heads. Cost and latency of one "
         f"{'x'.join(map(str, test['size']))} picture; ours on {' and '.join(devices)}, the paper's "
         "on a GTX 1080 and its authors' CPU. Empty cells are not measured.",
         compare_with_paper(runs, test["dataset"]),
         "Figures of teachers divided by their students'; an error's below 1 says that the student "
-        "errs more:",
-        compare_to_teachers(runs, test["dataset"]),
+        "errs more:"
+        if ratios
+        else "",
+        ratios,
         *tradeoff,
     ]
 
@@ -175,8 +188,7 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", help="folders of trainings, each tested")
     parser.add_argument("--out", type=Path, required=True, help="the page, a Markdown file")
-    title = "ShanghaiTech Part A: trained networks beside the paper's"
-    parser.add_argument("--title", default=title, help="of the page")
+    parser.add_argument("--title", help="of the page (default: by the data set)")
     parser.add_argument("--note", default="", help="a paragraph below the title")
     parser.add_argument("--ablation", type=Path, nargs="+", default=[], help="of ablation.sh")
     return parser.parse_args()

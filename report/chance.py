@@ -14,13 +14,17 @@ import utils.start  # noqa: F401
 
 import numpy as np
 
-from report.runs import read_counts  # noqa: E402
+from report.runs import images_of, read_counts  # noqa: E402
 from utils.markdown import format_table  # noqa: E402
 from utils.metrics import CountResult  # noqa: E402
 from utils.options import Parser, fail  # noqa: E402
 
 RESAMPLES = 10_000
 SURE = 0.95
+CAUTION = (
+    'Of pairs of equally good counters one in twenty is called "more than chance": of many rows '
+    "some are chance, too."
+)
 
 Range = tuple[float, float]  # the ends of an interval
 
@@ -48,12 +52,11 @@ def compare_by_chance(counted: Mapping[str, Sequence[CountResult]]) -> str:
         counted: the counts of the same images, by the counter's name.
 
     Raises:
-        ValueError: the images or their heads differ.
+        ValueError: the images or their heads differ, or two images have one name.
     """
     first, *others = counted
-    images = {result.name: result.heads for result in counted[first]}
     for name in others:
-        if {result.name: result.heads for result in counted[name]} != images:
+        if images_of(counted[name]) != images_of(counted[first]):
             raise ValueError(f"{first} and {name} did not count the same images and heads")
     errors = {
         name: np.array([r.predicted - r.heads for r in sorted(results, key=lambda r: r.name)])
@@ -72,7 +75,7 @@ def compare_by_chance(counted: Mapping[str, Sequence[CountResult]]) -> str:
         verdict = "chance" if low <= 0 <= high else "more than chance"
         rows.append([f"{one} - {other}", f"{_mean(difference):+.2f}", _span((low, high)), verdict])
     if rows:
-        parts.append(format_table(["difference of MAE", "", "95 %", "may be"], rows))
+        parts += [format_table(["difference of MAE", "", "95 %", "may be"], rows), CAUTION]
     return "\n\n".join(parts)
 
 

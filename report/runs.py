@@ -26,7 +26,8 @@ from utils.metrics import CountResult
 
 KEPT = ("log.jsonl", "result.json")  # of the training
 TESTED = ("test.json", "test.csv")  # of test.sh
-ALIKE = ("dataset", "images", "size", "protocol", "max_side")  # in tests that are shown together
+# What tests that are shown together have in common, and what older ones do not say.
+ALIKE, OLDER = ("dataset", "images", "size", "protocol", "max_side", "engine"), {"engine": "eager"}
 CROWDS = (0, 100, 200, 400, 800, 1600)  # heads at which classes of crowd sizes begin
 COSTS = ("params", "flops_g", "gpu_ms", "cpu_s")  # of test.json, in the order of the paper's table
 
@@ -147,6 +148,20 @@ def read_counts(path: Path) -> list[CountResult]:
     return counts
 
 
+def images_of(counts: Sequence[CountResult]) -> dict[str, int]:
+    """Returns the annotated heads of images by name.
+
+    Raises:
+        ValueError: two images have one name, so that counts cannot be told apart.
+    """
+    heads = {}
+    for count in counts:
+        if count.name in heads:
+            raise ValueError(f"two of the counted images are called {count.name}; rename one")
+        heads[count.name] = count.heads
+    return heads
+
+
 def check_alike(runs: Sequence[Run]) -> None:
     """Raises ValueError if runs share a name, or their tests differ in ALIKE or the heads."""
     names = [run.name for run in runs]
@@ -154,12 +169,12 @@ def check_alike(runs: Sequence[Run]) -> None:
         if names.count(run.name) > 1:
             raise ValueError(f"two runs are called {run.name}; rename the folder of one")
         for key in ALIKE:
-            first, other = (one.test.get(key) for one in (runs[0], run))
+            first, other = (one.test.get(key, OLDER.get(key)) for one in (runs[0], run))
             if first != other:
                 raise ValueError(
                     f"{run.folder}: its test has {key} {other}, the first run's {first}"
                 )
-        if _heads(run) != _heads(runs[0]):
+        if images_of(run.counts) != images_of(runs[0].counts):
             raise ValueError(
                 f"{run.folder}: its test has other images or heads than the first run's"
             )
@@ -177,7 +192,8 @@ def compare_with_paper(runs: Sequence[Run], dataset: str) -> str:
         teacher = Path(run.teacher["checkpoint"]).resolve() if run.teacher else None
         if teacher and not shown & {teacher, teacher.parent}:
             shown.add(teacher)
-            rows.append([f"teacher of {run.name}: {run.teacher['model']}", *_measured(run.teacher)])
+            which = "first teacher" if _has_more_teachers(run) else "teacher"
+            rows.append([f"{which} of {run.name}: {run.teacher['model']}", *_measured(run.teacher)])
         rows.append([f"{run.name}: {run.label}", *_measured(run.test)])
     return format_table(COLUMNS, rows)
 
@@ -186,11 +202,14 @@ def compare_latencies(runs: Sequence[Run], dataset: str) -> dict[str, list[Point
     """Returns a point for every network, by the origin of its figures.
 
     Empty if the CPU latency of no REFERENCE was measured, or nothing is published for the data set.
+    Runs that were measured on other machines than the first REFERENCE are left out.
     """
     timed = [run for run in runs if run.test["cpu_s"]]
-    references = [run.test["cpu_s"] for run in timed if run.test["model"] == REFERENCE]
+    references = [run.test for run in timed if run.test["model"] == REFERENCE]
     if not references or dataset not in LIGHT:
         return {}
+    machine, own = _machine(references[0]), references[0]["cpu_s"]
+    timed = [run for run in timed if _machine(run.test) == machine]
     published = {name: (row[-1], row[0]) for name, *row in PAPER[dataset]}
     reference, _ = published[f"{REFERENCE} + SKT"]
     return {
@@ -198,23 +217,37 @@ def compare_latencies(runs: Sequence[Run], dataset: str) -> dict[str, list[Point
         "light counters": [
             (name, ms / LIGHT_REFERENCE_MS, mae) for name, mae, *_, ms in LIGHT[dataset]
         ],
-        "ours": [(run.name, run.test["cpu_s"] / references[0], run.test["mae"]) for run in timed],
+        "ours": [(run.name, run.test["cpu_s"] / own, run.test["mae"]) for run in timed],
     }
 
 
+def _machine(test: Mapping[str, Any]) -> str | None:
+    return (test["cpu_latency"] or {}).get("device")
+
+
+def _has_more_teachers(run: Run) -> bool:
+    return bool(run.result["settings"].get("more_teachers"))
+
+
 def compare_to_teachers(runs: Sequence[Run], dataset: str) -> str:
-    """Returns every figure of the teachers divided by their students', errors included."""
+    """Returns every figure of the teachers divided by their students', errors included.
+
+    Of several teachers it is the first. Empty if there are no teachers.
+    """
     published = PAPER.get(dataset, ())
     rows = [
         [f"paper: {student[0]}", *_ratios(teacher[1:], student[1:])]
         for teacher, student in zip(published[::2], published[1::2], strict=True)
     ]
     rows += [
-        [f"{run.name}: {run.label}", *_ratios(_measured(run.teacher), _measured(run.test))]
+        [
+            f"{run.name}: {run.label}{', first teacher' if _has_more_teachers(run) else ''}",
+            *_ratios(_measured(run.teacher), _measured(run.test)),
+        ]
         for run in runs
         if run.teacher
     ]
-    return format_table(("teacher / student", *COLUMNS[1:]), rows)
+    return format_table(("teacher / student", *COLUMNS[1:]), rows) if rows else ""
 
 
 def describe_trainings(runs: Sequence[Run]) -> str:
@@ -289,11 +322,6 @@ def _err_between(counts: Sequence[CountResult], low: int, high: float) -> str:
     """Returns MAE and mean error of the images with `low` to below `high` heads."""
     errors = [count.predicted - count.heads for count in counts if low <= count.heads < high]
     return f"{mean(map(abs, errors)):.1f}, {mean(errors):+.1f}"
-
-
-def _heads(run: Run) -> dict[str, int]:
-    """Returns the annotated heads of the test images by name."""
-    return {count.name: count.heads for count in run.counts}
 
 
 def _measured(test: dict[str, Any]) -> list[float | None]:

@@ -53,7 +53,12 @@ for stage in $STAGES; do
     TEACHER=$runs/$ARCH/best_mae.pth
   fi
   case $stage in
-    teacher) finish "$ARCH" train_teacher.sh "$TEACHER_MINUTES" "$@" ;;
+    teacher)
+      (
+        export TEACHER_CACHE='' LAMB_FSP='' LAMB_COS='' # they are of its students
+        finish "$ARCH" train_teacher.sh "$TEACHER_MINUTES" "$@"
+      )
+      ;;
     students)
       student "skt_$ARCH" "$skt" 1/4 "$@"
       student "skt_${ARCH}_inherited" "$skt" 1/4 --init teacher "$@"

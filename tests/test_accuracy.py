@@ -11,7 +11,13 @@ from conftest import assert_one_line_error, run_program
 from models.build import build_network
 from report.paper import LIGHT_SOURCE
 from report.release import release
-from report.runs import compare_latencies, compare_seeds, compare_with_paper, read_run
+from report.runs import (
+    compare_latencies,
+    compare_seeds,
+    compare_to_teachers,
+    compare_with_paper,
+    read_run,
+)
 from training.runlog import RunFolder
 from utils.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from utils.metrics import CountResult, score
@@ -166,6 +172,26 @@ def refuse(folder, runs, *words):
     result = run_program(PAGE, *runs, "--out", folder / "page.md", "--title", "T")
     assert_one_line_error(result, *words)
     assert not (folder / "page.md").exists()
+
+
+def test_a_machine_or_teacher_that_differs_is_told_apart(tmp_path):
+    runs = [
+        write_run(tmp_path / "skt", [0, 10, -10, 20, -60], teacher_mae=10),
+        write_run(tmp_path / "elsewhere", [0] * 5),
+    ]
+    for file, part in (("skt/result.json", "settings"), ("elsewhere/test.json", "cpu_latency")):
+        content = json.loads((tmp_path / file).read_text())
+        content[part] |= {"more_teachers": "b.pth", "device": "another CPU"}
+        (tmp_path / file).write_text(json.dumps(content))
+    read = [read_run(folder) for folder in runs]
+    assert [name for name, *_ in compare_latencies(read, "SHA")["ours"]] == ["skt"]
+    assert "first teacher of skt: CSRNet" in compare_with_paper(read, "SHA")
+    assert "skt: 1/4-CSRNet + SKT, first teacher" in compare_to_teachers(read, "SHA")
+
+    test = json.loads((tmp_path / "elsewhere/test.json").read_text()) | {"engine": "int8.onnx"}
+    (tmp_path / "elsewhere/test.json").write_text(json.dumps(test))
+    result = run_program(PAGE, *runs, "--out", tmp_path / "page.md")
+    assert_one_line_error(result, "its test has engine int8.onnx, the first run's eager")
 
 
 def test_seeds_are_compared_only_where_they_differ(tmp_path):

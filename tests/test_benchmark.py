@@ -180,7 +180,7 @@ def test_reports_join_results_of_one_title(monkeypatch, tmp_path):
         "other": result(rows=[MEASURED | {"ours": 40.0, "ratio": 30.9}], device="another"),
         "cpu": result(rows=[MEASURED, {"label": "fast, GPU"}]),
         "gpu": result(rows=[{"label": "fast"}, gpu], device="a graphics card"),
-        "train": result(title="Training", rows=[{"label": "step"}]),
+        "train": result(title="Training", rows=[{"label": "step"}, {"label": "fast, GPU"}]),
     }
     files = [tmp_path / f"{name}.json" for name in found]
     for file, content in zip(files, found.values(), strict=True):

@@ -50,6 +50,9 @@ def test_other_images_or_heads_are_no_comparison(tmp_path):
     for other in (count(range(3)), count(range(4), heads=99)):
         with pytest.raises(ValueError, match="a and b did not count the same images and heads"):
             compare_by_chance({"a": count(range(4)), "b": other})
+    twice = count(range(2)) + count(range(2))  # such as IMG_1.jpg of two folders
+    with pytest.raises(ValueError, match="two of the counted images are called 0.jpg; rename one"):
+        compare_by_chance({"a": twice, "b": twice})
     for name, rows in (("a", ["x.jpg,3,4.5", "y.jpg,0,1"]), ("b", ["x.jpg,3,3", "y.jpg,0,0"])):
         (tmp_path / f"{name}.csv").write_text("\n".join(["name,heads,predicted", *rows]))
     files = [tmp_path / "a.csv", tmp_path / "b.csv"]

@@ -143,6 +143,21 @@ def test_a_resumed_run_that_ends_before_its_first_validation_is_validated(
     assert (result["epoch"], result["epochs"]) == (1, 1) and result["val_mae"] < 1000
 
 
+def test_a_last_epoch_that_time_cut_short_stays_logged(call, crowd_lists, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    monkeypatch.setattr("training.schedule.Schedule.plan", lambda *_: 1)  # step, of several
+    call(SKT_distill, *arguments(crowd_lists, out, 3))
+    log = (out / "log.jsonl").read_text()
+    (out / "result.json").unlink()
+    call(SKT_distill, *arguments(crowd_lists, out, 3), "--resume")
+    assert (out / "log.jsonl").read_text() == log and "val_mae" in log
+    (out / "result.json").unlink()
+    monkeypatch.undo()
+    call(SKT_distill, *arguments(crowd_lists, out, 3), "--resume")
+    epochs = [json.loads(line)["epoch"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert epochs == [1, 2, 3]
+
+
 def test_a_run_goes_on_with_its_images_alone(call, crowd_lists, finished, tmp_path):
     out, other = copy_of(finished, tmp_path / "run"), tmp_path / crowd_lists[0].name
     images = [str(sample.image) for sample in read_list(crowd_lists[0])]

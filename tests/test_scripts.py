@@ -111,7 +111,7 @@ def test_an_ablation_ends_in_a_table_and_a_figure(demo):
     ablate = {"ABLATIONS": "widths inter", "WIDTHS": "1/8", "WIDTH": "1/8", "LAMB_SOFT": 2}
     result = run_script("ablation.sh", **settings(folder) | ablate | {"EPOCHS": 1})
     assert result.returncode == 0, result.stderr
-    assert "trained already: 1 epochs on 4 images, validation MAE " in result.stdout
+    assert "trained already: 1 epochs on 4 images by adam at " in result.stdout
     assert result.stdout.count("Variant: ") == 4  # SKT's own, in both ablations, once
     out = folder / "runs/ablation_csrnet_demo"
     table = (out / "ablation.md").read_text()
@@ -385,6 +385,13 @@ def test_the_page_of_part_a_is_made_of_finished_trainings(tmp_path):
     result = run_script("results/shanghaitech_a.sh", **made)
     assert result.returncode == 0, result.stderr
     assert "Measured twice." in page.read_text() and "skt_csrnet" in page.read_text()
+
+
+def test_settings_of_students_do_not_end_the_pages_teacher(tmp_path):
+    settings = {"LAMB_FSP": 0.1, "TEACHER_CACHE": "auto", "ROOT": tmp_path / "no"}
+    result = run_script("results/shanghaitech_a.sh", **settings, STAGES="teacher", RUNS=tmp_path)
+    assert "does nothing" not in result.stderr
+    assert f"{tmp_path / 'no'} is not a folder" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow

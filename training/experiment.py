@@ -216,10 +216,13 @@ class Training:
         checkpoint, result = distributed.from_main(last)
         self.state.restore(checkpoint, self.args.out / "last.pth")
         kept_budget = self.budget.items() <= result.items()  # which time alone may have ended
-        if result and (kept_budget or self.state.progress.steps >= self._plan()):
+        progress = self.state.progress
+        ended = progress.steps >= self._plan()
+        if result and (kept_budget or ended):
             return True
-        if self.folder:
-            self.folder.rewind(self.state.progress.epoch)
+        if self.folder:  # an epoch that goes on is logged anew
+            logged = ended and progress.kept == progress.steps
+            self.folder.rewind(progress.epochs if logged else progress.epoch)
         return False
 
     def _plan(self) -> int:

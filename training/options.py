@@ -64,10 +64,14 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     add("--crop", type=checked(parse_crop), help="LOW:HIGH of the image's sides, or HEIGHTxWIDTH")
     add("--crops-per-image", type=whole_number(1), help="crops of every image an epoch")
     add("--flip", type=number(0, 1), help="probability that a crop is mirrored")
-    add("--scale", type=parse_scale, help="LOW:HIGH, between which crops are enlarged at random")
+    add(
+        "--scale",
+        type=parse_scale,
+        help="LOW:HIGH, factors by which crops are enlarged or shrunk at random",
+    )
     add("--colour", type=number(0, 0.9), help="brightness, contrast, saturation vary by this part")
     add("--corrupt", type=number(0, 1), help="probability each of grey, blur, noise, JPEG in crops")
-    add("--optimizer", choices=["sgd", "adam", "adamw"], help="SGD with momentum 0.95, or Adam")
+    add("--optimizer", choices=["sgd", "adam", "adamw"], help="SGD has momentum 0.95")
     add("--lr", type=number(0, exclusive=True), help="learning rate")
     add(
         "--trunk-lr",

@@ -55,9 +55,11 @@ if __name__ == "__main__":
                 f"error: the teacher in {options.run} was trained {difference}; another RUNS "
                 f"trains one, TEACHER={options.run}/best_mae.pth without INIT takes it as it is"
             )
+        how = {"images": "?", "batch_size": "?", "optimizer": "?", "lr": "?"} | found["settings"]
         print(
-            f"trained already: {found['epochs']} epochs on {found['settings'].get('images')} "
-            f"images, validation MAE {found['val_mae']:.2f}; another RUNS trains another one"
+            f"trained already: {found['epochs']} epochs on {how['images']} images by "
+            f"{how['optimizer']} at {how['lr']}, {how['batch_size']} crops a step; validation MAE "
+            f"{found['val_mae']:.2f}; another RUNS trains another one"
         )
     except (ValueError, OSError) as error:
         fail(error)

@@ -44,9 +44,10 @@ def measure_int8(args: argparse.Namespace) -> dict[str, Any]:
     names = [path.name for path in args.counters]
     if len(set(names)) < len(names):
         names = [str(path) for path in args.counters]
-    for path, name in zip(args.counters, names, strict=True):
-        row, note, engine, runs[str(path)] = _open(path, name, args.size)
+    opened = [_open(path, name, args.size) for path, name in zip(args.counters, names, strict=True)]
+    for path, (row, note, engine, run) in zip(args.counters, opened, strict=True):
         notes += note
+        runs[str(path)] = run
         loader = build_evaluation_loader(samples, workers=0)
         scores = score(evaluate(engine, loader, CPU, "whole"))
         rows.append(row | {"mae": scores.mae, "rmse": scores.rmse})

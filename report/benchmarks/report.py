@@ -78,11 +78,25 @@ def compare_times(label: str, baseline: float, ours: float) -> dict[str, Any]:
 
 
 def merge(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """Groups results by title; those of a title share a table."""
+    """Groups results by title; those of a title share a table.
+
+    Empty rows are left out if a result of another title, and none of this one, has measured them.
+    """
     titles: dict[str, list[Result]] = {}
     for result in results:
         titles.setdefault(result["title"], []).append(result)
+    everywhere = _measured_labels(results)
+    for alike in titles.values():
+        elsewhere = everywhere - _measured_labels(alike)
+        for i, result in enumerate(alike):
+            rows = [row for row in result["rows"] if row["label"] not in elsewhere]
+            alike[i] = result | {"rows": rows}
     return titles
+
+
+def _measured_labels(results: Sequence[Result]) -> set[str]:
+    rows = [row for result in results for row in result["rows"]]
+    return {row["label"] for row in rows if row.get("ours") is not None}
 
 
 def merge_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -96,6 +110,8 @@ def merge_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
             label = row["label"]
             if row.get("ours") is not None and rows.get(label, {}).get("ours") is not None:
                 label = f"{label}, {result['device']}"
+                alike = sum(known.startswith(label) for known in rows)
+                label += f", {alike + 1}" if alike else ""
                 rows[label] = row | {"label": label}
             elif row.get("ours") is not None or label not in rows:
                 rows[label] = row

@@ -51,6 +51,8 @@ def main(options: list[str]) -> None:
             write_clip(clip, scene, seconds)
             command = [sys.executable, PROJECT / "predict.py", clip, "--out", folder, *options]
             peaks.append(measure_peak(list(map(str, command))))
+            if not any(path != clip for path in Path(folder).glob(f"{clip.stem}*.mp4")):
+                sys.exit("error: predict.py drew no video; are these options of counting?")
             print(f"{seconds} s of {SIZE[1]}x{SIZE[0]}: peak {peaks[-1] / 1e6:.0f} MB")
     print(f"the longer one's is {100 * (peaks[1] / peaks[0] - 1):+.1f} %")
 
