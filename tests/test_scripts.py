@@ -111,7 +111,7 @@ def test_an_ablation_ends_in_a_table_and_a_figure(demo):
     ablate = {"ABLATIONS": "widths inter", "WIDTHS": "1/8", "WIDTH": "1/8", "LAMB_SOFT": 2}
     result = run_script("ablation.sh", **settings(folder) | ablate | {"EPOCHS": 1})
     assert result.returncode == 0, result.stderr
-    assert "trained already: 1 epochs on 4 images by adam at " in result.stdout
+    assert "trained already: 1 epochs on 6 images by adam at " in result.stdout
     assert result.stdout.count("Variant: ") == 4  # SKT's own, in both ablations, once
     out = folder / "runs/ablation_csrnet_demo"
     table = (out / "ablation.md").read_text()
