@@ -128,17 +128,19 @@ def _compare(runs: Sequence[Run], out: Path) -> list[str]:
         ]
     latencies = [run.test[key] for run in runs for key in ("gpu_latency", "cpu_latency")]
     devices = sorted({latency["device"] for latency in latencies if latency})
-    ratios = compare_to_teachers(runs, test["dataset"])
+    ratios = []
+    if table := compare_to_teachers(runs, test["dataset"]):
+        ratios = [
+            "Figures of teachers divided by their students'; an error's below 1 says that the "
+            "student errs more:",
+            table,
+        ]
     return [
         f"{test['images']} test images, errors against annotated heads. Cost and latency of one "
         f"{'x'.join(map(str, test['size']))} picture; ours on {' and '.join(devices)}, the paper's "
         "on a GTX 1080 and its authors' CPU. Empty cells are not measured.",
         compare_with_paper(runs, test["dataset"]),
-        "Figures of teachers divided by their students'; an error's below 1 says that the student "
-        "errs more:"
-        if ratios
-        else "",
-        ratios,
+        *ratios,
         *tradeoff,
     ]
 
