@@ -26,6 +26,7 @@ class Dataset:
         validation: numbers of the training images that are its published validation images.
         is_large: whether its images and maps are too many for a GPU's memory, 49 GB for UCF-QNRF.
         demonstration: whether it is synthetic, with short trainings.
+        title: its name on pages; empty: that in DATASETS.
     """
 
     prefix: str
@@ -42,6 +43,7 @@ class Dataset:
     validation: Collection[int] = ()
     is_large: bool = False
     demonstration: bool = False
+    title: str = ""
 
 
 DATASETS = {
@@ -52,6 +54,7 @@ DATASETS = {
         part="A",
         published=(300, 182),
         validation=PART_A_VALIDATION,
+        title="ShanghaiTech Part A",
     ),
     "SHB": Dataset(
         prefix="B",
@@ -61,6 +64,7 @@ DATASETS = {
         sigma="15",
         original_border="reflect",
         published=(400, 316),
+        title="ShanghaiTech Part B",
     ),
     "QNRF": Dataset(
         prefix="QNRF",
@@ -73,11 +77,17 @@ DATASETS = {
         size=(2032, 2912),
         published=(1201, 334),
         is_large=True,
+        title="UCF-QNRF",
     ),
     "DEMO": Dataset(
-        prefix="demo", root="data/demo", layout="shanghaitech", part="A", demonstration=True
+        prefix="demo",
+        root="data/demo",
+        layout="shanghaitech",
+        part="A",
+        demonstration=True,
+        title="The demonstration",
     ),
-    "MINE": Dataset(prefix="mine", root="data/mine", layout="own"),
+    "MINE": Dataset(prefix="mine", root="data/mine", layout="own", title="Own data"),
 }
 
 

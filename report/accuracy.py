@@ -15,6 +15,7 @@ import utils.start  # noqa: F401
 
 from matplotlib import pyplot as plt
 
+from datasets.catalogue import DATASETS  # noqa: E402
 from report.ablation import show_ablation  # noqa: E402
 from report.chance import RESAMPLES, compare_by_chance  # noqa: E402
 from report.paper import REFERENCE  # noqa: E402
@@ -35,14 +36,6 @@ from report.runs import (  # noqa: E402
 from utils.files import copy_whole, write_whole  # noqa: E402
 from utils.options import Parser, fail  # noqa: E402
 from utils.plots import begin_at_zero, save_figure  # noqa: E402
-
-TITLES = {
-    "SHA": "ShanghaiTech Part A",
-    "SHB": "ShanghaiTech Part B",
-    "QNRF": "UCF-QNRF",
-    "MINE": "Own data",
-    "DEMO": "The demonstration",
-}
 
 
 def draw_learning(runs: Sequence[Run], path: Path) -> None:
@@ -100,7 +93,8 @@ def write_page(
     check_alike(runs)
     out.parent.mkdir(parents=True, exist_ok=True)
     dataset = runs[0].test["dataset"]
-    title = title or f"{TITLES.get(dataset, dataset)}: trained networks beside the paper's"
+    known = DATASETS[dataset].title if dataset in DATASETS else ""
+    title = title or f"{known or dataset}: trained networks beside the paper's"
     parts = [f"# {title}", note, *_compare(runs, out), *_show_training(runs, out)]
     parts += _show_errors(runs, out)
     parts += [
