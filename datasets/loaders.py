@@ -25,6 +25,7 @@ from datasets.sampler import CropSampler, check_shares
 from datasets.splits import DataError, Sample, check_disjoint, read_empty, read_splits
 from datasets.transforms import Augmentation, FixedCrop
 from utils import ranks
+from utils.device import lacks_memory
 from utils.interrupt import STOPPING
 
 CACHES = ("none", "ram", "gpu")
@@ -35,6 +36,9 @@ class ResidentLoader:
     """Replaces a DataLoader in training if the data set is held on the device.
 
     This process makes the batches there, when they are asked for.
+
+    Raises:
+        DataError: while it is iterated: a batch does not fit into the memory beside the data set.
     """
 
     def __init__(self, dataset: CrowdDataset, sampler: CropSampler):
@@ -45,7 +49,16 @@ class ResidentLoader:
 
     def __iter__(self) -> Iterator[Crowd]:
         for indices in self.sampler:
-            yield self.dataset[indices]
+            try:
+                crops = self.dataset[indices]
+            except RuntimeError as error:
+                if not lacks_memory(error):
+                    raise
+                raise DataError(
+                    f"the GPU's memory is too small for {len(indices)} crops beside the pictures "
+                    "of --cache gpu; --cache ram, or a smaller --crop or --batch-size, needs less"
+                ) from None
+            yield crops
 
 
 def build_loaders(

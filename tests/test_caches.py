@@ -191,6 +191,17 @@ def test_a_cache_that_does_not_fit_is_refused_with_the_numbers(tmp_path, monkeyp
         build_loaders(options(*lists, cache=cache), BOTH)
 
 
+def test_a_gpu_without_room_for_a_batch_is_named_with_what_needs_less(tmp_path, monkeypatch):
+    def cut(*_):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    args = options(*write_lists(tmp_path), cache="gpu", workers=0, **BATCHES[0])
+    crops, *_ = build_loaders(args, BOTH)
+    monkeypatch.setattr(CrowdDataset, "_cut_images", cut)
+    with pytest.raises(DataError, match="too small for 3 crops .* --cache ram, or a smaller"):
+        next(iter(crops))
+
+
 def test_processes_need_ram_each_and_a_gpu_keeps_room(monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda device: 10e9)
     check_memory("ram", int(4e9), CPU, processes=2)
