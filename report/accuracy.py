@@ -6,6 +6,7 @@ each tested by `test.sh` with OUT=RUN, and writes tables and figures of them; th
 """
 
 import argparse
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ from report.runs import (  # noqa: E402
 )
 from utils.files import copy_whole, write_whole  # noqa: E402
 from utils.options import Parser, fail  # noqa: E402
-from utils.plots import begin_at_zero, save_figure  # noqa: E402
+from utils.plots import begin_at_zero, label_points, save_figure  # noqa: E402
 
 
 def draw_learning(runs: Sequence[Run], path: Path) -> None:
@@ -75,10 +76,9 @@ def draw_tradeoff(latencies: Mapping[str, Sequence[Point]], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
     for (origin, points), marker in zip(latencies.items(), "s^o", strict=True):
         axes.plot([x for _, x, _ in points], [y for *_, y in points], marker, label=origin)
-        for name, x, y in points:
-            axes.annotate(name, (x, y), (4, 4), textcoords="offset points", fontsize=7)
     axes.set(xscale="log", xlabel=f"CPU latency / {REFERENCE}'s on the same machine", ylabel="MAE")
     axes.legend()
+    label_points(axes, [*itertools.chain(*latencies.values())])
     save_figure(figure, path)
 
 

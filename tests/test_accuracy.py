@@ -1,6 +1,7 @@
 """The page of results, on runs whose errors are known."""
 
 import hashlib
+import itertools
 import json
 from dataclasses import asdict
 
@@ -21,6 +22,7 @@ from report.runs import (
 from training.runlog import RunFolder
 from utils.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from utils.metrics import CountResult, score
+from utils.plots import label_points, plt
 
 PAGE = "report/accuracy.py"
 HEADS = [0, 50, 150, 250, 2000]
@@ -297,3 +299,15 @@ def test_a_page_shows_an_ablation_and_keeps_its_logs(tmp_path):
         assert (out.parent / link).is_file()
     (variants / "hard/log.jsonl").write_text('{"epoch": 1}\n')
     assert_one_line_error(run_program(*command), f"{variants}/hard/log.jsonl, line 1")
+
+
+def test_names_of_points_cover_neither_each_other_nor_markers():
+    _, axes = plt.subplots()
+    points = [("one", 1, 70.0), ("$another", 1.01, 70.0), ("a third", 1.05, 69.9), ("far", 3, 50)]
+    axes.plot([x for _, x, _ in points], [y for *_, y in points], "o")
+    label_points(axes, points)
+    boxes = [label.get_window_extent() for label in axes.texts]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    markers = axes.transData.transform([(x, y) for _, x, y in points])
+    assert not any(box.contains(*marker) for box in boxes for marker in markers)
+    plt.close()

@@ -12,6 +12,7 @@ import matplotlib
 matplotlib.use("Agg")  # before pyplot: servers have no screen
 import numpy as np  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.transforms import Bbox  # noqa: E402
 
 from utils.files import printable, written_whole  # noqa: E402
 from utils.metrics import CountResult  # noqa: E402
@@ -61,6 +62,26 @@ def draw_timeline(
 def set_title(axes: plt.Axes, title: str, **options: Any) -> None:
     """Writes a title as it is: in files' names a $ begins no formula."""
     axes.set_title(title, parse_math=False, **options)
+
+
+def label_points(axes: plt.Axes, points: Sequence[tuple[str, float, float]]) -> None:
+    """Writes each point's name beside it, or below what would cover it.
+
+    Args:
+        axes: with everything else drawn.
+        points: of name, x and y each.
+    """
+    axes.figure.draw_without_rendering()  # so that places on the figure are known
+    places = [axes.transData.transform((x, y)) for _, x, y in points]
+    taken = [Bbox([place - 4, place + 4]) for place in places]  # by markers, in pixels
+    for name, x, y in sorted(points, key=lambda point: -point[2]):
+        label = axes.annotate(
+            name, (x, y), (5, 4), textcoords="offset points", fontsize=7, parse_math=False
+        )
+        while any(label.get_window_extent().overlaps(box) for box in taken):
+            right, up = label.get_position()
+            label.set_position((right, up - 1))
+        taken.append(label.get_window_extent())
 
 
 def begin_at_zero(axes: plt.Axes) -> None:
